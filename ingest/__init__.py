@@ -1,0 +1,1 @@
+"""The listener that a fleet of devices pushes to."""
