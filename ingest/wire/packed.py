@@ -1,0 +1,276 @@
+"""The msgpack dialect: one object after another, with no other framing."""
+
+import re
+from collections import deque
+from itertools import islice
+from operator import methodcaller
+from typing import Any
+
+import msgpack
+import orjson
+
+from ingest.wire.errors import ErrorCode, PeerError, bad_frame
+from ingest.wire.mapping import MAX_DEPTH, Pairs, encode
+from ingest.wire.messages import MAX_HANDSHAKE, NO_RECORDS, Auth, Records, Response
+from ingest.wire.record import record_block
+from ingest.wire.scanner import Scanner
+
+_NIL = b"\xc0"
+_MAX_QUICK_ITEMS = 4096
+"""Items of an array or map in the shared decoder, which reserves room for as many as a header
+announces, at each of up to 1,024 levels: 32 MB at worst, for the length of one read."""
+
+_NOT_FINITE = re.compile(rb"[\xca\xcb][\x7f\xff]")
+_COUNT_MAPS = methodcaller("count", b"{")
+_COUNT_ARRAYS = methodcaller("count", b"[")
+
+
+class NotPlain(Exception):  # noqa: N818 - a turn in the road, not an error
+    """These bytes have something that plain JSON can't hold, or are no msgpack."""
+
+
+class QuickDecoder:
+    """Decodes all whole objects of a read at once, for all connections in turn.
+
+    A `msgpack.Unpacker` owns 40 kB, so there is one. It keeps nothing from one call to the next:
+    what is left of a read stays with its connection.
+    """
+
+    def __init__(self) -> None:
+        self._unpacker = _quick_unpacker()
+
+    def decode(self, data: bytes) -> tuple[list[Any], int]:
+        """Return the objects in `data` that are whole, and where the last of them ends.
+
+        Raises:
+            NotPlain: something in `data` needs the careful way.
+        """
+        unpacker = self._unpacker
+        try:
+            unpacker.feed(data)
+            objects = list(unpacker)
+            unpacker.feed(_NIL)
+            # Between two objects a nil is a nil. Within one it is swallowed, or completes it.
+            if next(unpacker, unpacker) is None:
+                return objects, len(data)
+        except Exception as error:
+            self._unpacker = _quick_unpacker()
+            raise NotPlain from error
+        self._unpacker = _quick_unpacker()
+        return objects, _end_of(len(objects), data)
+
+
+def _quick_unpacker() -> Any:
+    return msgpack.Unpacker(
+        unicode_errors="surrogateescape",
+        max_buffer_size=0,
+        max_array_len=_MAX_QUICK_ITEMS,
+        max_map_len=_MAX_QUICK_ITEMS,
+    )
+
+
+def _end_of(count: int, data: bytes) -> int:
+    unpacker = _quick_unpacker()
+    unpacker.feed(data)
+    deque(islice(iter(unpacker.skip, unpacker), count), maxlen=0)
+    end: int = unpacker.tell()
+    return end
+
+
+class PackedDialect:
+    """One connection's objects. Keeps the bytes of the object that is still arriving."""
+
+    __slots__ = ("_max_frame", "_quick", "_rest", "_scanner")
+
+    def __init__(self, max_frame: int, quick: QuickDecoder) -> None:
+        self._max_frame = max_frame
+        self._quick = quick
+        self._rest: bytes | bytearray = b""
+        self._scanner: Scanner | None = None
+
+    def auth(self, data: bytes) -> Auth | None:
+        message = self._message(data)
+        return None if message is None else _parse_auth(*message)
+
+    def response(self, data: bytes) -> Response | None:
+        message = self._message(data)
+        return None if message is None else Response(_parse_response(*message))
+
+    def unread(self) -> bytes:
+        rest, self._rest = bytes(self._rest), b""
+        return rest
+
+    def records(self, data: bytes, prefix: bytes, first: int) -> Records:
+        if self._rest:
+            try:
+                if self._extend(data, self._max_frame) is None:
+                    return NO_RECORDS
+            except PeerError as error:
+                return Records(b"", 0, error)
+            data = self.unread()
+        try:
+            objects, end = self._quick.decode(data)
+            values = _plain_json(objects, data, self._max_frame)
+        except NotPlain:
+            return self._careful_records(data, prefix, first)
+        return Records(*_block(values, prefix, first), self._hold(data[end:]))
+
+    def last_record(self, prefix: bytes, first: int) -> Records:  # noqa: ARG002
+        error = bad_frame("the stream ended within a msgpack object") if self._rest else None
+        return Records(b"", 0, error)
+
+    def ok(self, device: str, following: int, max_frame: int, data: bytes | None) -> bytes:
+        fields: dict[str, object] = {"device": device, "next": following, "max_frame": max_frame}
+        if data is not None:
+            fields["data"] = data
+        return _pack({"ok": fields})
+
+    def challenge(self, data: bytes) -> bytes:
+        return _pack({"challenge": data})
+
+    def ack(self, seq: int) -> bytes:
+        return _pack({"ack": seq})
+
+    def err(self, error: PeerError) -> bytes:
+        return _pack({"err": str(error.code), "text": error.text})
+
+    def _message(self, data: bytes) -> tuple[Any] | None:
+        end = self._extend(data, MAX_HANDSHAKE)
+        if end is None:
+            return None
+        buffer = self.unread()
+        self._rest = buffer[end:]
+        return (_unpack(buffer[:end], dict),)
+
+    def _extend(self, data: bytes, limit: int) -> int | None:
+        """Take more bytes of the object that is arriving; return where it ends."""
+        if self._scanner is None:
+            self._rest = bytearray()
+            self._scanner = Scanner(limit)
+        self._rest += data
+        try:
+            end = self._scanner.end(self._rest)
+        except PeerError:
+            self._rest = b""
+            raise
+        if end is not None:
+            self._scanner = None
+        return end
+
+    def _hold(self, rest: bytes) -> PeerError | None:
+        try:
+            if rest:
+                self._extend(rest, self._max_frame)
+        except PeerError as error:
+            return error
+        return None
+
+    def _careful_records(self, data: bytes, prefix: bytes, first: int) -> Records:
+        """Read one object after the other, up to the first that is none."""
+        scanner = Scanner(self._max_frame)
+        values: list[bytes] = []
+        start = 0
+        try:
+            while (end := scanner.end(data)) is not None:
+                if data[start:end] != _NIL:
+                    values.append(encode(_unpack(data[start:end], Pairs)))
+                start = end
+        except PeerError as error:
+            return Records(*_block(values, prefix, first), error)
+        return Records(*_block(values, prefix, first), self._hold(data[start:]))
+
+
+def _block(values: list[bytes], prefix: bytes, first: int) -> tuple[bytes, int]:
+    if not values:
+        return b"", 0
+    return record_block(prefix, first, b',"data":', values, b"}\n"), len(values)
+
+
+def _plain_json(objects: list[Any], data: bytes, max_frame: int) -> list[bytes]:
+    """Write objects that plain JSON can hold, keep-alives left out.
+
+    Each test looks first for single bytes in what arrived, which costs next to nothing.
+
+    Raises:
+        NotPlain: one of the objects needs the careful way.
+    """
+    if _NIL in data and None in objects:
+        objects = [value for value in objects if value is not None]
+    try:
+        values = list(map(orjson.dumps, objects))
+    except TypeError as error:
+        raise NotPlain from error
+    if b"$" in data and b'{"$' in b"".join(values):
+        raise NotPlain
+    # orjson writes NaN and the infinities as null.
+    if (b"\x7f" in data or b"\xff" in data) and _NOT_FINITE.search(data):  # noqa: SIM102
+        if b"null" in b"".join(values):
+            raise NotPlain
+    if len(data) > MAX_DEPTH:
+        _check_bounds(objects, values, len(data), max_frame)
+    return values
+
+
+def _check_bounds(objects: list[Any], values: list[bytes], size: int, max_frame: int) -> None:
+    longest = max(map(len, values), default=0)
+    # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
+    if size > max_frame and 9 * longest > max_frame:
+        raise NotPlain
+    if longest <= 2 * MAX_DEPTH:
+        return
+    if max(map(_COUNT_MAPS, values)) + max(map(_COUNT_ARRAYS, values)) > MAX_DEPTH and any(
+        _too_deep(value, MAX_DEPTH) for value in objects
+    ):
+        raise NotPlain
+
+
+def _too_deep(value: Any, allowed: int) -> bool:
+    if isinstance(value, dict):
+        value = value.values()
+    elif not isinstance(value, list):
+        return False
+    return allowed == 0 or any(_too_deep(item, allowed - 1) for item in value)
+
+
+def _unpack(frame: bytes, map_type: type) -> Any:
+    try:
+        return msgpack.unpackb(
+            frame,
+            unicode_errors="surrogateescape",
+            strict_map_key=False,
+            object_pairs_hook=map_type,
+        )
+    except Exception as error:  # the decoder's errors share no better base
+        raise bad_frame("not a msgpack object") from error
+
+
+def _pack(message: dict[str, object]) -> bytes:
+    packed: bytes = msgpack.packb(message)
+    return packed
+
+
+def _parse_auth(message: Any) -> Auth:
+    if not isinstance(message, dict) or "auth" not in message:
+        raise PeerError(
+            ErrorCode.AUTH_REQUIRED, 'the first object must be {"auth": mechanism, "data": bin}'
+        )
+    mechanism, ack = message["auth"], message.get("ack", "durable")
+    if not isinstance(mechanism, str) or message.keys() - {"auth", "data", "ack"}:
+        raise bad_frame("an auth object has auth (str), data (bin or str) and perhaps ack")
+    if ack not in ("durable", "none"):
+        raise bad_frame("ack must be durable or none")
+    return Auth(mechanism, _bytes(message.get("data", b"")), ack == "durable")
+
+
+def _parse_response(message: Any) -> bytes:
+    if not isinstance(message, dict) or "data" not in message:
+        raise bad_frame('the response must be {"data": bin}')
+    return _bytes(message["data"])
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, bytes):
+        return value
+    raise bad_frame("data must be bin or str")
