@@ -1,0 +1,368 @@
+"""The registry: which devices may connect, kept in one SQLite file.
+
+The listener reads it while commands in other processes write it. In WAL mode a reader never waits
+for a writer, so the listener may read on its reactor thread. Changes that must cut a live
+connection are noted by triggers, so no process can forget to.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from ingest.devices.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from ingest.devices.verifier import Verifier, derive
+from ingest.wire.names import RULE, is_device_name
+
+_BUSY_SECONDS = 5.0
+_PAGE = 1000
+
+_INSERT = (
+    "INSERT INTO devices (name, enabled, created, note, salt, iterations, stored_key, server_key)"
+    " VALUES (?, 1, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING"
+)
+_SELECT = (
+    "SELECT name, enabled, created, note, time, peer"
+    " FROM devices LEFT JOIN seen ON seen.device = devices.name"
+)
+_SELECT_VERIFIER = (
+    "SELECT salt, iterations, stored_key, server_key FROM devices WHERE name = ? AND enabled"
+)
+_SET_ENABLED = "UPDATE devices SET enabled = :enabled WHERE name = :name"
+_SET_TOKEN = (
+    "UPDATE devices SET salt = :salt, iterations = :iterations, stored_key = :stored_key,"
+    " server_key = :server_key WHERE name = :name"
+)
+_UPSERT_SEEN = """
+    INSERT INTO seen (device, time, peer)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
+    FROM json_each(:rows)
+    WHERE json_extract(value, '$[0]') IN (SELECT name FROM devices)
+    ON CONFLICT (device) DO UPDATE SET time = excluded.time, peer = excluded.peer
+"""
+_ADVICE = {
+    sqlite3.SQLITE_BUSY: f": another process kept it for {_BUSY_SECONDS:.0f} s, try again",
+    sqlite3.SQLITE_CORRUPT: ": restore it from a backup",
+    sqlite3.SQLITE_FULL: ": make room on its disk",
+    sqlite3.SQLITE_NOTADB: ": move it away, or restore it from a backup",
+    sqlite3.SQLITE_READONLY: ": run this as its owner",
+}
+
+
+class RegistryError(Exception):
+    """The registry can't be used or can't do what was asked; the message is for a person."""
+
+
+class DeviceExists(RegistryError):  # noqa: N818 - reads better where it is caught
+    """The name is registered already."""
+
+
+class UnknownDevice(RegistryError):  # noqa: N818
+    """The name is not registered."""
+
+
+class InvalidName(ValueError):  # noqa: N818
+    """The name breaks the rule for device names."""
+
+
+class InvalidNote(ValueError):  # noqa: N818
+    """The note has control characters or is not text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What an operator may know of a device.
+
+    Attributes:
+        name: see `ingest.wire.names`.
+        enabled: whether it may connect.
+        created: when it was registered, RFC 3339 in UTC, to the second.
+        note: the operator's, one line or empty.
+        last_seen: when it last connected or sent, RFC 3339; None if never.
+        last_peer: from where, `host:port`; None if never.
+    """
+
+    name: str
+    enabled: bool
+    created: str
+    note: str
+    last_seen: str | None
+    last_peer: str | None
+
+
+def check_name(name: str) -> None:
+    """Refuse what may not name a device.
+
+    Raises:
+        InvalidName: with the rule.
+    """
+    if not is_device_name(name):
+        raise InvalidName(f"{name!r} is not a device name: {RULE}")
+
+
+def check_note(note: str) -> None:
+    """Refuse a note that would garble a terminal or a table: it is one line of text.
+
+    Raises:
+        InvalidNote: with the character.
+    """
+    for character in note:
+        if character < " " or "\x7f" <= character <= "\x9f" or "\ud800" <= character <= "\udfff":
+            raise InvalidNote(f"a note is one line of text without {character!r}")
+
+
+class Registry:
+    """The devices in one SQLite file, or in memory.
+
+    It may move between threads but serves one at a time. Every method but `verifier`, `get`,
+    `count` and those of revocations may wait up to 5 s for another process's write: not for the
+    reactor thread.
+
+    Every method raises `RegistryError` when the file is damaged or can't be read or written.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open the registry, and make it if there is none (mode 0600).
+
+        Args:
+            path: the file, or ":memory:".
+
+        Raises:
+            RegistryError: it can't be opened or is not a registry.
+        """
+        self._path = str(path)
+        try:
+            with nullcontext() if self._path == ":memory:" else _making(self._path):
+                self._connection = sqlite3.connect(
+                    self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+                )
+                self._prepare()
+        except OSError as error:
+            raise RegistryError(f"can't open {self._path}: {error.strerror}") from error
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def add(self, name: str, token: str, note: str = "") -> None:
+        """Register a device, enabled.
+
+        Raises:
+            InvalidName, InvalidToken, InvalidNote: see there.
+            DeviceExists: the name is registered already.
+        """
+        if not self.add_many([(name, derive(token), note)]):
+            raise DeviceExists(f"device {name} is registered already")
+
+    def add_many(self, devices: Iterable[tuple[str, Verifier, str]]) -> int:
+        """Register devices in one transaction: all of them or, after an error, none.
+
+        Args:
+            devices: name, verifier and note of each; names registered already stay as they are.
+
+        Returns:
+            How many were new.
+
+        Raises:
+            InvalidName, InvalidNote: see there.
+        """
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        # Made before the transaction: whoever feeds us slowly must not lock out other writers.
+        rows = [_row(name, verifier, note, created) for name, verifier, note in devices]
+        try:
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                return self._connection.executemany(_INSERT, rows).rowcount
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def set_enabled(self, name: str, enabled: bool) -> None:
+        """Let a device connect, or not; the listener cuts the connection of one disabled.
+
+        Raises:
+            UnknownDevice: it is not registered.
+        """
+        self._change(name, _SET_ENABLED, enabled=enabled)
+
+    def set_token(self, name: str, token: str) -> None:
+        """Give a device a new token; the listener cuts its connection.
+
+        Raises:
+            InvalidToken: see there.
+            UnknownDevice: it is not registered.
+        """
+        self._change(name, _SET_TOKEN, **asdict(derive(token)))
+
+    def remove(self, name: str) -> None:
+        """Forget a device; the listener cuts its connection.
+
+        Raises:
+            UnknownDevice: it is not registered.
+        """
+        self._change(name, "DELETE FROM devices WHERE name = :name")
+
+    def get(self, name: str) -> Device | None:
+        """Return a device, or None if it is not registered."""
+        rows = self._query(f"{_SELECT} WHERE name = ?", name)
+        return _device(rows[0]) if rows else None
+
+    def devices(self) -> Iterator[Device]:
+        """Return every device by name, as they are when they are reached."""
+        last = ""
+        # Page by page: a statement left open would keep the write-ahead log from being reset.
+        while rows := self._query(f"{_SELECT} WHERE name > ? ORDER BY name LIMIT {_PAGE}", last):
+            yield from map(_device, rows)
+            last = rows[-1][0]
+
+    def count(self) -> int:
+        """Return how many devices are registered; takes microseconds however many they are."""
+        count: int = self._query("SELECT devices FROM tally")[0][0]
+        return count
+
+    def verifier(self, name: str) -> Verifier | None:
+        """Return what checks a device's token; None unless it is registered and enabled.
+
+        This is the listener's hot path: one look-up by primary key.
+        """
+        rows = self._query(_SELECT_VERIFIER, name)
+        return Verifier(*rows[0]) if rows else None
+
+    def last_revocation(self) -> int:
+        """Return the mark of the last revocation, 0 if there was none; for `revoked_since`."""
+        mark: int = self._query("SELECT ifnull(max(id), 0) FROM revocations")[0][0]
+        return mark
+
+    def revoked_since(self, mark: int) -> tuple[int, list[str]]:
+        """Return whose connections must be cut, by whichever process it was decided.
+
+        Args:
+            mark: of `last_revocation` or of the last call, at most an hour old.
+
+        Returns:
+            The next mark, and the devices disabled, removed or given a new token after `mark`, in
+            that order.
+        """
+        rows = self._query("SELECT id, device FROM revocations WHERE id > ? ORDER BY id", mark)
+        if not rows:
+            return mark, []
+        return rows[-1][0], list(dict.fromkeys(device for _, device in rows))
+
+    def record_seen(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        """Keep when and where devices were last seen; one not registered is left out.
+
+        Args:
+            rows: device, RFC 3339 time and peer (`host:port`); the last one for a device counts.
+        """
+        # One statement for all rows: SQLite runs it without the GIL.
+        self._execute(_UPSERT_SEEN, {"rows": orjson.dumps(list(rows)).decode()})
+
+    def _prepare(self) -> None:
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self) -> None:
+        if self._identity() == (0, 0):
+            self._create()
+        application, version = self._identity()
+        if application != APPLICATION_ID:
+            raise RegistryError(
+                f"{self._path} is not a registry of devices but another program's database:"
+                " move it away or name another data folder"
+            )
+        if version != SCHEMA_VERSION:
+            raise RegistryError(
+                f"the registry {self._path} has format {version}, this ingest reads format"
+                f" {SCHEMA_VERSION}: use the version of ingest that made it"
+            )
+        self._query("PRAGMA journal_mode = WAL")
+
+    def _identity(self) -> tuple[int, int]:
+        application = self._query("PRAGMA application_id")[0][0]
+        return application, self._query("PRAGMA user_version")[0][0]
+
+    def _create(self) -> None:
+        try:
+            with self._connection:
+                self._connection.execute("BEGIN IMMEDIATE")
+                # Another program's database may have no identity either, but it has tables.
+                if not self._query("SELECT 1 FROM sqlite_master"):
+                    for statement in SCHEMA:
+                        self._connection.execute(statement)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _change(self, name: str, statement: str, **values: int | bytes) -> None:
+        if not self._execute(statement, {"name": name, **values}).rowcount:
+            raise UnknownDevice(f"device {name} is not registered")
+
+    def _query(self, statement: str, *values: str | int) -> list[Any]:
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _execute(self, statement: str, values: dict[str, Any]) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: sqlite3.Error) -> RegistryError:
+        # The low byte is the kind of error, the others are its details.
+        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
+        return RegistryError(f"the registry {self._path}: {error}{advice}")
+
+
+@contextmanager
+def _making(path: str) -> Iterator[None]:
+    """Let one process at a time make the file, with mode 0600 for it and those beside it.
+
+    SQLite can't wait for another process while it switches a file to WAL; this can.
+    """
+    folder = os.open(Path(path).parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        # Never opened when it exists: closing it would drop SQLite's locks (POSIX, per process).
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+        yield
+    finally:
+        os.close(folder)
+
+
+def _row(name: str, verifier: Verifier, note: str, created: str) -> tuple[str | int | bytes, ...]:
+    check_name(name)
+    check_note(note)
+    return (
+        name, created, note,
+        verifier.salt, verifier.iterations, verifier.stored_key, verifier.server_key,
+    )  # fmt: skip
+
+
+def _device(row: tuple[Any, ...]) -> Device:
+    name, enabled, *rest = row
+    return Device(name, bool(enabled), *rest)

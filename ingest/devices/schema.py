@@ -1,0 +1,73 @@
+"""The tables of the registry."""
+
+APPLICATION_ID = 0x696E6764
+"""Tells a registry from another SQLite file: "ingd"."""
+
+SCHEMA_VERSION = 1
+
+# A device is about 170 bytes, found by name: without rowids the name's index is the table.
+# `tally` is there because SQLite counts rows by reading them all.
+# Revocations are kept for an hour, far longer than a listener takes to look again; each new one
+# takes away up to two older, so the table shrinks after a burst and no insert is slow.
+SCHEMA = (
+    """
+    CREATE TABLE devices (
+        name TEXT PRIMARY KEY,
+        enabled INTEGER NOT NULL,
+        created TEXT NOT NULL,
+        note TEXT NOT NULL,
+        salt BLOB NOT NULL,
+        iterations INTEGER NOT NULL,
+        stored_key BLOB NOT NULL,
+        server_key BLOB NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE seen (
+        device TEXT PRIMARY KEY,
+        time TEXT NOT NULL,
+        peer TEXT NOT NULL
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE revocations (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        device TEXT NOT NULL,
+        time INTEGER NOT NULL DEFAULT (strftime('%s', 'now') + 0)
+    )
+    """,
+    "CREATE TABLE tally (devices INTEGER NOT NULL)",
+    "INSERT INTO tally VALUES (0)",
+    """
+    CREATE TRIGGER device_added AFTER INSERT ON devices BEGIN
+        UPDATE tally SET devices = devices + 1;
+    END
+    """,
+    """
+    CREATE TRIGGER device_removed AFTER DELETE ON devices BEGIN
+        UPDATE tally SET devices = devices - 1;
+        DELETE FROM seen WHERE device = OLD.name;
+        INSERT INTO revocations (device) VALUES (OLD.name);
+    END
+    """,
+    """
+    CREATE TRIGGER device_disabled AFTER UPDATE OF enabled ON devices
+    WHEN OLD.enabled AND NOT NEW.enabled BEGIN
+        INSERT INTO revocations (device) VALUES (OLD.name);
+    END
+    """,
+    """
+    CREATE TRIGGER token_replaced AFTER UPDATE OF stored_key ON devices
+    WHEN OLD.stored_key <> NEW.stored_key BEGIN
+        INSERT INTO revocations (device) VALUES (OLD.name);
+    END
+    """,
+    """
+    CREATE TRIGGER revocations_pruned AFTER INSERT ON revocations BEGIN
+        DELETE FROM revocations
+        WHERE id IN (SELECT id FROM revocations ORDER BY id LIMIT 2) AND time < NEW.time - 3600;
+    END
+    """,
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {SCHEMA_VERSION}",
+)
