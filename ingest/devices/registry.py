@@ -64,9 +64,15 @@ class RegistryError(Exception):
 class DeviceExists(RegistryError):  # noqa: N818 - reads better where it is caught
     """The name is registered already."""
 
+    def __init__(self, name: str) -> None:
+        super().__init__(f"device {name} is registered already")
+
 
 class UnknownDevice(RegistryError):  # noqa: N818
     """The name is not registered."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"device {name} is not registered")
 
 
 class InvalidName(ValueError):  # noqa: N818
@@ -173,7 +179,7 @@ class Registry:
             DeviceExists: the name is registered already.
         """
         if not self.add_many([(name, derive(token), note)]):
-            raise DeviceExists(f"device {name} is registered already")
+            raise DeviceExists(name)
 
     def add_many(self, devices: Iterable[tuple[str, Verifier, str]]) -> int:
         """Register devices in one transaction: all of them or, after an error, none.
@@ -317,7 +323,7 @@ class Registry:
 
     def _change(self, name: str, statement: str, **values: int | bytes) -> None:
         if not self._execute(statement, {"name": name, **values}).rowcount:
-            raise UnknownDevice(f"device {name} is not registered")
+            raise UnknownDevice(name)
 
     def _query(self, statement: str, *values: str | int) -> list[Any]:
         try:

@@ -2,7 +2,10 @@
 
 import hashlib
 import hmac
+import os
 import secrets
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -17,6 +20,7 @@ MAX_TOKEN = 1024
 
 _SALT_BYTES = 16
 _KEY_BYTES = 32
+_TASK = 50  # tokens: 40 ms of work for a thread
 
 
 class InvalidToken(ValueError):  # noqa: N818 - a refusal, named for what is refused
@@ -79,6 +83,27 @@ def derive(token: str, salt: bytes | None = None) -> Verifier:
         InvalidToken: see `normalize`.
     """
     return _derive(token, secrets.token_bytes(_SALT_BYTES) if salt is None else salt, ITERATIONS)
+
+
+def derive_many(tokens: Sequence[str]) -> Generator[Verifier, None, None]:
+    """Make the verifiers of many tokens, in their order, on every core.
+
+    Close the generator to stop early: no thread then works on.
+
+    Raises:
+        InvalidToken: see `normalize`.
+    """
+    tasks = [tokens[start : start + _TASK] for start in range(0, len(tokens), _TASK)]
+    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    try:
+        for verifiers in pool.map(_derive_task, tasks):
+            yield from verifiers
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _derive_task(tokens: Sequence[str]) -> list[Verifier]:
+    return [derive(token) for token in tokens]
 
 
 def _derive(token: str, salt: bytes, iterations: int) -> Verifier:

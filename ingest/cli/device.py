@@ -1,0 +1,327 @@
+"""`ingest device`: say who may connect."""
+
+import json
+import os
+import shlex
+import sqlite3
+import sys
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TextIO
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from ingest.devices.csvfile import parse_devices, write_devices, write_tokens
+from ingest.devices.registry import (
+    Device,
+    DeviceExists,
+    InvalidName,
+    InvalidNote,
+    Registry,
+    RegistryError,
+    UnknownDevice,
+    check_name,
+)
+from ingest.devices.verifier import InvalidToken, Verifier, derive_many, make_token
+from ingest.journal.positions import read_positions
+from ingest.layout import DEFAULT_DATA, Layout
+
+_COLUMNS = ("name", "enabled", "created", "last seen", "last peer", "next number")
+
+
+class _Group(click.Group):
+    """Turns what a person can mend into one line."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except UnknownDevice as error:
+            raise click.ClickException(_with_hint(ctx.obj, error)) from error
+        except (RegistryError, InvalidNote, InvalidToken) as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise  # click ends quietly: `ingest device list | head`
+        except OSError as error:
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+
+
+def _device_name(value: str) -> str:
+    try:
+        check_name(value)
+    except InvalidName as error:
+        raise click.BadParameter(str(error)) from error
+    return value
+
+
+@click.group(cls=_Group)
+def device() -> None:
+    """Say who may connect."""
+
+
+@device.command()
+@click.argument("name", type=_device_name)
+@click.option("--token", help="What the device will prove that it knows; made if not given.")
+@click.option("--note", default="", help="One line for people.")
+@click.pass_obj
+def add(layout: Layout, name: str, token: str | None, note: str) -> None:
+    """Register a device and print its token, this once."""
+    token = make_token() if token is None else token
+    with _make_registry(layout) as registry:
+        try:
+            registry.add(name, token, note)
+        except DeviceExists as error:
+            raise click.ClickException(
+                f"{error}; give it a new token with: {_command(layout, f'new-token {name}')}"
+            ) from error
+    _print_token(name, token)
+
+
+@device.command("new-token")
+@click.argument("name", type=_device_name)
+@click.option("--token", help="What the device will prove that it knows; made if not given.")
+@click.pass_obj
+def new_token(layout: Layout, name: str, token: str | None) -> None:
+    """Replace a device's token; its connection is cut."""
+    token = make_token() if token is None else token
+    with _open_registry(layout) as registry:
+        registry.set_token(name, token)
+    _print_token(name, token)
+
+
+def _print_token(name: str, token: str) -> None:
+    # What a script wants is on stdout, a line each; what a person wants besides is on stderr.
+    response = b64encode(f"\0{name}\0{token}".encode()).decode()
+    click.echo(f"The token of {name}, which is not shown again:", err=True)
+    click.echo(token)
+    click.echo("The line with which it opens a connection:", err=True)
+    click.echo(f"AUTH PLAIN {response}")
+    click.echo("To send a frame in its name from this machine:", err=True)
+    click.echo(rf"printf 'AUTH PLAIN {response}\ntemp=20.5\n' | nc -N 127.0.0.1 7650")
+
+
+@device.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print an array of JSON objects.")
+@click.pass_obj
+def list_(layout: Layout, as_json: bool) -> None:
+    """Print the devices."""
+    positions = _positions(layout)
+    with _open_registry(layout) as registry:
+        listed = [_Listed(device, positions.get(device.name, 0) + 1)
+                  for device in registry.devices()]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps([each.as_json() for each in listed], indent=2))
+    elif sys.stdout.isatty():
+        _print_table([each.cells() for each in listed])
+    else:
+        _print_columns([_COLUMNS, *(each.cells() for each in listed)])
+
+
+class _Listed(NamedTuple):
+    device: Device
+    next: int
+
+    def as_json(self) -> dict[str, str | bool | int | None]:
+        return {
+            "name": self.device.name,
+            "enabled": self.device.enabled,
+            "created": self.device.created,
+            "note": self.device.note,
+            "last_seen": self.device.last_seen,
+            "last_peer": self.device.last_peer,
+            "next": self.next,
+        }
+
+    def cells(self) -> tuple[str, ...]:
+        return (
+            self.device.name,
+            "yes" if self.device.enabled else "no",
+            self.device.created,
+            self.device.last_seen or "-",
+            self.device.last_peer or "-",
+            str(self.next),
+        )
+
+
+def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
+    table = Table()
+    for column in _COLUMNS:
+        table.add_column(column, justify="right" if column == "next number" else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def _print_columns(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo(line.rstrip())
+
+
+@device.command()
+@click.argument("name", type=_device_name)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+@click.pass_obj
+def show(layout: Layout, name: str, as_json: bool) -> None:
+    """Print one device."""
+    with _open_registry(layout) as registry:
+        found = registry.get(name)
+    if found is None:
+        raise UnknownDevice(name)
+    listed = _Listed(found, _positions(layout).get(name, 0) + 1)
+    if as_json:
+        click.echo(json.dumps(listed.as_json(), indent=2))
+        return
+    for label, cell in zip((*_COLUMNS, "note"), (*listed.cells(), found.note or "-"), strict=True):
+        click.echo(f"{label:11}  {cell}")
+
+
+@device.command()
+@click.argument("names", type=_device_name, metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def disable(layout: Layout, names: tuple[str, ...]) -> None:
+    """Refuse devices from now on; their connections are cut."""
+    _change(layout, names, "disabled", lambda registry, name: registry.set_enabled(name, False))
+
+
+@device.command()
+@click.argument("names", type=_device_name, metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def enable(layout: Layout, names: tuple[str, ...]) -> None:
+    """Let disabled devices connect again, with the same token."""
+    _change(layout, names, "enabled", lambda registry, name: registry.set_enabled(name, True))
+
+
+@device.command()
+@click.argument("names", type=_device_name, metavar="NAME...", nargs=-1, required=True)
+@click.pass_obj
+def remove(layout: Layout, names: tuple[str, ...]) -> None:
+    """Forget devices; their connections are cut.
+
+    Their records stay in the log, and so does the next number of each.
+    """
+    _change(layout, names, "removed", Registry.remove)
+
+
+def _change(
+    layout: Layout, names: Iterable[str], done: str, change: Callable[[Registry, str], None]
+) -> None:
+    unknown = False
+    with _open_registry(layout) as registry:
+        for name in names:
+            try:
+                change(registry, name)
+                click.echo(f"{done} {name}")
+            except UnknownDevice as error:  # the other names are no less urgent
+                click.echo(f"Error: {_with_hint(layout, error)}", err=True)
+                unknown = True
+    if unknown:
+        raise click.exceptions.Exit(1)
+
+
+@device.command("import")
+@click.argument("file", type=click.File("rb"))
+@click.pass_obj
+def import_(layout: Layout, file: BinaryIO) -> None:
+    """Register the devices of a CSV file, all or none.
+
+    FILE may be - for standard input. Its first line is the header name,token,note in any order; token and note may be missing.
+    Devices that are registered already stay as they are.
+    """
+    entries, problems = parse_devices(file.read())
+    for problem in problems:
+        click.echo(f"{file.name}:{problem.line}: {problem.reason}", err=True)
+    if problems:
+        raise click.ClickException(f"nothing was imported: mend {file.name} and try again")
+    with _make_registry(layout) as registry:
+        new = [entry for entry in entries if registry.get(entry.name) is None]
+        made = {entry.name: make_token() for entry in new if not entry.token}
+        verifiers = _derive_with_progress([entry.token or made[entry.name] for entry in new])
+        with _kept(layout, made) as path:
+            added = registry.add_many(
+                (entry.name, verifier, entry.note)
+                for entry, verifier in zip(new, verifiers, strict=True)
+            )
+    click.echo(f"{added} imported, {len(entries) - added} registered already")
+    if made:
+        click.echo(f"{len(made)} of the tokens were made here; they are kept only in {path}")
+
+
+def _derive_with_progress(tokens: list[str]) -> list[Verifier]:
+    console = Console(stderr=True)
+    with (
+        Progress(console=console, disable=not console.is_terminal) as progress,
+        closing(derive_many(tokens)) as verifiers,
+    ):
+        return list(progress.track(verifiers, total=len(tokens), description="Deriving keys"))
+
+
+@contextmanager
+def _kept(layout: Layout, tokens: dict[str, str]) -> Iterator[Path]:
+    """Write the tokens to a file of their own, which stays if the body succeeds.
+
+    They are on disk before the devices: no crash may leave a device whose token nobody has.
+    """
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")[:-3]
+    path = layout.state_folder / f"tokens-{now}Z.csv"
+    if not tokens:
+        yield path
+        return
+    with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        write_tokens(file, tokens.items())
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        yield path
+    except BaseException:
+        path.unlink()
+        raise
+
+
+@device.command()
+@click.argument("file", type=click.File("w", encoding="utf-8", lazy=True), default="-")
+@click.pass_obj
+def export(layout: Layout, file: TextIO) -> None:
+    """Write the devices as CSV, without secrets.
+
+    FILE may be - for standard output, the default.
+    """
+    with _open_registry(layout) as registry:
+        write_devices(file, registry.devices())
+
+
+def _positions(layout: Layout) -> dict[str, int]:
+    try:
+        return read_positions(layout.positions)
+    except sqlite3.Error as error:
+        raise click.ClickException(f"can't read {layout.positions}: {error}") from error
+
+
+def _make_registry(layout: Layout) -> Registry:
+    layout.create()
+    return Registry(layout.devices)
+
+
+def _open_registry(layout: Layout) -> Registry:
+    if not layout.devices.exists():
+        raise click.ClickException(
+            f"no devices: {layout.devices} does not exist;"
+            f" add one with: {_command(layout, 'add NAME')}"
+        )
+    return Registry(layout.devices)
+
+
+def _with_hint(layout: Layout, error: UnknownDevice) -> str:
+    return f"{error}; list those that are with: {_command(layout, 'list')}"
+
+
+def _command(layout: Layout, arguments: str) -> str:
+    """Write a command that works when it is pasted."""
+    data = "" if layout.data == DEFAULT_DATA else f"--data {shlex.quote(str(layout.data))} "
+    return f"ingest {data}device {arguments}"
