@@ -1,0 +1,229 @@
+"""Proving that the log keeps its promises: whole lines, valid records, numbers without a gap."""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from operator import itemgetter
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from ingest.journal.files import ACTIVE, DAMAGED, LogFile, open_log, snapshot
+from ingest.journal.reading import WholeLines
+
+MAX_BREACHES = 100
+
+_NAMED = rb'\{"time":"%b","device":"([A-Za-z0-9._:-]{1,128})","seq":([1-9][0-9]{0,18}),'
+_TIME = rb"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]\.[0-9]{6}Z"
+_NUMBERED = re.compile(_NAMED % b'[^"]*')
+# All of a record but its value, the last group, which has to be JSON. It takes the LF before the
+# record, not the one after it: each LF begins one match at most, so as many matches as lines
+# means that every line is a match.
+_RECORD = re.compile(
+    b"\n"
+    + _NAMED % _TIME
+    + rb'"(?:text":(?=")|data":|raw":(?="[A-Za-z0-9+/]*={0,2}"\}\n))(.*)\}(?=\n)'
+)
+_KEYS = [["time", "device", "seq", kind] for kind in ("text", "data", "raw")]
+_DEVICE, _NUMBER, _VALUE = map(itemgetter, range(3))
+
+
+@dataclass(frozen=True)
+class Breach:
+    """A broken promise: the file, the line (from 1), the line's offset in bytes, and what.
+
+    In a compressed file the offset counts decompressed bytes.
+    """
+
+    path: Path
+    line: int
+    offset: int
+    what: str
+
+
+@dataclass
+class Report:
+    """What was read, and what is wrong with it.
+
+    `last` is the last number of each device. `breaches` holds the first 100 of `breach_count`.
+    `unfinished` is the size of the last line of the active file if it has no end yet: it may be
+    being written, or a crash left it and the next start cuts it off.
+    """
+
+    files: int = 0
+    lines: int = 0
+    bytes: int = 0
+    unfinished: int = 0
+    breach_count: int = 0
+    breaches: list[Breach] = field(default_factory=list)
+    last: dict[str, int] = field(default_factory=dict)
+
+
+def _ignore(_size: int) -> None:
+    """Progress that nobody watches."""
+
+
+def verify(
+    folder: Path,
+    positions: Mapping[str, int] | None = None,
+    progress: Callable[[int], object] = _ignore,
+) -> Report:
+    """Read the whole log and prove it.
+
+    Every line is whole and a record to the byte; each device's numbers have no gap and no repeat
+    across the files; its first may be above 1, since old files are removed. No position is ahead
+    of the log. While the listener runs, `positions` must have been read before this is called.
+
+    Args:
+        positions: the last number of each device as the listener's cache has it.
+        progress: is given the size of each piece of a file, as it is on disk, once it was read.
+
+    Raises:
+        OSError: the folder is missing, or a file can't be read.
+    """
+    proof = _Proof()
+    older, active = snapshot(folder)
+    for file in older:
+        try:
+            stream = open_log(file)
+        except FileNotFoundError:
+            proof.restart()  # retention removed it since it was listed
+            continue
+        with stream:
+            proof.read(file, stream, progress)
+        if file.compressed:
+            progress(_size(file.path))
+    if active is not None:
+        with active:
+            proof.read(LogFile(folder / ACTIVE), active, progress)
+    return proof.finish(positions or {})
+
+
+class _Proof:
+    """The state of one verification: where it is, and each device's last number."""
+
+    def __init__(self) -> None:
+        self.report = Report()
+        self._last: dict[bytes, int] = {}
+        self._path = Path()
+        self._line = 0
+        self._offset = 0
+
+    def read(self, file: LogFile, stream: BinaryIO, progress: Callable[[int], object]) -> None:
+        """Prove one file, the next younger one."""
+        self._path, self._line, self._offset = file.path, 0, 0
+        lines = WholeLines(stream)
+        try:
+            for block in lines:
+                self._prove(block)
+                if not file.compressed:
+                    progress(len(block))
+        except DAMAGED as error:
+            self._breach(f"the file is damaged from here on: {error}")
+        if lines.torn and file.path.name == ACTIVE:
+            self.report.unfinished = len(lines.torn)
+        elif lines.torn:
+            self._breach(f"the last line has no end, {len(lines.torn)} bytes")
+        self.report.files += 1
+        self.report.lines += self._line
+        self.report.bytes += self._offset
+
+    def restart(self) -> None:
+        """Forget the numbers: files that were read are gone, and perhaps the next ones too."""
+        self._last.clear()
+
+    def finish(self, positions: Mapping[str, int]) -> Report:
+        """Compare the positions with the log, which was read to its end."""
+        last = self.report.last = {device.decode(): number for device, number in self._last.items()}
+        for device, position in positions.items():
+            if position > last.get(device, position):
+                self._breach(
+                    f"{device}: the log ends at {last[device]}, its position is {position}"
+                )
+        return self.report
+
+    def _prove(self, block: bytes) -> None:
+        found = _RECORD.findall(b"\n" + block)
+        devices = list(map(_DEVICE, found))
+        numbers = list(map(int, map(_NUMBER, found)))
+        if (
+            len(found) == block.count(b"\n")
+            and _are_json(map(_VALUE, found))
+            and self._continue(devices, numbers)
+        ):
+            self._last.update(zip(devices, numbers, strict=True))
+            self._line += len(found)
+            self._offset += len(block)
+        else:
+            self._find_breaches(block)
+
+    def _continue(self, devices: list[bytes], numbers: list[int]) -> bool:
+        """Tell whether each device's numbers follow its last one, with no statement per line."""
+        first = dict(zip(reversed(devices), reversed(numbers), strict=True))
+        following = {
+            device: count(self._last.get(device, number - 1) + 1)
+            for device, number in first.items()
+        }
+        return list(map(next, map(following.__getitem__, devices))) == numbers
+
+    def _find_breaches(self, block: bytes) -> None:
+        """Check line by line a block in which something is wrong."""
+        for line in block.split(b"\n")[:-1]:
+            number_fault = self._number_fault(line)
+            if what := _fault(line) or number_fault:
+                self._breach(what)
+            self._line += 1
+            self._offset += len(line) + 1
+
+    def _number_fault(self, line: bytes) -> str | None:
+        """What is wrong with a line's number. It counts even if the rest of the line is bad."""
+        match = _NUMBERED.match(line)
+        if match is None:
+            return None
+        device, number = match[1], int(match[2])
+        last = self._last.get(device, number - 1)
+        self._last[device] = number
+        if number == last + 1:
+            return None
+        what = f"{number - last - 1} missing" if number > last else "a repeat"
+        return f"{device.decode()}: number {number} follows {last}, {what}"
+
+    def _breach(self, what: str) -> None:
+        self.report.breach_count += 1
+        if self.report.breach_count <= MAX_BREACHES:
+            self.report.breaches.append(Breach(self._path, self._line + 1, self._offset, what))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _are_json(values: Iterable[bytes]) -> bool:
+    try:
+        deque(map(orjson.loads, values), maxlen=0)
+    except orjson.JSONDecodeError:
+        return False
+    return True
+
+
+def _fault(line: bytes) -> str | None:
+    """What is wrong with a line, apart from its number."""
+    match = _RECORD.match(b"\n" + line + b"\n")
+    if match is not None and _are_json([match[3]]):
+        return None
+    try:
+        fields = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        return f"not JSON: {error}"
+    if not isinstance(fields, dict):
+        return "not a JSON object"
+    if list(fields) not in _KEYS:
+        keys = ", ".join(map(ascii, fields))[:200]
+        return f"its keys are {keys}, not time, device, seq and one of text, data, raw"
+    return "not a record to the byte: its time, name, number, value or spacing is not as written"
