@@ -1,0 +1,206 @@
+"""The file that is being written: append, sync, close and begin anew.
+
+Used by the writer thread only. A method that raises OSError has changed nothing that its next
+call does not take up again: the disk may be full now and not in a minute.
+"""
+
+import os
+from bisect import bisect_right
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from itertools import accumulate
+from pathlib import Path
+
+from ingest.journal.files import ACTIVE, head_of, identity, read_head, rotated_name, sync_folder
+from ingest.journal.intent import IntentFile
+from ingest.journal.positions import Mark
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+_MAX_BLOCKS = 1024  # IOV_MAX
+_MAX_WRITE = 256 << 10
+"""Bytes of one write: small enough that its second copy, the intent, stays in the cache."""
+
+
+class ActiveFile:
+    """`ingest.log`, opened for appending; what it holds up to `size` is whole lines on disk.
+
+    Attributes:
+        size: bytes that are durable.
+        begun: when the file was begun; seconds since 1970.
+    """
+
+    def __init__(self, folder: Path, intent: IntentFile, newest_closed: str | None) -> None:
+        """Open the file, or begin it.
+
+        Args:
+            folder: the log's folder.
+            intent: where each write is announced.
+            newest_closed: the name of the newest rotated file.
+
+        Raises:
+            OSError: it can't be opened or made.
+        """
+        self._folder = folder
+        self._path = folder / ACTIVE
+        self._intent = intent
+        self._closed = newest_closed
+        self._unsynced: Sequence[bytes] = ()
+        self._written = 0  # bytes of them that are in the file
+        self._announced = 0  # bytes of them that the intent covers
+        self._trusted = True
+        self._fd = -1
+        self._open()
+
+    @property
+    def mark(self) -> Mark:
+        """Where the log ends now."""
+        return Mark(self._closed or "", self._head.hex(), self.size)
+
+    def append(self, blocks: Sequence[bytes], *, sync: bool) -> None:
+        """Write whole lines at the end and wait until they are on disk.
+
+        After an error, call `resume` until it succeeds.
+
+        Raises:
+            OSError: the disk is full or failing; part of it may have been written.
+        """
+        self._unsynced, self._written, self._announced = blocks, 0, 0
+        self._finish(sync=sync)
+
+    def resume(self, *, sync: bool) -> None:
+        """Take up what the last call left unfinished, in the same place.
+
+        Raises:
+            OSError: the disk is still full or failing.
+        """
+        if not self._trusted:
+            self._abandon()
+        if self._fd < 0:
+            self._open()
+        self._finish(sync=sync)
+
+    @property
+    def newest_closed(self) -> Path:
+        """The newest rotated file."""
+        assert self._closed is not None
+        return self._folder / self._closed
+
+    def rotate(self) -> None:
+        """Close the file under a name of its own and begin a new one; all of it must be synced.
+
+        Raises:
+            OSError: the folder takes no change; call it again.
+        """
+        if self._fd >= 0:
+            self._rename()
+            self.close()
+        self._open()
+
+    def reopen_if_moved(self) -> str | None:
+        """See whether another program renamed, removed, or emptied the file, and follow.
+
+        Returns:
+            One line that says what was found, or None.
+
+        Raises:
+            OSError: a new file can't be made.
+        """
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            status = None
+        if status is None or (status.st_dev, status.st_ino) != self._identity:
+            self.close()
+            self._open()
+            return f"{self._path} was moved by another program: a new file is begun"
+        if status.st_size < self.size:
+            self.size, self._head = status.st_size, b""
+            self._intent.put(self._identity, self.size, ())
+            return f"{self._path} was cut to {status.st_size} bytes by another program"
+        self.size = status.st_size
+        return None
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _open(self) -> None:
+        fd = os.open(self._path, _FLAGS, 0o644)
+        try:
+            sync_folder(self._folder)
+            status = os.fstat(fd)
+            with self._path.open("rb") as stream:
+                self._head = read_head(stream)
+        except OSError:
+            os.close(fd)
+            raise
+        self._fd = fd
+        self._identity = (status.st_dev, status.st_ino)
+        self.size = status.st_size
+        self.begun = _begun(self._head) or status.st_mtime
+
+    def _rename(self) -> None:
+        name = rotated_name(datetime.now(UTC), self._closed)
+        self._path.rename(self._folder / name)
+        self._closed = name
+
+    def _finish(self, *, sync: bool) -> None:
+        self._write_rest()
+        if sync:
+            try:
+                os.fdatasync(self._fd)
+            except OSError:
+                # What the kernel could not write it may have dropped from its cache, and the next
+                # sync would succeed without it (fsync(2), EIO). This file is never trusted again.
+                self._trusted = False
+                raise
+        if not self._head and self._unsynced:
+            self._head = head_of(self._unsynced[0])
+        self.size += self._written
+        self._unsynced, self._written = (), 0
+
+    def _write_rest(self) -> None:
+        blocks = self._unsynced
+        ends = list(accumulate(map(len, blocks)))
+        while ends and self._written < ends[-1]:
+            if self._written == self._announced:
+                chunk = _chunk(blocks, ends, self._written, self._written + _MAX_WRITE)
+                self._intent.put(self._identity, self.size + self._written, chunk)
+                self._announced += sum(map(len, chunk))
+            else:
+                chunk = _chunk(blocks, ends, self._written, self._announced)
+            self._written += os.writev(self._fd, chunk)
+
+    def _abandon(self) -> None:
+        """Close the file at its last durable line; the unsynced lines go to a new one."""
+        if identity(self._path) == self._identity:
+            self._rename()  # first, so that a `tail -F` has left the file when it is cut
+        os.ftruncate(self._fd, self.size)
+        self.close()
+        self._written = self._announced = 0
+        self._trusted = True
+
+
+def _chunk(blocks: Sequence[bytes], ends: Sequence[int], start: int, stop: int) -> list[bytes]:
+    """Return the bytes of `blocks` from `start` to about `stop`, to the end of a block.
+
+    Args:
+        ends: where each block ends, counted over all of them.
+    """
+    first = bisect_right(ends, start)
+    last = max(first + 1, bisect_right(ends, stop))
+    chunk = list(blocks[first : min(last, first + _MAX_BLOCKS)])
+    begun = start - (ends[first] - len(blocks[first]))
+    if begun:
+        chunk[0] = chunk[0][begun:]
+    return chunk
+
+
+def _begun(head: bytes) -> float | None:
+    """Return the time of a file's first record; seconds since 1970."""
+    try:
+        return datetime.fromisoformat(head[9:36].decode()).timestamp()
+    except ValueError:
+        return None

@@ -1,0 +1,161 @@
+"""What becomes of closed files: they are compressed, kept for a while, and removed.
+
+Runs in a thread of its own, at a low priority. Each step can be cut short by a crash at any
+instant and is taken up at the next start.
+"""
+
+import gzip
+import os
+import threading
+import time
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
+
+import zstandard
+
+from ingest.journal.files import LogFile, log_files, sync_folder
+from ingest.journal.interface import Reporter
+from ingest.journal.rotation import ClosedFile, RetentionPolicy, expired
+
+Compression = Literal["none", "gzip", "zstd"]
+
+_SUFFIX = {"gzip": ".gz", "zstd": ".zst"}
+_TEMPORARY = ".tmp"
+_INTERVAL = 60.0  # seconds between two looks at the ages of files
+_CHUNK = 1 << 20
+_NICE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ArchivePolicy:
+    """How closed files are kept."""
+
+    compression: Compression = "none"
+    retention: RetentionPolicy = RetentionPolicy()
+
+
+class _Writer(Protocol):
+    def write(self, data: bytes, /) -> int: ...
+
+
+class Archivist:
+    """The thread that looks after closed files."""
+
+    def __init__(self, folder: Path, policy: ArchivePolicy, report: Reporter) -> None:
+        """Make the thread; `start` runs it.
+
+        Args:
+            folder: the log's folder.
+            policy: may be replaced at any time, by assignment.
+            report: called from the thread.
+        """
+        self.policy = policy
+        self._folder = folder
+        self._report = report
+        self._wake = threading.Event()
+        self._stopped = False
+        self._failing = ""
+        self._thread = threading.Thread(target=self._run, name="ingest-archive", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """Look now: a file was closed or the policy has changed."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Stop as soon as the piece at hand is done; a half-made copy is removed."""
+        self._stopped = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        # Linux gives each thread a priority of its own.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        while not self._stopped:
+            self._wake.clear()
+            try:
+                self.tidy()
+                self._failing = ""
+            except OSError as error:
+                if str(error) != self._failing:  # said once, tried again each time
+                    self._failing = str(error)
+                    self._report.warn(f"closed files can't be looked after: {error}")
+            self._wake.wait(_INTERVAL)
+
+    def tidy(self) -> None:
+        """Remove left-overs, compress what is to be compressed, remove what has expired.
+
+        Raises:
+            OSError: the disk is full or failing.
+        """
+        for leftover in self._folder.glob(f"ingest-*{_TEMPORARY}"):
+            leftover.unlink()
+        closed = [file for file in log_files(self._folder) if file.closed]
+        for file in self._expire(closed):
+            if self._stopped:
+                return
+            self._compress(file)
+
+    def _expire(self, files: list[LogFile]) -> list[LogFile]:
+        """Remove the files that the policy lets go, and return the others."""
+        newest_first = [
+            ClosedFile(file.path.name, file.path.stat().st_size, _closing_time(file))
+            for file in reversed(files)
+        ]
+        gone = set(expired(self.policy.retention, newest_first, time.time()))
+        for name in gone:
+            (self._folder / name).unlink()
+        if gone:
+            sync_folder(self._folder)
+        return [file for file in files if file.path.name not in gone]
+
+    def _compress(self, file: LogFile) -> None:
+        if file.compressed:
+            return
+        for suffix in _SUFFIX.values():
+            if file.path.with_name(file.path.name + suffix).exists():
+                file.path.unlink()  # the copy got its name after it was on disk
+                return
+        if self.policy.compression == "none":
+            return
+        copy = file.path.with_name(file.path.name + _SUFFIX[self.policy.compression])
+        temporary = copy.with_name(copy.name + _TEMPORARY)
+        try:
+            if not self._write_copy(file.path, temporary, self.policy.compression):
+                return
+            temporary.rename(copy)
+            sync_folder(self._folder)
+            file.path.unlink()
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _write_copy(self, source: Path, target: Path, compression: Compression) -> bool:
+        """Write a compressed copy and sync it; return False when told to stop meanwhile."""
+        status = source.stat()
+        with source.open("rb") as original, target.open("wb") as raw:
+            os.fchmod(raw.fileno(), status.st_mode & 0o777)
+            with _compressor(raw, compression) as copy:
+                while chunk := original.read(_CHUNK):
+                    if self._stopped:
+                        return False
+                    copy.write(chunk)
+            raw.flush()
+            os.utime(raw.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.fsync(raw.fileno())
+        return True
+
+
+def _compressor(raw: BinaryIO, compression: Compression) -> AbstractContextManager[_Writer]:
+    if compression == "gzip":
+        return gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=6)
+    return zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False)
+
+
+def _closing_time(file: LogFile) -> float:
+    return datetime.fromisoformat(f"{file.closed}+00:00").timestamp()

@@ -1,0 +1,75 @@
+"""What is about to be written, so that a killed process leaves no torn line.
+
+The kernel copies a large write page by page and looks for SIGKILL between two pages, so a kill
+can end a write in the middle of a line, which `tail -F` has then printed. Before each write to
+the log its bytes are put here; the next start completes the write in the same place. After a
+power cut nothing here is trusted: the two files reach the disk in no order. Then the torn line
+is cut away, and no `tail` is left that printed it.
+"""
+
+import os
+import struct
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+_HEADER = struct.Struct("<8s16sQQQQ")  # magic, boot, device, inode, offset, length
+_MAGIC = b"ingest1\n"
+_BODY = 4096
+_RESERVED = 1 << 20
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Intent(NamedTuple):
+    """A write that was begun: `data` at `offset` of the file with this `identity`."""
+
+    identity: tuple[int, int]
+    offset: int
+    data: bytes
+
+
+class IntentFile:
+    """Holds the newest intent. Written before the log, through the same page cache."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file, and reserve its room so that a full disk does not stop it.
+
+        Raises:
+            OSError: it can't be made, or there is no room.
+        """
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._boot = _boot_id()
+        os.posix_fallocate(self._fd, 0, _BODY + _RESERVED)
+
+    def put(self, identity: tuple[int, int], offset: int, blocks: Sequence[bytes]) -> None:
+        """Remember that `blocks` are about to be written at `offset` of a file.
+
+        The bytes go first and the header last: a header that is there speaks of bytes that are.
+
+        Raises:
+            OSError: the disk is full or failing.
+        """
+        length = os.pwritev(self._fd, blocks, _BODY)
+        while length < (whole := sum(map(len, blocks))):
+            length += os.pwrite(self._fd, b"".join(blocks)[length:whole], _BODY + length)
+        os.pwrite(self._fd, _HEADER.pack(_MAGIC, self._boot, *identity, offset, length), 0)
+
+    def get(self) -> Intent | None:
+        """Return the newest intent, or None if there is none from this boot of the system."""
+        header = os.pread(self._fd, _HEADER.size, 0)
+        if len(header) < _HEADER.size:
+            return None
+        magic, boot, device, inode, offset, length = _HEADER.unpack(header)
+        if magic != _MAGIC or boot != self._boot:
+            return None
+        data = os.pread(self._fd, length, _BODY)
+        return Intent((device, inode), offset, data) if len(data) == length else None
+
+    def close(self) -> None:
+        """Close the file; what it holds stays."""
+        os.close(self._fd)
+
+
+def _boot_id() -> bytes:
+    return uuid.UUID(_BOOT_ID.read_text().strip()).bytes

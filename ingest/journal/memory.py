@@ -1,0 +1,45 @@
+"""A journal that forgets: the twin of `FileJournal` for tests, with the same promises but one."""
+
+from ingest.journal.interface import Holder, Lease
+from ingest.journal.leases import Leases
+
+
+class MemoryJournal:
+    """Keeps records in a list; `commit` makes durable what was appended before it.
+
+    Attributes:
+        lines: the durable records, in order.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+        self._positions: dict[str, int] = {}
+        self._leases = Leases(lambda device: self._positions.get(device, 0))
+        self._pending: list[tuple[Lease, int, bytes]] = []
+
+    def claim(self, device: str, holder: Holder) -> None:
+        """See `Journal.claim`."""
+        self._leases.claim(device, holder)
+
+    def withdraw(self, device: str, holder: Holder) -> None:
+        """See `Journal.withdraw`."""
+        self._leases.withdraw(device, holder)
+
+    def append(self, lease: Lease, block: bytes, records: int) -> None:
+        """See `Journal.append`."""
+        lease.last += records
+        self._pending.append((lease, lease.last, block))
+
+    def release(self, lease: Lease) -> None:
+        """See `Journal.release`."""
+        self._leases.release(lease)
+
+    def commit(self) -> None:
+        """Make all that was appended durable."""
+        pending, self._pending = self._pending, []
+        for lease, last, block in pending:
+            self.lines += block.splitlines(keepends=True)
+            self._positions[lease.device] = last
+            lease.written += len(block)
+        for lease, last, _ in pending:
+            self._leases.durable(lease, last)

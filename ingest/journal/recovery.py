@@ -1,0 +1,227 @@
+"""What a start finds: a write that a kill cut short, a torn line, and where the numbers stand.
+
+The work is bounded by what came after the last checkpoint, not by the size of the log; all of the
+log is read only where `positions.db` can't be used.
+"""
+
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from ingest.journal.files import (
+    ACTIVE,
+    DAMAGED,
+    LogFile,
+    identity,
+    log_files,
+    open_log,
+    read_head,
+    rotated_name,
+    sync_folder,
+    whole_end,
+)
+from ingest.journal.intent import IntentFile
+from ingest.journal.interface import Reporter
+from ingest.journal.positions import Checkpoint, Mark, Positions, new_identity
+
+SKIPPED = 10_000_000
+"""Numbers left out where the log no longer tells which were given: more than any device sends
+between two checkpoints, so that no number is given twice."""
+
+_IDENTITY = ".ingest-log"
+_POSITION = re.compile(rb'^\{"time":"[^"]*","device":"([^"]*)","seq":([0-9]+),', re.MULTILINE)
+_BLOCK = 4 << 20
+
+
+class Recovered(NamedTuple):
+    """Where the log stands.
+
+    Attributes:
+        log: its identity.
+        newest_closed: the name of the newest rotated file, as it was when it was closed.
+        changed: the numbers that are newer than what `positions.db` says.
+    """
+
+    log: str
+    newest_closed: str | None
+    changed: dict[str, int]
+
+
+def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Reporter) -> Recovered:
+    """Make the log whole and find out each device's newest number.
+
+    Raises:
+        OSError: the log can't be read or mended.
+        sqlite3.Error: `positions.db` can't be made.
+    """
+    files = log_files(folder)
+    _complete_write(files, intent, report)
+    newest_closed = _newest_closed(files)
+    if _cut_torn_line(folder, newest_closed, report):
+        files = log_files(folder)
+        newest_closed = _newest_closed(files)
+    changed: dict[str, int] = {}
+    positions = _open_positions(positions_path, report)
+    try:
+        checkpoint = positions.checkpoint()
+        log = _identity_of(folder, checkpoint)
+        if checkpoint is not None and checkpoint.log != log:
+            report.warn(f"{positions_path} belongs to another log: it is set aside")
+            positions.close()
+            _set_aside(positions_path)
+            positions, checkpoint = Positions(positions_path), None
+        if checkpoint is None:
+            changed = _read_all(files, positions_path, report)
+        else:
+            changed = _read_since(checkpoint, files, positions, report)
+    finally:
+        positions.close()
+    return Recovered(log, newest_closed, changed)
+
+
+def _complete_write(files: list[LogFile], intent_file: IntentFile, report: Reporter) -> None:
+    intent = intent_file.get()
+    if intent is None:
+        return
+    for file in reversed(files):
+        if file.compressed or identity(file.path) != intent.identity:
+            continue
+        missing = intent.offset + len(intent.data) - (size := file.path.stat().st_size)
+        if size > intent.offset and missing > 0:
+            with file.path.open("ab") as stream:
+                stream.write(intent.data[-missing:])
+                stream.flush()
+                os.fdatasync(stream.fileno())
+            report.warn(f"{file.path}: the write that was cut short at byte {size} is completed")
+        return
+
+
+def _cut_torn_line(folder: Path, newest_closed: str | None, report: Reporter) -> bool:
+    """Close an active file that ends within a line, at its last whole line."""
+    active = folder / ACTIVE
+    if not active.exists():
+        return False
+    with active.open("rb") as stream:
+        end, size = whole_end(stream), stream.seek(0, os.SEEK_END)
+    if end == size:
+        return False
+    # The name goes first and the end second: a `tail -F` prints a file again when it shrinks.
+    closed = active.rename(folder / rotated_name(datetime.now(UTC), newest_closed))
+    active.touch()
+    with closed.open("r+b") as stream:
+        stream.truncate(end)
+        os.fsync(stream.fileno())
+    if not end:
+        closed.unlink()
+    sync_folder(folder)
+    report.warn(f"{closed}: cut from {size} to {end} bytes, the end of its last whole line")
+    return True
+
+
+def _newest_closed(files: Iterable[LogFile]) -> str | None:
+    names = [file.path.name.removesuffix(file.compressed) for file in files if file.closed]
+    return names[-1] if names else None
+
+
+def _open_positions(path: Path, report: Reporter) -> Positions:
+    try:
+        return Positions(path)
+    except sqlite3.DatabaseError as error:
+        report.warn(f"{path} can't be read ({error}): it is set aside")
+    _set_aside(path)
+    return Positions(path)
+
+
+def _set_aside(path: Path) -> None:
+    path.rename(path.with_name(path.name + ".set-aside"))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _identity_of(folder: Path, checkpoint: Checkpoint | None) -> str:
+    """Return the identity that the log keeps beside its files, or give it one."""
+    path = folder / _IDENTITY
+    if path.exists():
+        return path.read_text().strip()
+    log = checkpoint.log if checkpoint else new_identity()
+    path.write_text(log + "\n")
+    return log
+
+
+def _read_all(files: list[LogFile], positions_path: Path, report: Reporter) -> dict[str, int]:
+    if not files:
+        return {}
+    begun = time.monotonic()
+    changed = _read(((file, 0) for file in files), report)
+    report.warn(
+        f"{positions_path} is rebuilt from {len(files)} files of the log:"
+        f" {len(changed)} devices, in {time.monotonic() - begun:.1f} s"
+    )
+    return changed
+
+
+def _read_since(
+    checkpoint: Checkpoint, files: list[LogFile], positions: Positions, report: Reporter
+) -> dict[str, int]:
+    mark = checkpoint.mark
+    newer = [file for file in files if _is_newer(file, mark)]
+    marked = next((file for file in reversed(files) if _has_head(file, mark)), None)
+    if marked is not None and _reaches(marked, mark.offset):
+        after = newer[newer.index(marked) + 1 :] if marked in newer else newer
+        return _read([(marked, mark.offset), *((file, 0) for file in after)], report)
+    changed = _read(((file, 0) for file in newer), report)
+    if mark.head and not (checkpoint.clean and (marked or not changed)):
+        positions.skip(SKIPPED)
+        changed = {device: last + SKIPPED for device, last in changed.items()}
+        report.warn(
+            "the end of the log of the last run is missing: it was moved, deleted or cut;"
+            f" every device's numbers go on {SKIPPED:,} higher, so that none is given twice"
+        )
+    return changed
+
+
+def _is_newer(file: LogFile, mark: Mark) -> bool:
+    """Tell whether a file was closed after the mark, or is open, or not of our naming."""
+    return not file.closed or file.path.name.removesuffix(file.compressed) > mark.closed
+
+
+def _has_head(file: LogFile, mark: Mark) -> bool:
+    if not mark.head:
+        return False
+    try:
+        with open_log(file) as stream:
+            return read_head(stream).hex() == mark.head
+    except (OSError, *DAMAGED):
+        return False
+
+
+def _reaches(file: LogFile, offset: int) -> bool:
+    """Tell whether a file still has what it had; a compressed one was whole when it was made."""
+    return bool(file.compressed) or file.path.stat().st_size >= offset
+
+
+def _read(places: Iterable[tuple[LogFile, int]], report: Reporter) -> dict[str, int]:
+    """Return the newest number of each device in some files, each read from its place on."""
+    found: dict[bytes, bytes] = {}
+    for file, offset in places:
+        try:
+            with open_log(file) as stream:
+                stream.seek(offset)
+                _read_positions(stream, found)
+        except DAMAGED as error:
+            report.warn(f"{file.path} is damaged and read in part only: {error}")
+    return {device.decode(): int(last) for device, last in found.items()}
+
+
+def _read_positions(stream: BinaryIO, found: dict[bytes, bytes]) -> None:
+    rest = b""
+    while block := stream.read(_BLOCK):
+        block = rest + block
+        end = block.rfind(b"\n") + 1
+        found.update(_POSITION.findall(block, 0, end))
+        rest = block[end:]
