@@ -49,6 +49,10 @@ class ActiveFile:
         self._announced = 0  # bytes of them that the intent covers
         self._trusted = True
         self._fd = -1
+        self._identity = (0, 0)
+        self._head = b""
+        self.size = 0
+        self.begun = 0.0
         self._open()
 
     @property

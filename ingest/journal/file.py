@@ -122,7 +122,11 @@ class FileJournal:
 
     def rotate(self, done: Callable[[Path | None], None]) -> None:
         """Close the active file now; `done` gets its new name, or None if it was empty."""
-        self._writer.rotate(lambda closed: self._call_soon(done, closed))
+
+        def tell(closed: Path | None) -> None:
+            self._call_soon(done, closed)
+
+        self._writer.rotate(tell)
 
     def close(self) -> None:
         """Write what was appended, note the positions and stop; takes as long as the disk does.

@@ -69,7 +69,7 @@ class Positions:
             self._database.execute("PRAGMA synchronous = NORMAL")
             self._database.executescript(_SCHEMA)
             path.chmod(0o600)
-            self.floor: int = self._meta("floor") or 0
+            self.floor = int(self._meta("floor") or 0)
         except BaseException:
             self._database.close()
             raise
@@ -86,7 +86,7 @@ class Positions:
         held = self._meta("checkpoint")
         if held is None:
             return None
-        log, mark, clean = orjson.loads(held)
+        log, mark, clean = orjson.loads(str(held))
         return Checkpoint(log, Mark(*mark), clean)
 
     def save(self, changed: Mapping[str, int], checkpoint: Checkpoint) -> None:
@@ -100,7 +100,8 @@ class Positions:
         with self._transaction():
             if changed:
                 self._database.execute(_SAVE, (orjson.dumps(changed).decode(),))
-            self._set("checkpoint", orjson.dumps(checkpoint).decode())
+            log, mark, clean = checkpoint
+            self._set("checkpoint", orjson.dumps([log, list(mark), clean]).decode())
 
     def skip(self, numbers: int) -> None:
         """Leave out as many numbers of every device, where the log can't say which were given."""

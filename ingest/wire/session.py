@@ -106,6 +106,7 @@ class Session:
         "_held",
         "_plaintext",
         "_proof",
+        "_refusal",
         "_rules",
         "_scram",
         "_stream_ended",
@@ -115,15 +116,17 @@ class Session:
         "state",
     )
 
-    def __init__(self, rules: Rules, *, plaintext: bool) -> None:
+    def __init__(self, rules: Rules, *, plaintext: bool, refusal: PeerError | None = None) -> None:
         """Make the session of a connection that was just accepted.
 
         Args:
             rules: what it shares with all others.
             plaintext: whether a token may cross this connection in clear.
+            refusal: what to answer, in the device's dialect, whatever it says.
         """
         self._rules = rules
         self._plaintext = plaintext
+        self._refusal = refusal
         self._dialect: Dialect = TextDialect(rules.max_frame)
         self._held = b""
         self._proof: bytes | None = None
@@ -232,6 +235,8 @@ class Session:
             raise bad_frame("this port does not speak TLS")
         elif not 0x20 <= first <= 0x7E:
             raise bad_frame("neither a line of text nor a msgpack map")
+        if self._refusal is not None:
+            raise self._refusal
 
     def _take_auth(self) -> Sequence[Event]:
         held, self._held = self._held, b""
