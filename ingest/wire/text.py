@@ -74,10 +74,11 @@ class TextDialect:
     def _line(self, data: bytes) -> bytes | None:
         buffered = bytes(self._rest + data)
         line, newline, rest = buffered.partition(b"\n")
+        line = line.removesuffix(b"\r")
         if len(line) > MAX_HANDSHAKE:
             raise too_long(MAX_HANDSHAKE)
-        self._rest = bytearray(rest if newline else buffered)
-        return line.removesuffix(b"\r") if newline else None
+        self._rest = rest if newline else buffered
+        return line if newline else None
 
     def _hold(self, data: bytes) -> Records:
         # A bytearray grows in place: a line that trickles in costs its length, not its square.
@@ -147,12 +148,12 @@ def _parse_auth(line: bytes) -> Auth:
         raise PeerError(
             ErrorCode.AUTH_REQUIRED, "this port takes frames from devices and speaks no HTTP"
         )
-    word, *arguments = line.split()
-    if word != b"AUTH":
+    words = line.split()
+    if words[:1] != [b"AUTH"]:
         raise PeerError(ErrorCode.AUTH_REQUIRED, "the first line must be AUTH <mechanism> <base64>")
-    if not arguments:
+    if len(words) < 2:
         raise bad_frame("AUTH names no mechanism")
-    mechanism, *rest = arguments
+    _, mechanism, *rest = words
     initial = rest.pop(0) if rest and not _OPTION.fullmatch(rest[0]) else None
     wants_acks = _parse_options(rest)
     return Auth(
