@@ -28,12 +28,17 @@ class Pairs(list[tuple[Any, Any]]):
     """A msgpack map as it came: its pairs in order, keys of any type, equal keys kept apart."""
 
 
+def make_ext(code: int, data: bytes) -> msgpack.ExtType:
+    """Make an extension of any type from -128 to 127; its class refuses those below 0."""
+    return msgpack.ExtType._make((code, data))
+
+
 def encode(value: object) -> bytes:
     """Write one msgpack value, maps as `Pairs`, as JSON.
 
     Args:
         value: what `msgpack.Unpacker(raw=False, unicode_errors="surrogateescape", timestamp=0,
-            object_pairs_hook=Pairs)` makes, nested at most `MAX_DEPTH` deep.
+            object_pairs_hook=Pairs, ext_hook=make_ext)` makes, nested at most `MAX_DEPTH` deep.
     """
     return orjson.dumps(_to_json(value))
 
@@ -83,10 +88,12 @@ def _ext(code: int, data: bytes) -> Json:
 
 
 def _map(pairs: Pairs) -> Json:
-    plain = {key: _to_json(value) for key, value in pairs if isinstance(key, str)}
-    if len(plain) < len(pairs) or not all(map(_is_utf8, plain)) or _looks_wrapped(plain):
-        return {"$map": [[_to_json(key), _to_json(value)] for key, value in pairs]}
-    return plain
+    if all(isinstance(key, str) and _is_utf8(key) for key, _ in pairs):
+        # Of equal keys the last counts, as in the decoder of the fast path and in JSON readers.
+        plain = {key: _to_json(value) for key, value in pairs}
+        if not _looks_wrapped(plain):
+            return plain
+    return {"$map": [[_to_json(key), _to_json(value)] for key, value in pairs]}
 
 
 def _looks_wrapped(plain: dict[str, Json]) -> bool:
@@ -124,7 +131,7 @@ def _parse_ext(held: Json) -> msgpack.ExtType | msgpack.Timestamp:
     code, data = held[0], b64decode(held[1])
     if code == _TIMESTAMP_EXT:
         return msgpack.Timestamp.from_bytes(data)
-    return msgpack.ExtType(code, data)
+    return make_ext(code, data)
 
 
 def _parse_map(held: Json) -> Pairs:

@@ -10,7 +10,7 @@ import msgpack
 import orjson
 
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame
-from ingest.wire.mapping import MAX_DEPTH, Pairs, encode
+from ingest.wire.mapping import MAX_DEPTH, Pairs, encode, make_ext
 from ingest.wire.messages import MAX_HANDSHAKE, NO_RECORDS, Auth, Records, Response
 from ingest.wire.record import record_block
 from ingest.wire.scanner import Scanner
@@ -239,6 +239,7 @@ def _unpack(frame: bytes, map_type: type) -> Any:
             unicode_errors="surrogateescape",
             strict_map_key=False,
             object_pairs_hook=map_type,
+            ext_hook=make_ext,
         )
     except Exception as error:  # the decoder's errors share no better base
         raise bad_frame("not a msgpack object") from error

@@ -23,7 +23,7 @@ def record_block(
         prefix: from `record_prefix`.
         first: the number of the first record.
         key: what stands between number and value, such as `,"text":`.
-        values: JSON values, at least one, or what of them does not stand in `key` and `end` already.
+        values: JSON values, at least one, or what of them is not in `key` and `end` already.
         end: what closes the line, LF included.
     """
     count = len(values)
