@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TextIO
+from typing import BinaryIO, Literal, NamedTuple, TextIO
 
 import click
 from rich.console import Console
@@ -151,7 +151,8 @@ class _Listed(NamedTuple):
 def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
     table = Table()
     for column in _COLUMNS:
-        table.add_column(column, justify="right" if column == "next number" else "left")
+        justify: Literal["left", "right"] = "right" if column == "next number" else "left"
+        table.add_column(column, justify=justify, overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console(markup=False, emoji=False, highlight=False).print(table)
@@ -231,8 +232,8 @@ def _change(
 def import_(layout: Layout, file: BinaryIO) -> None:
     """Register the devices of a CSV file, all or none.
 
-    FILE may be - for standard input. Its first line is the header name,token,note in any order; token and note may be missing.
-    Devices that are registered already stay as they are.
+    FILE may be - for standard input. Its first line is the header name,token,note in any order;
+    token and note may be missing. Devices that are registered already stay as they are.
     """
     entries, problems = parse_devices(file.read())
     for problem in problems:

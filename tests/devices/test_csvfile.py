@@ -1,0 +1,87 @@
+"""Devices as CSV."""
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.devices.csvfile import Entry, Problem, parse_devices, write_devices, write_tokens
+from ingest.devices.registry import Device
+from tests.devices.tokens import legal_tokens
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"name,token,note\na,t,n\nb,,\n",
+        b"note,name,token\nn,a,t\n,b,\n",
+        b"name, token, note\r\na,t,n\r\n\r\nb,,\r\n",
+        b'\xef\xbb\xbf"name","token","note"\n"a","t","n"\n"b",,',
+    ],
+)
+def test_spellings_of_one_table(data: bytes) -> None:
+    assert parse_devices(data) == ([Entry("a", "t", "n"), Entry("b", "", "")], [])
+
+
+def test_token_and_note_may_be_missing() -> None:
+    assert parse_devices(b"name\na\n") == ([Entry("a", "", "")], [])
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"a,t\n", b"name,name\n", b"name,tokens\n", b"token,note\n", b"\nname\n"]
+)
+def test_bad_headers(data: bytes) -> None:
+    entries, [problem] = parse_devices(data)
+    assert entries == []
+    assert problem.line == 1
+    assert "name,token,note" in problem.reason
+
+
+def test_every_bad_row_is_reported_with_its_line() -> None:
+    entries, problems = parse_devices(
+        b'name,token\na,"x"\nb b,\nc\na,y\nd,\x07\n\n"e\nf",g\nh,i\n"unfinished'
+    )
+    assert [entry.name for entry in entries] == ["a", "h"]
+    assert [problem.line for problem in problems] == [3, 4, 5, 6, 8, 11]
+    reasons = [problem.reason for problem in problems]
+    assert "'b b' is not a device name" in reasons[0]
+    assert reasons[1] == "2 fields expected, 1 found"
+    assert reasons[2] == "device a stands in line 2 already"
+    assert "control characters" in reasons[3]
+
+
+def test_a_bad_note() -> None:
+    _, [problem] = parse_devices(b"name,note\na,\x1b[0m\n")
+    assert problem.line == 2
+    assert "one line of text" in problem.reason
+
+
+def test_not_utf_8() -> None:
+    assert parse_devices(b"name\na\n\xff\n") == ([], [Problem(3, "not UTF-8")])
+
+
+@given(st.binary() | st.binary().map(b"name,token,note\n".__add__))
+def test_no_input_raises(data: bytes) -> None:
+    parse_devices(data)
+
+
+@given(st.lists(legal_tokens))
+def test_written_tokens_can_be_imported(tokens: list[str]) -> None:
+    file = io.StringIO(newline="")
+    write_tokens(file, ((f"d{number}", token) for number, token in enumerate(tokens)))
+    entries, problems = parse_devices(file.getvalue().encode())
+    assert problems == []
+    assert [entry.token for entry in entries] == tokens
+
+
+def test_export() -> None:
+    file = io.StringIO(newline="")
+    created = "2026-11-22T11:39:00Z"
+    seen = Device("b", False, created, 'the "left", one', created, "127.0.0.1:9")
+    write_devices(file, [Device("a", True, created, "", None, None), seen])
+    assert file.getvalue() == (
+        "name,enabled,created,note,last_seen,last_peer\n"
+        "a,true,2026-11-22T11:39:00Z,,,\n"
+        'b,false,2026-11-22T11:39:00Z,"the ""left"", one",2026-11-22T11:39:00Z,127.0.0.1:9\n'
+    )
