@@ -1,16 +1,10 @@
 """What a device runs, against scripted servers: the real listener has end-to-end tests."""
 
-import math
 import socket
-import struct
-import threading
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgpack
 import pytest
@@ -33,6 +27,7 @@ from ingest.client import (
     Text,
     backoff,
 )
+from tests.scripted_server import Plan, Server, pack, serve_once
 
 # Replies
 
@@ -40,10 +35,6 @@ from ingest.client import (
 def said(feed: Callable[[bytes], Iterator[Any]], *chunks: bytes) -> list[object]:
     replies = [reply for chunk in chunks for reply in feed(chunk)]
     return [reply.args if isinstance(reply, ServerError) else reply for reply in replies]
-
-
-def pack(*objects: object) -> bytes:
-    return b"".join(map(msgpack.packb, objects))
 
 
 CASES: list[tuple[type[Text] | type[Packed], bytes, list[object]]] = [
@@ -225,86 +216,6 @@ def test_backoff_grows_to_its_cap() -> None:
 # Connections
 
 
-@dataclass
-class Plan:
-    """What the server does with one connection.
-
-    Attributes:
-        take: how many frames it stores before it ends the connection.
-        acks: whether it tells of them.
-        farewell: what it says at the end.
-        following: the `next` that it claims, where it is not the truth.
-    """
-
-    take: float = math.inf
-    acks: bool = True
-    farewell: bytes = b""
-    following: int | None = None
-
-
-@dataclass
-class Server:
-    """Stores lines and acknowledges them; breaks its connections as planned.
-
-    After the last plan it behaves. It resets a connection with bytes it did not read.
-    """
-
-    plans: list[Plan] = field(default_factory=list)
-    stored: list[bytes] = field(default_factory=list)
-    connections: int = 0
-
-    def __enter__(self) -> Self:
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
-        self._listening.close()
-
-    def client(self, **options: Any) -> Client:
-        return Client("127.0.0.1", self.port, "sensor-1", "secret", **options)
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as lines:
-                self.connections += 1
-                plan = self.plans.pop(0) if self.plans else Plan()
-                try:
-                    self._converse(connection, iter(lines.readline, b""), plan)
-                    connection.sendall(plan.farewell)
-                except OSError:
-                    continue
-                if plan.take != math.inf and not plan.farewell:
-                    reset = struct.pack("ii", 1, 0)
-                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
-
-    def _converse(self, connection: socket.socket, lines: Iterator[bytes], plan: Plan) -> None:
-        if not next(lines, b"").startswith(b"AUTH PLAIN AHNlbnNvci0xAHNlY3JldA== ack="):
-            return
-        following = plan.following or len(self.stored) + 1
-        connection.sendall(b"OK device=sensor-1 next=%d max_frame=100\n" % following)
-        for line in lines if plan.take else ():
-            self.stored.append(line[:-1])
-            if plan.acks:
-                connection.sendall(b"ACK %d\n" % len(self.stored))
-            plan.take -= 1
-            if plan.take == 0:
-                return
-
-
 def test_frames_are_acknowledged() -> None:
     with Server(stored=[b"older"]) as server:
         with server.client() as client:
@@ -376,7 +287,7 @@ def test_a_silent_server_counts_as_broken() -> None:
         assert server.connections == 2
 
 
-def test_an_error_that_stays_is_raised_at_once() -> None:
+def test_an_error_that_stays_is_raised_atserve_once() -> None:
     plan = Plan(take=1, farewell=b"ERR replaced a newer connection took over\n")
     with Server([plan]) as server:
         client = server.client()
@@ -450,22 +361,6 @@ def test_a_name_that_is_no_device_is_refused() -> None:
         Client("127.0.0.1", 1, "a b", "t")
 
 
-@contextmanager
-def _once(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Let `serve` have one connection; give the port."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def run() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                serve(connection)
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        yield listening.getsockname()[1]
-        thread.join(10)
-
-
 def test_a_server_that_must_be_read_before_it_reads_on() -> None:
     """Both directions carry more than the kernel holds, so each side must read to go on."""
     padding = "x" * 1000
@@ -484,7 +379,7 @@ def test_a_server_that_must_be_read_before_it_reads_on() -> None:
                     connection.sendall(pack({"ack": len(stored), "padding": padding}))
 
     with (
-        _once(serve) as port,
+        serve_once(serve) as port,
         Client("127.0.0.1", port, "a", "t", dialect="msgpack", queue=100_000) as client,
     ):
         client.send_many(frames)
@@ -508,7 +403,7 @@ def test_scram_on_a_connection(knows_token: bool) -> None:
         lines.read()
         lines.close()
 
-    with _once(serve) as port:
+    with serve_once(serve) as port:
         client = Client("127.0.0.1", port, "a", "token", mechanism="SCRAM-SHA-256")
         if knows_token:
             client.connect()

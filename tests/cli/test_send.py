@@ -1,0 +1,223 @@
+"""`ingest send` against a scripted server."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import msgpack
+import pytest
+from click.testing import CliRunner, Result
+
+from ingest.cli import main
+from ingest.cli.send import Address, parse_address, parse_json
+from tests.scripted_server import Plan, Server, pack, serve_once
+
+TOKEN = {"INGEST_TOKEN": "secret"}
+
+
+def run(*arguments: object, environment: dict[str, str | None] | None = None) -> Result:
+    variables = TOKEN if environment is None else environment
+    return CliRunner().invoke(main, ["send", *map(str, arguments)], env=variables)
+
+
+def test_lines_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.write_bytes(b"".join(b"temp=%d\r\n" % i for i in range(1000)) + b"\n\nlast")
+    with Server(stored=[b"older"]) as server:
+        result = run("sensor-1", "--to", f"127.0.0.1:{server.port}", file)
+    assert server.stored == [b"older", *(b"temp=%d" % i for i in range(1000)), b"last"]
+    assert result.output.startswith("sent 1,001 frames, 1,001 acknowledged, in ")
+    assert result.output.endswith(" s; 2 empty lines skipped\n")
+    assert result.exit_code == 0
+
+
+def test_an_empty_file(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.touch()
+    with Server() as server:
+        result = run("sensor-1", "--to", f"127.0.0.1:{server.port}", file)
+    assert result.output.startswith("sent 0 frames, 0 acknowledged, in ")
+    assert result.exit_code == 0
+
+
+def test_a_broken_connection_is_resumed(tmp_path: Path) -> None:
+    lines = [b"%d" % i for i in range(50_000)]
+    file = tmp_path / "lines"
+    file.write_bytes(b"\n".join(lines))
+    with Server([Plan(take=7), Plan(take=5_000, acks=False)]) as server:
+        result = run("sensor-1", "--to", f"127.0.0.1:{server.port}", file)
+    assert server.stored == lines
+    assert result.output.startswith("sent 50,000 frames, 50,000 acknowledged, in ")
+    assert server.connections == 3
+
+
+def test_json_lines_as_msgpack_up_to_a_bad_one(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.write_text('{"temp": 20.5}\n\n[1, "ü"]\n{"temp": }\n3\n')
+    stored: list[object] = []
+
+    def serve(connection: socket.socket) -> None:
+        unpacker = msgpack.Unpacker()
+        while data := connection.recv(4096):
+            unpacker.feed(data)
+            for message in unpacker:
+                stored.append(message)
+                first = {"ok": {"next": 1, "max_frame": 1000}}
+                connection.sendall(pack({"ack": len(stored) - 1} if stored[1:] else first))
+
+    with serve_once(serve) as port:
+        result = run("sensor-1", "--to", f"127.0.0.1:{port}", "--msgpack", file)
+    assert stored[1:] == [{"temp": 20.5}, [1, "ü"]]
+    assert result.stdout.startswith("sent 2 frames, 2 acknowledged, in ")
+    assert result.stdout.endswith(" s; 1 empty line skipped\n")
+    assert result.stderr == f"Error: {file}:4: column 10 is not JSON: Expecting value\n"
+    assert result.exit_code == 1
+
+
+def test_a_line_that_the_server_does_not_take(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.write_text("ok\n" + "x" * 101)
+    with Server() as server:
+        result = run("sensor-1", "--to", f"127.0.0.1:{server.port}", file)
+    assert server.stored == [b"ok"]
+    assert result.stderr == f"Error: {file}:2: the frame has 101 bytes, the server takes 100\n"
+    assert result.exit_code == 1
+
+
+def test_a_file_without_an_end_of_line(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    with file.open("wb") as out:
+        out.truncate(1 << 24)
+    with Server() as server:
+        result = run("sensor-1", "--to", f"127.0.0.1:{server.port}", file)
+    assert result.stderr == f"Error: {file}:1: more than 4,194,304 bytes without an end of line\n"
+
+
+def test_what_the_server_refuses_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.touch()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"ERR auth-failed unknown device\n")
+
+    with serve_once(serve) as port:
+        result = run("sensor-1", "--to", f"127.0.0.1:{port}", file)
+    assert result.output == (
+        f"Error: 127.0.0.1:{port} refused sensor-1: auth-failed: unknown device; "
+        "register it with: ingest device add sensor-1\n"
+    )
+    assert result.exit_code == 1
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.touch()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    result = run("sensor-1", "--to", f"127.0.0.1:{port}", file)
+    assert result.output == (
+        f"Error: can't push to 127.0.0.1:{port}: Connection refused; "
+        "is the listener running there?\n"
+    )
+    assert result.exit_code == 1
+
+
+def test_frames_that_are_not_acknowledged_fail_the_command(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.write_text("a\nb\n")
+    with Server([Plan(take=1, farewell=b"ERR revoked by the operator\n")]) as server:
+        result = run("sensor-1", "--to", f"127.0.0.1:{server.port}", file)
+    assert "Error: 127.0.0.1" in result.stderr
+    assert "revoked: by the operator" in result.stderr
+    assert result.stdout.startswith("sent 2 frames, 1 acknowledged, in ")
+    assert result.exit_code == 1
+
+
+def test_the_token_in_a_file(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    file = tmp_path / "lines"
+    file.write_text("a")
+    with Server() as server:
+        to = f"127.0.0.1:{server.port}"
+        none: dict[str, str | None] = {"INGEST_TOKEN": None}
+        token.write_text("secret\n")
+        assert (
+            run("sensor-1", "--to", to, "--token-file", token, file, environment=none).exit_code
+            == 0
+        )
+        token.write_text("\n")
+        result = run("sensor-1", "--to", to, "--token-file", token, file, environment=none)
+        assert "it is empty; put the device's token there" in result.output
+        result = run("sensor-1", "--to", to, file, environment=none)
+        assert "no token: give --token-file FILE, or set INGEST_TOKEN" in result.output
+    assert server.stored == [b"a"]
+
+
+def test_each_line_of_a_pipe_is_stored_before_the_next_is_written() -> None:
+    with Server([Plan(take=2)]) as server:
+        command = [sys.executable, "-c", "from ingest.cli import main; main()", "send", "sensor-1"]
+        with subprocess.Popen(
+            [*command, "--to", f"127.0.0.1:{server.port}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | TOKEN,
+            text=True,
+            bufsize=1,
+        ) as process:
+            assert process.stdin is not None
+            for line in ("a", "b", "c"):
+                process.stdin.write(line + "\n")
+                deadline = time.monotonic() + 20
+                while line.encode() not in server.stored and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                assert line.encode() in server.stored
+            output, _ = process.communicate(timeout=20)
+    assert server.stored == [b"a", b"b", b"c"]
+    assert output.startswith("sent 3 frames, 3 acknowledged, in ")
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("10.0.0.1", Address("10.0.0.1", 7650)),
+        ("logs.example.com:7", Address("logs.example.com", 7)),
+        ("[::1]:7651", Address("::1", 7651)),
+        ("[::1]", Address("::1", 7650)),
+    ],
+)
+def test_addresses(text: str, address: Address) -> None:
+    assert parse_address(text) == address
+    assert parse_address(str(address)) == address
+
+
+@pytest.mark.parametrize("text", ["", ":7650", "a:", "a:0", "a:65536", "::1", "[::1", "a:b"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is not HOST:PORT"):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{", "column 2 is not JSON"),
+        (b"NaN", "NaN is not JSON"),
+        (b'"\xff"', "byte 2 is not UTF-8"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"1 2", "column 3 is not JSON: Extra data"),
+    ],
+)
+def test_what_is_no_json(line: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_json(line)
+
+
+def test_a_name_that_is_no_device() -> None:
+    result = run("sensor 1")
+    assert "'sensor 1' is no device name: 1 to 128 characters" in result.output
+    assert result.exit_code == 2
