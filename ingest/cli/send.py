@@ -22,9 +22,7 @@ from ingest.wire.names import RULE, is_device_name
 DEFAULT_PORT = 7650
 _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?")
 _CHUNK = 1 << 16
-_MAX_LINE = (
-    1 << 24
-)  # bytes; no listener takes such a frame, and a file without LF must not fill RAM
+_MAX_LINE = 1 << 22  # bytes; a file that has no LF at all must not fill the memory
 _HINTS = {
     "auth-failed": "; register it with: ingest device add {name}",
     "plaintext-refused": "; prove the token without showing it, with --scram",
