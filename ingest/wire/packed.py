@@ -206,18 +206,19 @@ def _plain_json(objects: list[Any], data: bytes, max_frame: int) -> list[bytes]:
     if (b"\x7f" in data or b"\xff" in data) and _NOT_FINITE.search(data):  # noqa: SIM102
         if b"null" in b"".join(values):
             raise NotPlain
-    if len(data) > MAX_DEPTH:
-        _check_bounds(objects, values, len(data), max_frame)
+    # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
+    if len(data) > max_frame and 9 * _longest(values) > max_frame:
+        raise NotPlain
+    if len(data) > MAX_DEPTH and _longest(values) > 2 * MAX_DEPTH:
+        _check_depth(objects, values)
     return values
 
 
-def _check_bounds(objects: list[Any], values: list[bytes], size: int, max_frame: int) -> None:
-    longest = max(map(len, values), default=0)
-    # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
-    if size > max_frame and 9 * longest > max_frame:
-        raise NotPlain
-    if longest <= 2 * MAX_DEPTH:
-        return
+def _longest(values: list[bytes]) -> int:
+    return max(map(len, values), default=0)
+
+
+def _check_depth(objects: list[Any], values: list[bytes]) -> None:
     if max(map(_COUNT_MAPS, values)) + max(map(_COUNT_ARRAYS, values)) > MAX_DEPTH and any(
         _too_deep(value, MAX_DEPTH) for value in objects
     ):
