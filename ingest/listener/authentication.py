@@ -1,0 +1,98 @@
+"""Checking tokens without stopping the reactor, and keeping guessers out."""
+
+import hmac
+import secrets
+from collections import OrderedDict
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+from ingest.devices.registry import Registry
+from ingest.devices.verifier import Verifier, decoy, matches
+from ingest.wire.handshake import Credentials
+
+_THREADS = 2  # a PBKDF2 keeps a core busy; more would only take turns
+_REMEMBERED = 100_000
+
+
+class Authenticator:
+    """Finds out whether a token is a device's.
+
+    The registry keeps SCRAM verifiers only, and to check a PLAIN token against one costs a PBKDF2,
+    about a millisecond. That is done in two threads of our own, never in the reactor's. So that a
+    storm of reconnecting devices does not cost one each, tokens that were good are remembered as
+    HMAC-SHA-256 under a key that is drawn at each start and never leaves the memory: nothing that
+    could be guessed at faster than a verifier is ever stored. What is not remembered, be the
+    token wrong or the device unknown or disabled, goes the long way, so all failures take alike.
+    """
+
+    def __init__(self, registry: Registry, reactor: IReactorFromThreads) -> None:
+        self._registry = registry
+        self._reactor = reactor
+        self._key = secrets.token_bytes(32)
+        self._remembered: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
+        self._pool = ThreadPool(0, _THREADS, name="ingest-tokens")
+
+    def start(self) -> None:
+        """Begin."""
+        self._pool.start()
+
+    def stop(self) -> None:
+        """Stop, when the checks at hand are done."""
+        self._pool.stop()
+
+    def keys(self, device: str) -> Verifier:
+        """Return the keys of a device; for one that may not log in, keys that no token has."""
+        return self._registry.verifier(device) or decoy(device, self._key)
+
+    def check(self, credentials: Credentials) -> Deferred[bool]:
+        """Tell whether the token is the device's and the device is enabled."""
+        keys = self.keys(credentials.device)
+        digest = hmac.digest(self._key, credentials.token.encode(), "sha256")
+        stored, remembered = self._remembered.get(credentials.device, (b"", b""))
+        if stored == keys.stored_key and hmac.compare_digest(digest, remembered):
+            return succeed(True)
+
+        def remember(good: bool) -> bool:
+            if good:
+                self._remembered[credentials.device] = (keys.stored_key, digest)
+                if len(self._remembered) > _REMEMBERED:
+                    self._remembered.popitem(last=False)
+            return good
+
+        checked: Deferred[bool] = deferToThreadPool(
+            self._reactor, self._pool, matches, keys, credentials.token
+        )
+        return checked.addCallback(remember)
+
+
+class FailureLimit:
+    """Counts failed attempts by address; each address is forgiven some, and one more a while later.
+
+    Behind one address there may be a whole site of devices, one of them with a wrong token, so the
+    limit is generous: it keeps guessing slow, and the threads that check tokens free.
+    """
+
+    BURST = 300
+    PER_SECOND = 5.0
+    _ADDRESSES = 10_000
+
+    def __init__(self) -> None:
+        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def failed(self, address: str, now: float) -> None:
+        """Count a failed attempt; `now` in seconds."""
+        self._failures[address] = (self._count(address, now) + 1, now)
+        self._failures.move_to_end(address)
+        if len(self._failures) > self._ADDRESSES:
+            self._failures.popitem(last=False)
+
+    def is_exceeded(self, address: str, now: float) -> bool:
+        """Tell whether the address has failed too often lately."""
+        return address in self._failures and self._count(address, now) >= self.BURST
+
+    def _count(self, address: str, now: float) -> float:
+        count, since = self._failures.get(address, (0.0, now))
+        return max(0.0, count - (now - since) * self.PER_SECOND)

@@ -1,0 +1,222 @@
+"""What all connections share: the limits, the clock, the journal's pressure, the books."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress, IReactorTime
+from twisted.internet.protocol import Factory
+from twisted.logger import Logger
+
+from ingest.devices.registry import Registry
+from ingest.journal.interface import Journal
+from ingest.listener.authentication import Authenticator, FailureLimit
+from ingest.listener.books import Account, Books
+from ingest.listener.protocol import DeviceProtocol
+from ingest.listener.settings import Settings
+from ingest.listener.stamp import Stamper
+from ingest.wire.errors import ErrorCode, PeerError
+from ingest.wire.handshake import Credentials
+from ingest.wire.packed import QuickDecoder
+from ingest.wire.session import Rules
+
+_REFUSALS = 256
+"""Connections beyond the limit that are told so; any more are closed without a word."""
+
+
+class Hub(Factory):
+    """The factory of device connections, and what they have in common.
+
+    Attributes:
+        settings: the limits; `set_settings` replaces them.
+        rules: what all sessions share.
+        journal: where records go; set before the first connection.
+        books: what came and what became of it.
+        paused: whether the journal takes no more for now.
+    """
+
+    noisy = False
+    journal: Journal
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: IReactorTime,
+        registry: Registry,
+        authenticator: Authenticator,
+    ) -> None:
+        self.books = Books()
+        self.paused = False
+        self.now = clock.seconds
+        self.stamp = Stamper()
+        self.revocations = registry.last_revocation
+        self._registry = registry
+        self._authenticator = authenticator
+        self._failures = FailureLimit()
+        self._log = Logger()
+        self._connections: set[DeviceProtocol] = set()
+        self._devices: dict[str, DeviceProtocol] = {}
+        self._seen: dict[str, tuple[float, str]] = {}
+        self._revocation = registry.last_revocation()
+        self._stopped: Deferred[None] | None = None
+        self.settings = settings
+        self.rules = Rules(settings.max_frame, authenticator.keys, QuickDecoder())
+
+    def __len__(self) -> int:
+        """Return how many connections there are."""
+        return len(self._connections)
+
+    def set_settings(self, settings: Settings) -> None:
+        """Go by other limits from now on; a session keeps the `max_frame` it was told."""
+        self.settings = settings
+        self.rules = replace(self.rules, max_frame=settings.max_frame)
+
+    def buildProtocol(self, addr: IAddress | None) -> DeviceProtocol | None:
+        """Make the protocol of a new connection; beyond all limits, none."""
+        self.books.connections += 1
+        limit = self.settings.max_connections
+        if len(self._connections) >= limit + _REFUSALS:
+            self.books.errors[ErrorCode.BUSY] += 1
+            return None
+        refusal = None
+        if self._stopped is not None:
+            refusal = _shutting_down()
+        elif len(self._connections) >= limit:
+            refusal = PeerError(ErrorCode.BUSY, "too many connections; try again later")
+        elif self._failures.is_exceeded(_host(addr), self.now()):
+            refusal = PeerError(ErrorCode.BUSY, "too many failed attempts from your address")
+        protocol = DeviceProtocol(self, refusal)
+        protocol.factory = self
+        return protocol
+
+    # What connections tell.
+
+    def add(self, connection: DeviceProtocol) -> None:
+        """Take a new connection."""
+        self._connections.add(connection)
+        if self.paused:
+            connection.update_reading()
+
+    def remove(self, connection: DeviceProtocol) -> None:
+        """Forget a connection that is lost."""
+        self._connections.discard(connection)
+        if self._stopped is not None and not self._connections:
+            stopped, self._stopped = self._stopped, succeed(None)
+            stopped.callback(None)
+
+    def let_in(self, connection: DeviceProtocol) -> None:
+        """Take that a device has proved who it is and holds its lease."""
+        self._devices[connection.device] = connection
+        self._saw(connection)
+
+    def left(self, connection: DeviceProtocol) -> None:
+        """Take that a device gives its lease back."""
+        if self._devices.get(connection.device) is connection:
+            del self._devices[connection.device]
+        self._saw(connection)
+        if connection.visit is not None:
+            self.books.close(connection.visit)
+
+    def ended(self, connection: DeviceProtocol, error: PeerError) -> None:
+        """Count why a conversation ended, and tell the operator of failed attempts now and then."""
+        self.books.errors[error.code] += 1
+        if error.code is not ErrorCode.AUTH_FAILED:
+            return
+        host = connection.host
+        self._failures.failed(host, self.now())
+        count = self.books.errors[error.code]
+        if count == 1 or count % 100 == 0:
+            self._log.warn(
+                "authentication failed, {count} times so far; this time from {host}",
+                count=count,
+                host=host,
+            )
+
+    def check_token(self, credentials: Credentials) -> Deferred[bool]:
+        """Tell whether a token is a device's."""
+        return self._authenticator.check(credentials)
+
+    def is_revoked(self, device: str, since: int) -> bool:
+        """Tell whether the keys of a device were revoked since `revocations()` gave `since`."""
+        return device in self._registry.revoked_since(since)[1]
+
+    # What the journal tells: see `Pressure`.
+
+    def pause(self) -> None:
+        """Stop reading from all devices."""
+        self.paused = True
+        for connection in self._connections:
+            connection.update_reading()
+
+    def resume(self) -> None:
+        """Read from all devices again.
+
+        The first to be read from fill the journal again, so they are taken in random order: over
+        a few turns all progress alike.
+        """
+        self.paused = False
+        for connection in random.sample(list(self._connections), len(self._connections)):
+            connection.update_reading()
+
+    # What the service asks for.
+
+    def check_times(self) -> None:
+        """End conversations that have taken too long."""
+        now, settings = self.now(), self.settings
+        for connection in list(self._connections):
+            connection.check_time(now, settings.handshake_timeout, settings.idle_timeout)
+        self.books.settle()
+
+    def check_revocations(self) -> None:
+        """Cut the devices whose keys were revoked since the last call."""
+        self._revocation, names = self._registry.revoked_since(self._revocation)
+        for name in names:
+            connection = self._devices.get(name)
+            if connection is not None:
+                connection.fail(
+                    PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
+                )
+
+    def take_seen(self) -> dict[str, tuple[float, str]]:
+        """Return when and from where devices were seen since the last call."""
+        for connection in self._devices.values():
+            self._saw(connection)
+        seen, self._seen = self._seen, {}
+        return seen
+
+    def accounts(self) -> dict[str, Account]:
+        """Return the account of each device that came since the start."""
+        connections = self._devices.values()
+        return self.books.accounts(
+            connection.visit for connection in connections if connection.visit is not None
+        )
+
+    def devices(self) -> Iterator[str]:
+        """Go through the devices that are connected."""
+        return iter(self._devices)
+
+    def stop(self) -> Deferred[None]:
+        """Say good-bye to all; fires when the last connection is gone."""
+        if not self._connections:
+            return succeed(None)
+        self._stopped = Deferred()
+        for connection in list(self._connections):
+            connection.fail(_shutting_down())
+        return self._stopped
+
+    def abort(self) -> None:
+        """Cut all connections that are left."""
+        for connection in list(self._connections):
+            connection.abort()
+
+    def _saw(self, connection: DeviceProtocol) -> None:
+        self._seen[connection.device] = (connection.heard, connection.peer)
+
+
+def _shutting_down() -> PeerError:
+    return PeerError(ErrorCode.SHUTTING_DOWN, "the listener is stopping; connect again")
+
+
+def _host(address: IAddress | None) -> str:
+    return str(getattr(address, "host", "local"))

@@ -1,0 +1,193 @@
+"""The settings of a listener: one table for the command line, the file and the help."""
+
+import resource
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+from ingest.journal.archive import ArchivePolicy, Compression
+from ingest.journal.file import JournalPolicy
+from ingest.journal.rotation import RetentionPolicy, RotationPolicy
+from ingest.layout import DEFAULT_DATA
+from ingest.units import parse_duration, parse_size
+
+DEFAULT_LISTEN: Final = ("tcp:7650",)
+_SPARE_FILES = 64
+"""File descriptors that a listener needs for other things than devices."""
+
+
+class SettingsError(ValueError):
+    """A setting has no sense; the text says which, where from, and what would have."""
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise ValueError(f"{text!r} is not a number of at least 1")
+    return number
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
+
+
+def _frame_size(text: str) -> int:
+    size = parse_size(text)
+    if not 1 <= size <= 1 << 30:
+        raise ValueError(f"{text!r} is not a size from 1 to 1GiB")
+    return size
+
+
+def _timeout(text: str) -> float:
+    seconds = parse_duration(text)
+    if not seconds:
+        raise ValueError("a device needs some time for its handshake")
+    return seconds
+
+
+def _default_max_connections() -> int:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(1, (1 << 20 if hard == resource.RLIM_INFINITY else hard) - _SPARE_FILES)
+
+
+def _setting(default: str, parse: Callable[[str], Any], help_: str, metavar: str) -> Any:
+    metadata = {"default": default, "parse": parse, "help": help_, "metavar": metavar}
+    return field(default_factory=lambda: parse(default), metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, parsed. Sizes are in bytes, durations in seconds; 0 stands for no bound."""
+
+    listen: tuple[str, ...] = DEFAULT_LISTEN
+    allow_plaintext_auth: bool = False
+    data: Path = _setting(
+        str(DEFAULT_DATA), Path, "the folder of the log and of all else that is kept", "DIR"
+    )
+    rotate_size: int = _setting(
+        "256MiB", parse_size, "close the log file before it exceeds this size; 0: never", "SIZE"
+    )
+    rotate_every: float = _setting(
+        "1d", parse_duration,
+        "close the log file at each multiple of this time, UTC: 1h at every full hour, 1d at"
+        " every midnight; 0: never",
+        "DURATION",
+    )  # fmt: skip
+    keep_files: int = _setting("0", _count, "keep at most so many closed files; 0: all", "NUMBER")
+    keep_days: int = _setting(
+        "0", _count, "remove closed files after so many days; 0: never", "NUMBER"
+    )
+    keep_bytes: int = _setting(
+        "0", parse_size, "remove the oldest closed files while all together exceed this; 0: never",
+        "SIZE",
+    )  # fmt: skip
+    compress: Compression = _setting(
+        "none", _one_of("none", "gzip", "zstd"), "compress closed files: none, gzip or zstd", "KIND"
+    )
+    durability: str = _setting(
+        "fsync", _one_of("fsync", "os"),
+        "when a frame is acknowledged. fsync: when it is on disk; os: when the operating system"
+        " has it, which a power cut may undo",
+        "WHEN",
+    )  # fmt: skip
+    max_connections: int = _setting(
+        str(_default_max_connections()), _positive,
+        "refuse further connections with `busy`; unless set, what the limit of open files allows",
+        "NUMBER",
+    )  # fmt: skip
+    max_frame: int = _setting(
+        "64KiB", _frame_size, "refuse longer frames with `frame-too-long`", "SIZE"
+    )
+    handshake_timeout: float = _setting(
+        "10s", _timeout, "how long a device may take to say who it is", "DURATION"
+    )
+    idle_timeout: float = _setting(
+        "1h", parse_duration,
+        "cut a device that says nothing for so long; a keep-alive is enough; 0: never",
+        "DURATION",
+    )  # fmt: skip
+
+    def journal_policy(self) -> JournalPolicy:
+        """Return how the journal is to keep records."""
+        retention = RetentionPolicy(self.keep_files, self.keep_days * 86400.0, self.keep_bytes)
+        return JournalPolicy(
+            RotationPolicy(self.rotate_size, self.rotate_every),
+            ArchivePolicy(self.compress, retention),
+            sync=self.durability == "fsync",
+        )
+
+
+PARSED: Final = tuple(field_ for field_ in fields(Settings) if field_.metadata)
+"""The settings that have one value with a parser: all but `listen` and the switch."""
+
+
+def option_name(name: str) -> str:
+    """Return a setting's name as it is on the command line and in the file."""
+    return name.replace("_", "-")
+
+
+def read_settings(given: Mapping[str, Any], config: Path | None) -> Settings:
+    """Put the settings together: what is given, else what the file says, else the defaults.
+
+    Args:
+        given: by field name, values as on the command line: a str each, for `listen` several, for
+            the switch a bool.
+        config: the TOML file, if there is one.
+
+    Raises:
+        SettingsError: a value or the file makes no sense.
+    """
+    values = _parse_all(given, "--")
+    held = _parse_all(_read_file(config), f"{config}: ") if config else {}
+    return Settings(**(held | values))
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        held = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsError(f"--config {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"{path}: not TOML: {error}") from error
+    known = {option_name(field_.name): field_.name for field_ in fields(Settings)}
+    for name in held:
+        if name not in known:
+            raise SettingsError(f"{path}: there is no setting {name!r}; see twistd ingest --help")
+    return {known[name]: value for name, value in held.items()}
+
+
+def _parse_all(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = {}
+    for name, value in values.items():
+        try:
+            parsed[name] = _parse(name, value)
+        except ValueError as error:
+            raise SettingsError(f"{where}{option_name(name)}: {error}") from error
+    return parsed
+
+
+def _parse(name: str, value: Any) -> Any:
+    if name == "listen":
+        endpoints = (value,) if isinstance(value, str) else tuple(value)
+        if not endpoints or not all(isinstance(endpoint, str) for endpoint in endpoints):
+            raise ValueError("a list of endpoints is wanted")
+        return endpoints
+    if name == "allow_plaintext_auth":
+        if not isinstance(value, bool):
+            raise ValueError("true or false is wanted")
+        return value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("one value is wanted")
+    (parse,) = (field_.metadata["parse"] for field_ in PARSED if field_.name == name)
+    return parse(str(value))
