@@ -78,11 +78,14 @@ class ScramExchange:
 
         Raises:
             PeerError: the message is malformed.
+            Exception: what `find_keys` raised.
         """
         try:
             self._server.set_client_first(client_first.decode())
             challenge: str = self._server.get_server_first()
         except (ScramException, UnicodeDecodeError) as error:
+            if self.device:  # the message is good: scramp wraps what the look-up raised
+                raise (error.__cause__ or error) from None
             raise bad_frame("not a SCRAM client-first-message") from error
         return challenge.encode()
 
