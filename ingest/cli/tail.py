@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import BinaryIO
 
 import click
 import orjson
@@ -22,29 +22,32 @@ _POLL_INTERVAL = 0.2  # seconds
 _COLOURS = {"text": None, "data": None, "raw": "magenta"}
 
 
-class _Time(click.ParamType):
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return _moment(value)
-        except (ValueError, OverflowError):
-            self.fail(
-                f"{value!r} is not a time; write 2026-11-22T11:39:00Z, 2026-11-22,"
-                " or 10m for ten minutes ago",
-                param,
-                ctx,
-            )
+def _time(_ctx: click.Context, _param: click.Parameter, text: str | None) -> datetime | None:
+    """Read an RFC 3339 time, a date, or a duration before now. Without an offset it is UTC."""
+    try:
+        return None if text is None else _moment(text)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(
+            f"{text!r} is not a time; write 2026-11-22T11:39:00Z, 2026-11-22,"
+            " or 10m for ten minutes ago"
+        ) from error
 
 
-class _Pattern(click.ParamType):
-    name = "regex"
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return re.compile(value.encode())
-        except (re.error, UnicodeEncodeError) as error:
-            self.fail(f"{value!r} is not a regular expression: {error}", param, ctx)
+
+def _regex(
+    _ctx: click.Context, _param: click.Parameter, text: str | None
+) -> re.Pattern[bytes] | None:
+    try:
+        return None if text is None else re.compile(text.encode())
+    except (re.error, UnicodeEncodeError) as error:
+        raise click.BadParameter(f"{text!r} is not a regular expression: {error}") from error
 
 
 @click.command()
@@ -57,9 +60,14 @@ class _Pattern(click.ParamType):
     help="How many of the last records.  [default: 10; all with --since or --until]",
 )
 @click.option("--device", metavar="GLOB", help="Only devices named so; * and ? stand for others.")
-@click.option("--since", type=_Time(), help="Only from then on: 2026-11-22T11:39:00Z, or 10m ago.")
-@click.option("--until", type=_Time(), help="Only before then.")
-@click.option("--grep", type=_Pattern(), help="Only lines in which this is found.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=_time,
+    help="Only from then on: 2026-11-22T11:39:00Z, or 10m ago.",
+)
+@click.option("--until", metavar="TIME", callback=_time, help="Only before then.")
+@click.option("--grep", metavar="REGEX", callback=_regex, help="Only lines in which this is found.")
 @click.option(
     "--json/--pretty",
     "as_json",
@@ -81,7 +89,7 @@ def tail(
     if count is None and since is None and until is None:
         count = 10
     wanted = Filter(device, since, until, grep)
-    out = click.get_binary_stream("stdout")
+    out = sys.stdout.buffer
     try:
         found = _found(layout.log_folder, wanted, count, out if follow else None)
         _write(found, out, sys.stdout.isatty() if as_json is None else not as_json)
@@ -102,7 +110,7 @@ def tail(
 
 
 def _found(
-    folder: Path, wanted: Filter, count: int | None, out: IO[bytes] | None
+    folder: Path, wanted: Filter, count: int | None, out: BinaryIO | None
 ) -> Iterable[bytes]:
     if out is not None:
 
@@ -114,7 +122,7 @@ def _found(
     return lines(folder, wanted) if count is None else last(folder, count, wanted)
 
 
-def _write(found: Iterable[bytes], out: IO[bytes], pretty: bool) -> None:
+def _write(found: Iterable[bytes], out: BinaryIO, pretty: bool) -> None:
     if pretty:
         colours = sys.stdout.isatty()
         for line in found:
@@ -153,12 +161,3 @@ def _printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
-
-
-def _moment(text: str) -> datetime:
-    """Read an RFC 3339 time, a date, or a duration before now. Without an offset it is UTC."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)

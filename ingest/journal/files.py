@@ -157,16 +157,16 @@ def whole_end(stream: BinaryIO, size: int = 1 << 16) -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable: files that were created, renamed or removed.
+    """Put on disk which names a folder holds (fsync(2): a file's own sync does not do that).
 
     Raises:
-        OSError: the folder is missing, or the disk fails.
+        OSError: the disk is failing.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        os.fsync(fd)
     finally:
-        os.close(descriptor)
+        os.close(fd)
 
 
 def _is_rotated(name: str, names: Collection[str]) -> bool:
@@ -207,16 +207,3 @@ def _open(path: Path, compressed: str) -> BinaryIO:
         )
         return cast(BinaryIO, frames)
     return path.open("rb")
-
-
-def sync_folder(folder: Path) -> None:
-    """Put on disk which names a folder holds (fsync(2): a file's own sync does not do that).
-
-    Raises:
-        OSError: the disk is failing.
-    """
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

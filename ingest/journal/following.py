@@ -81,8 +81,8 @@ class _Place:
     def blocks(self, wait: Callable[[], object]) -> Iterator[bytes]:
         """Yield blocks of whole lines for ever; `wait` is called when there are none."""
         while True:
-            if self._was_cut():
-                self._find_again()
+            if self._holds_active():
+                self._look_for_a_cut()
             yield from self._lines
             rest = None if self._holds_active() else self._advance()
             if rest is None:
@@ -109,31 +109,33 @@ class _Place:
     def _holds_active(self) -> bool:
         return self._active is not None and self._active == identity(self._folder / ACTIVE)
 
-    def _was_cut(self) -> bool:
-        """Tell whether the active file lost what was read from it; learn its head."""
-        if self._active is None:
-            return False
-        head = _head_of_open(self._stream)
-        self._head = self._head or head
-        size = os.fstat(self._stream.fileno()).st_size
-        return head != self._head or size < self._lines.offset + len(self._lines.torn)
-
-    def _find_again(self) -> None:
-        """Go on after the active file was cut shorter.
+    def _look_for_a_cut(self) -> None:
+        """Find the right place again if the active file was cut shorter.
 
         If it begins as before, all its whole lines were read. Otherwise it was emptied to be used
-        again (copytruncate): what was not read yet stands in the copy.
+        again (copytruncate), and what was not read yet stands in the copy.
         """
         active, head = self._active, _head_of_open(self._stream)
-        older = [file for file in log_files(self._folder) if file.path.name != ACTIVE]
-        if head == self._head:
-            self._hold(self._stream, whole_end(self._stream))
-        elif copy := next((file for file in reversed(older) if _head(file) == self._head), None):
+        if head and head == self._head:
+            size = os.fstat(self._stream.fileno()).st_size
+            if size < self._lines.offset + len(self._lines.torn):
+                self._hold(self._stream, whole_end(self._stream))
+                self._active = active
+        elif copy := self._copy():
+            self._head = self._head or _head(copy)
             self._hold(open_log(copy), self._lines.offset)
-            return
-        else:
+        elif self._head:
             self._move_to(self._stream, head)
-        self._active = active
+            self._active = active
+        else:
+            self._head = head
+
+    def _copy(self) -> LogFile | None:
+        """Find the copy of what the active file held; if it was empty, the next file after."""
+        older = [file for file in log_files(self._folder) if file.path.name != ACTIVE]
+        if not self._head:
+            return self._oldest_newer(older)
+        return next((file for file in reversed(older) if _head(file) == self._head), None)
 
     def _advance(self) -> list[bytes] | None:
         """Hold the next file that has a line; None if there is none yet.
@@ -141,15 +143,15 @@ class _Place:
         Nothing is written to a file once a newer one has a line. What was written to the held
         one until then is returned.
         """
-        self._was_cut()
+        if self._active is not None:
+            self._head = self._head or _head_of_open(self._stream)
         older, active = snapshot(self._folder)
-        newer = self._oldest_newer(older)
         with ExitStack() as unused:
             if active is not None:
                 unused.enter_context(active)
-            if newer is not None:
-                rest = list(self._lines)
-                self._move_to(open_log(newer), _head(newer))
+            if newer := self._oldest_newer(older):
+                stream, rest = open_log(newer), list(self._lines)
+                self._move_to(stream, _head(newer))
                 return rest
             if active is None or not (head := _head_of_open(active)):
                 return None

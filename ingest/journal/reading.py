@@ -18,6 +18,8 @@ from ingest.journal.files import LogFile, open_log, snapshot, whole_end
 _BLOCK = 1 << 20
 _TIME = slice(9, 36)  # where the time stands in a line
 
+KEYS = frozenset(("time", "device", "seq", kind) for kind in ("text", "data", "raw"))
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -148,13 +150,11 @@ def parse(line: bytes) -> Record:
     Raises:
         ValueError: it is not a record.
     """
-    match orjson.loads(line):
-        case {"time": str(time), "device": str(device), "seq": int(seq), **rest} if len(rest) == 1:
-            [(kind, value)] = rest.items()
-        case _:
-            raise ValueError("not a record")
-    if kind not in ("text", "data", "raw"):
+    fields = orjson.loads(line)
+    if not isinstance(fields, dict) or tuple(fields) not in KEYS:
         raise ValueError("not a record")
+    *_, kind = fields
+    time, device, seq, value = fields.values()
     return Record(time, device, seq, kind, value, line)
 
 

@@ -1,0 +1,87 @@
+import sqlite3
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ingest.cli import main
+from ingest.layout import Layout
+from tests.journal.logs import line, write
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(tmp_path)
+    layout.create()
+    return layout
+
+
+def run(layout: Layout) -> Result:
+    return CliRunner().invoke(main, ["--data", str(layout.data), "verify"], env={"COLUMNS": "100"})
+
+
+def save_position(layout: Layout, device: str, last: int) -> None:
+    with sqlite3.connect(layout.positions) as database:
+        database.execute("CREATE TABLE positions (device TEXT PRIMARY KEY, last INTEGER NOT NULL)")
+        database.execute("INSERT INTO positions VALUES (?, ?)", (device, last))
+    database.close()
+
+
+def test_a_good_log(layout: Layout) -> None:
+    write(layout.log_folder / "ingest.log.1.zst", line(1))
+    write(layout.log_folder / "ingest.log", line(2), line(3))
+    save_position(layout, "a", 3)
+    result = run(layout)
+    assert result.exit_code == 0, result.output
+    row = next(text for text in result.stdout.splitlines() if text.startswith("│"))
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells[:3] == ["2", "3", "1"]
+    assert cells[-1] == "0"
+
+
+def test_a_breach_is_named_with_its_file_line_and_byte(layout: Layout) -> None:
+    path = layout.log_folder / "ingest.log"
+    write(path, line(1), line(3))
+    result = run(layout)
+    assert result.exit_code == 1
+    expected = f"{path}: line 2, byte {len(line(1)) + 1}: a: number 3 follows 1, 1 missing"
+    assert expected in result.stdout.splitlines()
+
+
+def test_a_position_ahead_of_the_log_is_a_breach(layout: Layout) -> None:
+    write(layout.log_folder / "ingest.log", line(1))
+    save_position(layout, "a", 2)
+    result = run(layout)
+    assert result.exit_code == 1
+    assert "a: the log ends at 1, its position is 2" in result.stdout
+
+
+def test_many_breaches_end_in_a_count(layout: Layout) -> None:
+    write(layout.log_folder / "ingest.log", *[b"junk"] * 150)
+    result = run(layout)
+    assert result.exit_code == 1
+    assert result.stdout.count("not JSON") == 100
+    assert "and 50 more breaches" in result.stdout
+
+
+def test_a_line_without_an_end_is_told_and_no_breach(layout: Layout) -> None:
+    (layout.log_folder / "ingest.log").write_bytes(line(1) + b"\n" + b"torn")
+    result = run(layout)
+    assert result.exit_code == 0
+    assert "ingest.log ends in 4 bytes of a line without an end" in result.stdout
+
+
+def test_a_missing_log_is_an_error_of_its_own(tmp_path: Path) -> None:
+    result = run(Layout(tmp_path / "missing"))
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: there is no log in ")
+
+
+def test_positions_that_cannot_be_read_are_one_line(layout: Layout) -> None:
+    write(layout.log_folder / "ingest.log", line(1))
+    layout.positions.write_bytes(b"this is no database" * 100)
+    result = run(layout)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: can't read ")
+    assert len(result.stderr.splitlines()) == 1
