@@ -16,7 +16,7 @@ class Account:
 
     Attributes:
         received_frames: frames that came, good or not.
-        received_bytes: bytes that came.
+        received_bytes: bytes that came, those of the handshake included.
         written_frames: frames whose records are durable.
         written_bytes: bytes of those records.
         acknowledged_frames: frames that the device was told of.
@@ -57,8 +57,8 @@ class Visit:
     """
 
     lease: Lease
-    received_bytes: int = 0
-    acknowledged: int = 0
+    received_bytes: int
+    acknowledged: int
     refused: str = ""
 
     @property

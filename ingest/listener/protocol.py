@@ -56,6 +56,7 @@ class DeviceProtocol(Protocol):
         self._said_all = False
         self._peer_closed = False
         self._lost = False
+        self._sent_ahead = 0  # bytes before the device was let in
         self.visit: Visit | None = None
 
     # The transport's side.
@@ -74,7 +75,9 @@ class DeviceProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         """Pass on what one read brought."""
         self.heard = now = self._hub.now()
-        if self.visit is not None:
+        if self.visit is None:
+            self._sent_ahead += len(data)
+        else:
             self.visit.received_bytes += len(data)
         self._carry_out(self._session.receive(data, self._hub.stamp(now)))
 
@@ -167,7 +170,7 @@ class DeviceProtocol(Protocol):
     def granted(self, lease: Lease) -> None:
         """Take the lease, and let the frames come."""
         self._lease = lease
-        self.visit = Visit(lease, acknowledged=lease.last)
+        self.visit = Visit(lease, self._sent_ahead, lease.last)
         self._waiting = False
         self._hub.let_in(self)
         self._carry_out(self._session.granted(lease.last + 1, self._hub.stamp(self._hub.now())))
