@@ -1,0 +1,269 @@
+"""`ingest demo`: a listener and three devices on this machine, to look at."""
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from ingest.client import Client, ClientError
+from ingest.devices.registry import Registry
+from ingest.devices.verifier import make_token
+from ingest.journal.following import follow
+from ingest.layout import Layout
+from ingest.units import parse_duration
+
+_HOST = "127.0.0.1"
+_BY_HAND = "by-hand"
+_START = 20.0  # seconds that the listener may take to start, and to stop
+_RETRY = 5.0  # seconds; the listener is on this machine, or gone
+_POLL = 0.1  # seconds
+# Not `-m twisted`, which is `twist`, and not a script whose place depends on the installation.
+_TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+
+
+class _Kind(NamedTuple):
+    """A device of the demonstration, and what it pushes."""
+
+    name: str
+    says: str
+    make_client: Callable[..., Client]
+    read: Callable[[], object]
+
+
+_KINDS = (
+    _Kind(
+        "thermometer",
+        "lines of text",
+        Client,
+        lambda: f"temp={random.gauss(20, 1):.1f}",
+    ),
+    _Kind(
+        "power-meter",
+        "msgpack",
+        partial(Client, dialect="msgpack"),
+        lambda: {"watts": random.randint(200, 2000), "volts": [230.1, 229.8, 231.0]},
+    ),
+    _Kind(
+        "front-door",
+        "lines of text, after SCRAM-SHA-256",
+        partial(Client, mechanism="SCRAM-SHA-256"),
+        lambda: random.choice(["opened", "closed"]),
+    ),
+)
+
+
+class _Device(threading.Thread):
+    """Pushes a reading about once a second until `ending` is set.
+
+    Attributes:
+        sent: how many frames the client took.
+        problem: what ended it too early.
+    """
+
+    def __init__(self, client: Client, read: Callable[[], object], ending: threading.Event) -> None:
+        super().__init__(daemon=True)
+        self.sent = 0
+        self.problem: OSError | ClientError | None = None
+        self._client = client
+        self._read = read
+        self._ending = ending
+
+    @property
+    def acknowledged(self) -> int:
+        """How many of them are on the listener's disk."""
+        return self.sent - self._client.unacknowledged
+
+    def run(self) -> None:
+        """Push, then wait for the last acknowledgement."""
+        try:
+            with self._client as client:
+                while not self._ending.wait(random.uniform(0.5, 1.5)):
+                    client.send(self._read())
+                    self.sent += 1
+        except (OSError, ClientError) as error:
+            self.problem = error
+            self._ending.set()
+
+
+class _Drained(Exception):  # noqa: N818 - the end of the log, not an error
+    """All is stopped, and the log was read to its end."""
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+@click.command()
+@click.option(
+    "--for", "duration", type=_duration, metavar="DURATION", help="Stop after so long: 10s, 1m."
+)
+def demo(duration: float | None) -> None:
+    """Run a listener and three devices, and show the log as it grows, until Ctrl-C.
+
+    It works in a temporary folder, which it removes at the end.
+    """
+    ending = threading.Event()
+    with tempfile.TemporaryDirectory(prefix="ingest-demo-") as folder, _signals_set(ending):
+        layout = Layout(Path(folder))
+        layout.create()
+        tokens = _register(layout)
+        port = _free_port()
+        with _listener(layout, port) as process:
+            click.echo(_heading(layout, port, tokens[_BY_HAND]))
+            devices = _start_devices(port, tokens, ending)
+            deadline = time.monotonic() + (threading.TIMEOUT_MAX if duration is None else duration)
+            lines = _show_log(layout, _Stopping(process, devices, ending, deadline))
+    _conclude(devices, lines)
+
+
+@contextmanager
+def _signals_set(ending: threading.Event) -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: ending.set()) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _register(layout: Layout) -> dict[str, str]:
+    tokens = {name: make_token() for name in (*(kind.name for kind in _KINDS), _BY_HAND)}
+    with Registry(layout.devices) as registry:
+        for name, token in tokens.items():
+            registry.add(name, token)
+    return tokens
+
+
+def _free_port() -> int:
+    with socket.create_server((_HOST, 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def _listener(layout: Layout, port: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a listener; it answers on `port` when the block begins, and has stopped at its end."""
+    output = layout.data / "listener.txt"
+    endpoint = f"tcp:{port}:interface={_HOST}"
+    options = ("-n", "--pidfile=", "ingest", "--data", str(layout.data), "--listen", endpoint)
+    with output.open("wb") as out:
+        # In a session of its own, the listener does not get the Ctrl-C that is meant for us.
+        process = subprocess.Popen(
+            (*_TWISTD, *options), stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    with process:
+        try:
+            _wait_for(process, port, output)
+            yield process
+        finally:
+            _stop(process)
+
+
+def _wait_for(process: "subprocess.Popen[bytes]", port: int, output: Path) -> None:
+    deadline = time.monotonic() + _START
+    while process.poll() is None and time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection((_HOST, port), _START):
+            return
+        time.sleep(_POLL)
+    last = "\n".join(output.read_text(errors="replace").splitlines()[-15:])
+    raise click.ClickException(f"the listener did not start; its last words were:\n{last}")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.terminate()
+    try:
+        process.wait(_START)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def _heading(layout: Layout, port: int, token: str) -> str:
+    auth = b64encode(f"\0{_BY_HAND}\0{token}".encode()).decode()
+    devices = "\n".join(f"  {kind.name:<12} {kind.says}" for kind in _KINDS)
+    return f"""\
+A listener on {_HOST}:{port} keeps {layout.log_folder}/ingest.log; three devices push to it:
+{devices}
+Push to it yourself, from another terminal, in one of these ways:
+  printf 'AUTH PLAIN {auth}\\nhello\\n' | nc -N {_HOST} {port}
+  echo hello | INGEST_TOKEN={token} ingest send {_BY_HAND} --to {_HOST}:{port}
+Ctrl-C stops everything. This is the log:
+"""
+
+
+def _start_devices(port: int, tokens: dict[str, str], ending: threading.Event) -> list[_Device]:
+    devices = []
+    for name, _, make_client, read in _KINDS:
+        client = make_client(_HOST, port, name, tokens[name], retry=_RETRY)
+        devices.append(_Device(client, read, ending))
+        devices[-1].start()
+    return devices
+
+
+class _Stopping:
+    """What is done while the log has nothing new: wait, and in the end stop everything."""
+
+    def __init__(
+        self,
+        process: "subprocess.Popen[bytes]",
+        devices: list[_Device],
+        ending: threading.Event,
+        deadline: float,
+    ) -> None:
+        self._process = process
+        self._devices = devices
+        self._ending = ending
+        self._deadline = deadline
+        self._stopped = False
+
+    def __call__(self) -> None:
+        """Wait for a moment.
+
+        Raises:
+            _Drained: all was stopped by the call before.
+        """
+        if self._stopped:
+            raise _Drained
+        if self._ending.wait(_POLL) or time.monotonic() > self._deadline:
+            self._ending.set()
+            for device in self._devices:
+                device.join()
+            _stop(self._process)
+            self._stopped = True
+
+
+def _show_log(layout: Layout, wait: Callable[[], None]) -> int:
+    """Print the lines of the log; return how many are not by hand."""
+    by_devices = 0
+    with suppress(_Drained):
+        for line in follow(layout.log_folder, first=None, wait=wait):
+            click.echo(line)
+            by_devices += json.loads(line)["device"] != _BY_HAND
+    return by_devices
+
+
+def _conclude(devices: list[_Device], lines: int) -> None:
+    sent = sum(device.sent for device in devices)
+    acknowledged = sum(device.acknowledged for device in devices)
+    click.echo(f"\n{sent:,} frames sent, {acknowledged:,} acknowledged, {lines:,} lines in the log")
+    for device in devices:
+        if device.problem is not None:
+            raise click.ClickException(f"a device stopped: {device.problem}")
+    if not sent == acknowledged == lines:
+        raise click.ClickException("these numbers must agree")

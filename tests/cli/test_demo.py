@@ -1,0 +1,39 @@
+"""`ingest demo` with a real listener."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import ingest.cli.demo
+from ingest.cli import main
+
+
+def test_the_totals_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout = Path(__file__).parents[2]
+    path = os.pathsep.join(map(str, (checkout, checkout / "plugins")))
+    monkeypatch.setenv("PYTHONPATH", path)
+    result = CliRunner().invoke(main, ["demo", "--for", "3s"])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"\n(\d+) frames sent, \1 acknowledged, \1 lines in the log\n", result.output)
+    for device in ("thermometer", "power-meter", "front-door"):
+        assert f'"device":"{device}","seq":1,' in result.output
+
+
+def test_a_listener_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = (sys.executable, "-c", "print('no such plugin'); raise SystemExit(1)")
+    monkeypatch.setattr(ingest.cli.demo, "_TWISTD", failing)
+    result = CliRunner().invoke(main, ["demo"])
+    assert result.output == (
+        "Error: the listener did not start; its last words were:\nno such plugin\n"
+    )
+    assert result.exit_code == 1
+
+
+def test_a_duration_that_is_none() -> None:
+    result = CliRunner().invoke(main, ["demo", "--for", "soon"])
+    assert "'soon' is not a duration" in result.output
+    assert result.exit_code == 2
