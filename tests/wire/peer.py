@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgpack
-from scramp import ScramMechanism
+import pytest
+from scramp import ScramClient, ScramMechanism
 
 from ingest.wire.errors import PeerError
 from ingest.wire.messages import Records
@@ -15,6 +16,9 @@ from tests.wire.streams import QUICK, TIME
 
 TOKENS = {"sensor-1": "s3cret", "user": "pencil"}
 """`user` and `pencil`, with this salt, are the example of RFC 7677, section 3."""
+
+CREDENTIALS = b"\0sensor-1\0s3cret"
+"""The response of PLAIN."""
 
 _SALT = b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
 _MECHANISM = ScramMechanism("SCRAM-SHA-256")
@@ -187,3 +191,26 @@ class PackedDevice:
 def _pack(value: object) -> bytes:
     packed: bytes = msgpack.packb(value)
     return packed
+
+
+DEVICES: list[Device] = [TextDevice(), PackedDevice()]
+
+both = pytest.mark.parametrize("device", DEVICES, ids=["text", "msgpack"])
+
+
+def logged_in(device: Device, max_frame: int = 65536) -> Listener:
+    listener = Listener(max_frame=max_frame)
+    listener.receive(device.auth("PLAIN", CREDENTIALS))
+    listener.sent = b""
+    return listener
+
+
+def in_scram(device: Device, token: str = "s3cret") -> tuple[Listener, ScramClient]:
+    """Go up to the server's challenge."""
+    listener, client = Listener(), ScramClient(["SCRAM-SHA-256"], "sensor-1", token)
+    listener.receive(device.auth("SCRAM-SHA-256", client.get_client_first().encode()))
+    ((kind, challenge),) = device.replies(listener.sent)
+    assert kind == "challenge"
+    client.set_server_first(challenge.decode())
+    listener.sent = b""
+    return listener, client
