@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.packed import PackedDialect
 from ingest.wire.session import Ended, Session, State
 from ingest.wire.text import TextDialect
