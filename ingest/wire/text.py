@@ -42,8 +42,9 @@ class TextDialect:
             return self._hold(data)
         whole = bytes(self._rest + data[:end]) if self._rest else data[:end]
         self._rest = b""
-        if len(whole) > self._max_frame and _longest(whole) > self._max_frame:
-            return self._records_before_long_line(whole, prefix, first)
+        short = _end_of_short_lines(whole, self._max_frame)
+        if short < len(whole):
+            return Records(*_block(whole[:short], prefix, first), too_long(self._max_frame))
         block, count = _block(whole, prefix, first)
         if end == len(data):
             return Records(block, count)
@@ -91,13 +92,6 @@ class TextDialect:
         self._rest = b""
         return Records(b"", 0, too_long(self._max_frame))
 
-    def _records_before_long_line(self, whole: bytes, prefix: bytes, first: int) -> Records:
-        start = 0
-        while _content_length(whole, start, end := whole.index(b"\n", start)) <= self._max_frame:
-            start = end + 1
-        block, count = _block(whole[:start], prefix, first)
-        return Records(block, count, too_long(self._max_frame))
-
 
 def _block(whole: bytes, prefix: bytes, first: int) -> tuple[bytes, int]:
     """Write the records of whole lines, each with its LF."""
@@ -135,12 +129,21 @@ def _field(line: bytes) -> bytes:
         return b'"raw":"%b"' % b64encode(line)
 
 
-def _longest(whole: bytes) -> int:
-    return max(map(len, whole.replace(b"\r\n", b"\n").split(b"\n")))
+def _end_of_short_lines(whole: bytes, limit: int) -> int:
+    """Return where the first line of more than `limit` bytes begins, or the end.
 
-
-def _content_length(whole: bytes, start: int, end: int) -> int:
-    return end - start - whole.startswith(b"\r", max(start, end - 1))
+    It looks at one line in `limit` bytes, since lines between two others that are near enough
+    can't be too long.
+    """
+    start = 0
+    while len(whole) - start > limit:
+        end = whole.rfind(b"\n", start, start + limit + 1)
+        if end < 0 and whole.startswith(b"\r\n", start + limit):
+            end = start + limit + 1
+        if end < 0:
+            return start
+        start = end + 1
+    return len(whole)
 
 
 def _parse_auth(line: bytes) -> Auth:
