@@ -113,7 +113,10 @@ class PackedDialect:
             values = _plain_json(objects, data, self._max_frame)
         except NotPlain:
             return self._careful_records(data, prefix, first)
-        return Records(*_block(values, prefix, first), self._hold(data[end:]))
+        block, frames = _block(values, prefix, first)
+        if _may_have_lost(block, data):
+            return self._careful_records(data, prefix, first)
+        return Records(block, frames, self._hold(data[end:]))
 
     def last_record(self, prefix: bytes, first: int) -> Records:  # noqa: ARG002
         error = bad_frame("the stream ended within a msgpack object") if self._rest else None
@@ -189,8 +192,6 @@ def _block(values: list[bytes], prefix: bytes, first: int) -> tuple[bytes, int]:
 def _plain_json(objects: list[Any], data: bytes, max_frame: int) -> list[bytes]:
     """Write objects that plain JSON can hold, keep-alives left out.
 
-    Each test looks first for single bytes in what arrived, which costs next to nothing.
-
     Raises:
         NotPlain: one of the objects needs the careful way.
     """
@@ -200,18 +201,24 @@ def _plain_json(objects: list[Any], data: bytes, max_frame: int) -> list[bytes]:
         values = list(map(orjson.dumps, objects))
     except TypeError as error:
         raise NotPlain from error
-    if b"$" in data and b'{"$' in b"".join(values):
-        raise NotPlain
-    # orjson writes NaN and the infinities as null.
-    if (b"\x7f" in data or b"\xff" in data) and _NOT_FINITE.search(data):  # noqa: SIM102
-        if b"null" in b"".join(values):
-            raise NotPlain
     # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
     if len(data) > max_frame and 9 * _longest(values) > max_frame:
         raise NotPlain
     if len(data) > MAX_DEPTH and _longest(values) > 2 * MAX_DEPTH:
         _check_depth(objects, values)
     return values
+
+
+def _may_have_lost(block: bytes, data: bytes) -> bool:
+    """Tell whether quick JSON may not say all that the msgpack said.
+
+    Each test looks first for single bytes in what arrived, which costs next to nothing.
+    """
+    if b"$" in data and b'{"$' in block:
+        return True  # a map that looks like one of our wrappers
+    may_have_floats = b"\x7f" in data or b"\xff" in data
+    # orjson writes NaN and the infinities as null.
+    return may_have_floats and b"null" in block and _NOT_FINITE.search(data) is not None
 
 
 def _longest(values: list[bytes]) -> int:
