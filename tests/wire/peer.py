@@ -14,10 +14,10 @@ from ingest.wire.messages import Records
 from ingest.wire.session import CheckToken, Claim, Ended, Event, Reply, Rules, Session
 from tests.wire.streams import QUICK, TIME
 
-TOKENS = {"sensor-1": "s3cret", "user": "pencil"}
+TOKENS = {"sensor-1": "s3cr3t", "user": "pencil"}
 """`user` and `pencil`, with this salt, are the example of RFC 7677, section 3."""
 
-CREDENTIALS = b"\0sensor-1\0s3cret"
+CREDENTIALS = b"\0sensor-1\0s3cr3t"
 """The response of PLAIN."""
 
 _SALT = b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
@@ -205,7 +205,7 @@ def logged_in(device: Device, max_frame: int = 65536) -> Listener:
     return listener
 
 
-def in_scram(device: Device, token: str = "s3cret") -> tuple[Listener, ScramClient]:
+def in_scram(device: Device, token: str = "s3cr3t") -> tuple[Listener, ScramClient]:
     """Go up to the server's challenge."""
     listener, client = Listener(), ScramClient(["SCRAM-SHA-256"], "sensor-1", token)
     listener.receive(device.auth("SCRAM-SHA-256", client.get_client_first().encode()))

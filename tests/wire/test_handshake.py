@@ -17,8 +17,8 @@ SERVER_NONCE = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
 @pytest.mark.parametrize(
     ("message", "device", "token"),
     [
-        (b"\0sensor-1\0s3cret", "sensor-1", "s3cret"),
-        (b"sensor-1\0sensor-1\0s3cret", "sensor-1", "s3cret"),
+        (b"\0sensor-1\0s3cr3t", "sensor-1", "s3cr3t"),
+        (b"sensor-1\0sensor-1\0s3cr3t", "sensor-1", "s3cr3t"),
         ("\0sensor-1\0schlüssel".encode(), "sensor-1", "schlüssel"),
         (b"\0\0", "", ""),
     ],
@@ -32,10 +32,10 @@ def test_plain(message: bytes, device: str, token: str) -> None:
     [
         (b"", ErrorCode.BAD_FRAME),
         (b"sensor-1", ErrorCode.BAD_FRAME),
-        (b"sensor-1\0s3cret", ErrorCode.BAD_FRAME),
+        (b"sensor-1\0s3cr3t", ErrorCode.BAD_FRAME),
         (b"\0sensor-1\0s3\0cret", ErrorCode.BAD_FRAME),
         (b"\0sensor-1\0\xff", ErrorCode.BAD_FRAME),
-        (b"sensor-2\0sensor-1\0s3cret", ErrorCode.AUTH_FAILED),
+        (b"sensor-2\0sensor-1\0s3cr3t", ErrorCode.AUTH_FAILED),
     ],
 )
 def test_plain_refused(message: bytes, code: ErrorCode) -> None:
@@ -68,11 +68,11 @@ def converse(device: str, token: str) -> ScramExchange:
 
 
 def test_scram() -> None:
-    assert converse("sensor-1", "s3cret").device == "sensor-1"
+    assert converse("sensor-1", "s3cr3t").device == "sensor-1"
 
 
 @pytest.mark.parametrize(
-    ("device", "token"), [("sensor-1", "wrong"), ("sensor-2", "s3cret"), ("sensor-2", "none")]
+    ("device", "token"), [("sensor-1", "wrong"), ("sensor-2", "s3cr3t"), ("sensor-2", "none")]
 )
 def test_a_wrong_token_and_an_unknown_device_get_one_answer(device: str, token: str) -> None:
     with pytest.raises(PeerError) as caught:
@@ -84,7 +84,7 @@ def test_a_wrong_token_and_an_unknown_device_get_one_answer(device: str, token: 
 
 
 def test_a_proof_under_a_name_that_is_no_device_name_is_refused() -> None:
-    client = ScramClient(["SCRAM-SHA-256"], "sensor 1", "s3cret")
+    client = ScramClient(["SCRAM-SHA-256"], "sensor 1", "s3cr3t")
     exchange = ScramExchange(lambda _: find_keys("sensor-1"))
     client.set_server_first(exchange.challenge(client.get_client_first().encode()).decode())
     with pytest.raises(PeerError) as caught:

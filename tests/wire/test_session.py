@@ -231,8 +231,8 @@ def test_tls_and_http_get_a_readable_answer() -> None:
     ("mechanism", "data", "code"),
     [
         ("PLAIN", WRONG, "auth-failed"),
-        ("PLAIN", b"\0sensor-2\0s3cret", "auth-failed"),
-        ("PLAIN", b"sensor-2\0sensor-1\0s3cret", "auth-failed"),
+        ("PLAIN", b"\0sensor-2\0s3cr3t", "auth-failed"),
+        ("PLAIN", b"sensor-2\0sensor-1\0s3cr3t", "auth-failed"),
         ("PLAIN", b"", "bad-frame"),
         ("PLAIN", b"sensor-1", "bad-frame"),
         ("SCRAM-SHA-256", b"sensor-1", "bad-frame"),
