@@ -1,5 +1,6 @@
 """The writer thread: group commit, rotation, and waiting for a disk that is full or failing."""
 
+import contextlib
 import threading
 import time
 from bisect import bisect_right
@@ -50,6 +51,10 @@ class Owner(Protocol):
 
     def moved(self, what: str) -> None:
         """Take that another program changed the log."""
+
+
+class _GivenUp(Exception):
+    """Told to stop while the disk takes nothing. What waits must not follow what is missing."""
 
 
 class Writer:
@@ -120,14 +125,13 @@ class Writer:
         self._queue.put(None)
 
     def _run(self) -> None:
-        while True:
-            stopping = self._stopping.is_set()
-            items = self._gather(block=not stopping)
-            self._write(items)
-            while self._requests:
-                self._requests.popleft()()
-            if stopping:
-                return
+        with contextlib.suppress(_GivenUp):
+            stopping = False
+            while not stopping:
+                stopping = self._stopping.is_set()
+                self._write(self._gather(block=not stopping))
+                while self._requests:
+                    self._requests.popleft()()
 
     def _gather(self, *, block: bool) -> list[Item]:
         """Take all that has been put; wait for it, but not past the time of a rotation."""
@@ -151,8 +155,7 @@ class Writer:
             if count == 0:
                 self._rotate()
                 continue
-            if not self._commit(items[:count]):
-                return
+            self._commit(items[:count])
             items = items[count:]
 
     def _is_due(self) -> bool:
@@ -166,16 +169,14 @@ class Writer:
             return 0
         return max(1, bisect_right(ends, min(room, _MAX_COMMIT)))
 
-    def _commit(self, items: list[Item]) -> bool:
+    def _commit(self, items: list[Item]) -> None:
         blocks = list(map(_BLOCK_OF, items))
         self._follow()
-        done = self._persist(
+        self._persist(
             lambda: self._active.append(blocks, sync=self._sync),
             lambda: self._active.resume(sync=self._sync),
         )
-        if done:
-            self._owner.committed(Commit(items, self._active.mark))
-        return done
+        self._owner.committed(Commit(items, self._active.mark))
 
     def _rotate(self) -> Path | None:
         self._follow()
@@ -193,8 +194,12 @@ class Writer:
 
         self._persist(look, look)
 
-    def _persist(self, attempt: Callable[[], None], again: Callable[[], None]) -> bool:
-        """Do what may fail until it succeeds; return False when stopped before that."""
+    def _persist(self, attempt: Callable[[], None], again: Callable[[], None]) -> None:
+        """Do what may fail until it succeeds.
+
+        Raises:
+            _GivenUp: stopped before that.
+        """
         failing_since = 0.0
         while True:
             try:
@@ -204,12 +209,12 @@ class Writer:
                     failing_since = time.monotonic()
                     self._owner.failing(error)
                 if self._stopping.wait(_RETRY):
-                    return False
+                    raise _GivenUp from error
                 attempt = again
             else:
                 if failing_since:
                     self._owner.recovered(time.monotonic() - failing_since)
-                return True
+                return
 
 
 def _seconds_to(moment: float) -> float | None:
