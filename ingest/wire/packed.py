@@ -3,7 +3,7 @@
 import re
 from collections import deque
 from itertools import islice
-from operator import methodcaller
+from operator import itemgetter, methodcaller
 from typing import Any
 
 import msgpack
@@ -20,7 +20,10 @@ _MAX_QUICK_ITEMS = 4096
 """Items of an array or map in the shared decoder, which reserves room for as many as a header
 announces, at each of up to 1,024 levels: 32 MB at worst, for the length of one read."""
 
+_TAIL = 2048  # bytes
+
 _NOT_FINITE = re.compile(rb"[\xca\xcb][\x7f\xff]")
+_FIRST = itemgetter(0)
 _COUNT_MAPS = methodcaller("count", b"{")
 _COUNT_ARRAYS = methodcaller("count", b"[")
 
@@ -46,18 +49,32 @@ class QuickDecoder:
             NotPlain: something in `data` needs the careful way.
         """
         unpacker = self._unpacker
+        begin = unpacker.tell()
         try:
-            unpacker.feed(data)
+            unpacker.feed(data[:-_TAIL])
             objects = list(unpacker)
-            unpacker.feed(_NIL)
-            # Between two objects a nil is a nil. Within one it is swallowed, or completes it.
-            if next(unpacker, unpacker) is None:
-                return objects, len(data)
+            # Where an object ends is asked near the end of the data only: to ask costs a tenth.
+            unpacker.feed(data[-_TAIL:])
+            last = list(zip(unpacker, iter(unpacker.tell, None), strict=False))
         except Exception as error:
             self._unpacker = _quick_unpacker()
             raise NotPlain from error
-        self._unpacker = _quick_unpacker()
-        return objects, _end_of(len(objects), data)
+        objects += map(_FIRST, last)
+        end: int = last[-1][1] - begin if last else -1
+        if end != len(data):
+            self._unpacker = _quick_unpacker()
+            if end < 0:
+                end = _end_of(len(objects), data)
+        return objects, end
+
+
+def _end_of(count: int, data: bytes) -> int:
+    """Return where the first `count` objects end."""
+    unpacker = _quick_unpacker()
+    unpacker.feed(data)
+    deque(islice(iter(unpacker.skip, unpacker), count), maxlen=0)
+    end: int = unpacker.tell()
+    return end
 
 
 def _quick_unpacker() -> Any:
@@ -67,14 +84,6 @@ def _quick_unpacker() -> Any:
         max_array_len=_MAX_QUICK_ITEMS,
         max_map_len=_MAX_QUICK_ITEMS,
     )
-
-
-def _end_of(count: int, data: bytes) -> int:
-    unpacker = _quick_unpacker()
-    unpacker.feed(data)
-    deque(islice(iter(unpacker.skip, unpacker), count), maxlen=0)
-    end: int = unpacker.tell()
-    return end
 
 
 class PackedDialect:
@@ -110,11 +119,8 @@ class PackedDialect:
             data = self.unread()
         try:
             objects, end = self._quick.decode(data)
-            values = _plain_json(objects, data, self._max_frame)
+            block, frames = _plain_block(objects, data, self._max_frame, prefix, first)
         except NotPlain:
-            return self._careful_records(data, prefix, first)
-        block, frames = _block(values, prefix, first)
-        if _may_have_lost(block, data):
             return self._careful_records(data, prefix, first)
         return Records(block, frames, self._hold(data[end:]))
 
@@ -189,8 +195,10 @@ def _block(values: list[bytes], prefix: bytes, first: int) -> tuple[bytes, int]:
     return record_block(prefix, first, b',"data":', values, b"}\n"), len(values)
 
 
-def _plain_json(objects: list[Any], data: bytes, max_frame: int) -> list[bytes]:
-    """Write objects that plain JSON can hold, keep-alives left out.
+def _plain_block(
+    objects: list[Any], data: bytes, max_frame: int, prefix: bytes, first: int
+) -> tuple[bytes, int]:
+    """Write the records of objects that plain JSON can hold, keep-alives left out.
 
     Raises:
         NotPlain: one of the objects needs the careful way.
@@ -198,27 +206,33 @@ def _plain_json(objects: list[Any], data: bytes, max_frame: int) -> list[bytes]:
     if _NIL in data and None in objects:
         objects = [value for value in objects if value is not None]
     try:
-        values = list(map(orjson.dumps, objects))
+        whole = orjson.dumps(objects)
     except TypeError as error:
         raise NotPlain from error
-    # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
-    if len(data) > max_frame and 9 * _longest(values) > max_frame:
+    if _may_have_lost(whole, data):
         raise NotPlain
-    if len(data) > MAX_DEPTH and _longest(values) > 2 * MAX_DEPTH:
+    values, key, end = whole[2:-2].split(b"},{"), b',"data":{', b"}}\n"
+    if len(values) != len(objects) or set(map(type, objects)) != {dict}:
+        # Those cuts are not just between objects, or not all of them are maps.
+        values, key, end = list(map(orjson.dumps, objects)), b',"data":', b"}\n"
+    # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
+    if len(data) > max_frame and 9 * _longest(values) + 18 > max_frame:
+        raise NotPlain
+    if len(data) > MAX_DEPTH and _longest(values) + 2 > 2 * MAX_DEPTH:
         _check_depth(objects, values)
-    return values
+    return (record_block(prefix, first, key, values, end) if values else b""), len(values)
 
 
-def _may_have_lost(block: bytes, data: bytes) -> bool:
+def _may_have_lost(whole: bytes, data: bytes) -> bool:
     """Tell whether quick JSON may not say all that the msgpack said.
 
     Each test looks first for single bytes in what arrived, which costs next to nothing.
     """
-    if b"$" in data and b'{"$' in block:
+    if b"$" in data and b'{"$' in whole:
         return True  # a map that looks like one of our wrappers
     may_have_floats = b"\x7f" in data or b"\xff" in data
     # orjson writes NaN and the infinities as null.
-    return may_have_floats and b"null" in block and _NOT_FINITE.search(data) is not None
+    return may_have_floats and b"null" in whole and _NOT_FINITE.search(data) is not None
 
 
 def _longest(values: list[bytes]) -> int:
@@ -226,7 +240,7 @@ def _longest(values: list[bytes]) -> int:
 
 
 def _check_depth(objects: list[Any], values: list[bytes]) -> None:
-    if max(map(_COUNT_MAPS, values)) + max(map(_COUNT_ARRAYS, values)) > MAX_DEPTH and any(
+    if max(map(_COUNT_MAPS, values)) + max(map(_COUNT_ARRAYS, values)) >= MAX_DEPTH and any(
         _too_deep(value, MAX_DEPTH) for value in objects
     ):
         raise NotPlain
