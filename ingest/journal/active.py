@@ -91,10 +91,9 @@ class ActiveFile:
         self._finish(sync=sync)
 
     @property
-    def newest_closed(self) -> Path:
-        """The newest rotated file."""
-        assert self._closed is not None
-        return self._folder / self._closed
+    def newest_closed(self) -> Path | None:
+        """The newest rotated file, as it was named when it was closed."""
+        return None if self._closed is None else self._folder / self._closed
 
     def rotate(self) -> None:
         """Close the file under a name of its own and begin a new one; all of it must be synced.
@@ -103,7 +102,8 @@ class ActiveFile:
             OSError: the folder takes no change; call it again.
         """
         if self._fd >= 0:
-            self._rename()
+            if identity(self._path) == self._identity:  # or another program has just moved it
+                self._rename()
             self.close()
         self._open()
 
@@ -125,8 +125,8 @@ class ActiveFile:
             self._open()
             return f"{self._path} was moved by another program: a new file is begun"
         if status.st_size < self.size:
-            self.size, self._head = status.st_size, b""
-            self._intent.put(self._identity, self.size, ())
+            self.close()
+            self._open()
             return f"{self._path} was cut to {status.st_size} bytes by another program"
         self.size = status.st_size
         return None
@@ -144,12 +144,14 @@ class ActiveFile:
             status = os.fstat(fd)
             with self._path.open("rb") as stream:
                 self._head = read_head(stream)
+            found = (status.st_dev, status.st_ino)
+            self._intent.put(found, status.st_size, ())
         except OSError:
             os.close(fd)
             raise
         self._fd = fd
         self._cached_from = 0
-        self._identity = (status.st_dev, status.st_ino)
+        self._identity = found
         self.size = status.st_size
         self.begun = _begun(self._head) or status.st_mtime
 
@@ -193,6 +195,7 @@ class ActiveFile:
         if identity(self._path) == self._identity:
             self._rename()  # first, so that a `tail -F` has left the file when it is cut
         os.ftruncate(self._fd, self.size)
+        os.fsync(self._fd)  # or the tail may come back after a power cut, beside its copy
         self.close()
         self._written = self._announced = 0
         self._trusted = True

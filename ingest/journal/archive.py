@@ -120,7 +120,8 @@ class Archivist:
             return
         for suffix in _SUFFIX.values():
             if file.path.with_name(file.path.name + suffix).exists():
-                file.path.unlink()  # the copy got its name after it was on disk
+                sync_folder(self._folder)  # the copy is on disk; its name need not be
+                file.path.unlink()
                 return
         if self.policy.compression == "none":
             return

@@ -53,7 +53,7 @@ class Owner(Protocol):
         """Take that another program changed the log."""
 
 
-class _GivenUp(Exception):
+class _GivenUpError(Exception):
     """Told to stop while the disk takes nothing. What waits must not follow what is missing."""
 
 
@@ -125,7 +125,7 @@ class Writer:
         self._queue.put(None)
 
     def _run(self) -> None:
-        with contextlib.suppress(_GivenUp):
+        with contextlib.suppress(_GivenUpError):
             stopping = False
             while not stopping:
                 stopping = self._stopping.is_set()
@@ -184,7 +184,8 @@ class Writer:
             return None
         self._persist(self._active.rotate, self._active.rotate)
         closed = self._active.newest_closed
-        self._owner.rotated(closed)
+        if closed is not None:
+            self._owner.rotated(closed)
         return closed
 
     def _follow(self) -> None:
@@ -198,7 +199,7 @@ class Writer:
         """Do what may fail until it succeeds.
 
         Raises:
-            _GivenUp: stopped before that.
+            _GivenUpError: stopped before that.
         """
         failing_since = 0.0
         while True:
@@ -209,7 +210,7 @@ class Writer:
                     failing_since = time.monotonic()
                     self._owner.failing(error)
                 if self._stopping.wait(_RETRY):
-                    raise _GivenUp from error
+                    raise _GivenUpError from error
                 attempt = again
             else:
                 if failing_since:
