@@ -97,7 +97,8 @@ class Session:
 
     Attributes:
         state: where it stands.
-        device: the name of the device, once proved; empty before.
+        device: the name that the device claims, proved from `CLAIMING` on; empty before it claims
+            one.
         next: the number that the next frame gets.
     """
 
@@ -199,6 +200,10 @@ class Session:
     def fail(self, error: PeerError) -> Sequence[Event]:
         """End the session from our side."""
         return () if self.state is State.ENDED else (self._end(error),)
+
+    def abandon(self) -> None:
+        """End the session without a word: the connection is lost."""
+        self._end(None)
 
     def acknowledge(self, seq: int) -> bytes:
         """Write that all frames up to `seq` are durable; nothing for a device that asked so."""
