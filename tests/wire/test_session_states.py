@@ -55,9 +55,10 @@ def test_the_listener_may_end_it_in_every_state(state: str) -> None:
 
 
 @in_every_state
-def test_nothing_happens_after_the_end(state: str) -> None:
+@pytest.mark.parametrize("end", [lambda session: session.fail(SHUTTING_DOWN), Session.abandon])
+def test_nothing_happens_after_the_end(state: str, end: Callable[[Session], object]) -> None:
     session = IN_STATE[state]()
-    session.fail(SHUTTING_DOWN)
+    end(session)
     assert session.receive(b"AUTH PLAIN\n", TIME) == ()
     assert session.end_of_stream(TIME) == ()
     assert session.token_checked(good=True) == ()
