@@ -76,7 +76,7 @@ class OutOfStepError(ClientError):
     """The server holds frames of this device that this client did not send.
 
     Another program uses the same device name, so the numbers no longer tell which of the
-    unacknowledged frames are on disk.
+    unacknowledged frames are on disk. Only a new client can go on.
     """
 
 
@@ -330,7 +330,7 @@ class _Outage(NamedTuple):
     A new connection alone does not end it: a server may accept it and break it each time.
     """
 
-    give_up: float
+    give_up: float  # on the monotonic clock
     delays: Iterator[float]
 
 
@@ -450,7 +450,8 @@ class Client:
             data, size = self._dialect.frame(frame)
             if size > self._max_frame:
                 raise ValueError(f"the frame has {size} bytes, the server takes {self._max_frame}")
-            self._run(self._has_room)
+            if not self._has_room():
+                self._run(self._has_room)
             if self._ack == "none" and len(self._pending) == self._queue:
                 self._pending.popleft()
             self._pending.append(data)
@@ -555,19 +556,19 @@ class Client:
     def _run(self, is_done: Callable[[], bool], deadline: float = math.inf) -> None:
         """Exchange bytes until `is_done`, on a new connection when the one at hand breaks."""
         while True:
-            limit = deadline - time.monotonic()
-            if limit < 0:
-                raise TimeoutError(f"{len(self._pending)} frames wait for their acknowledgement")
             if self._socket is None:
                 self._reconnect(deadline)
+            limit = deadline - time.monotonic()
             try:
                 if is_done():
                     return
-                self._exchange(limit)
+                self._exchange(max(0.0, limit))
             except (OSError, ClientError) as error:
                 self._disconnect()
                 if not self._may_retry(error, deadline):
                     raise
+            if limit < 0:
+                raise TimeoutError(f"{len(self._pending)} frames wait for their acknowledgement")
 
     def _has_heard(self) -> bool:
         while self._receive():

@@ -1,14 +1,22 @@
 """What a device runs, against scripted servers: the real listener has end-to-end tests."""
 
+import contextlib
 import socket
+import ssl
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import msgpack
 import pytest
 import scramp
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scramp.utils import saslprep
@@ -411,3 +419,66 @@ def test_scram_on_a_connection(knows_token: bool) -> None:
         else:
             with pytest.raises(AuthenticationError, match="signature"):
                 client.connect()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PEM file with the key and the self-signed certificate of `localhost`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    built = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    encoding = serialization.Encoding.PEM
+    private = key.private_bytes(
+        encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + built.public_bytes(encoding))
+    return path
+
+
+@pytest.mark.parametrize("ack", ["durable", "none"])
+def test_over_tls(certificate: Path, ack: Literal["durable", "none"]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    frames = [f"{i} {'x' * 1000}" for i in range(2000)]
+    stored: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as tls, tls.makefile("rb") as lines:
+            lines.readline()
+            tls.sendall(b"OK next=1 max_frame=2000\n")
+            for line in lines:
+                stored.append(line[:-1])
+                if ack == "durable":
+                    tls.sendall(b"ACK %d\n" % len(stored))
+            with contextlib.suppress(OSError):
+                tls.unwrap()
+
+    trusting = ssl.create_default_context(cafile=certificate)
+    with (
+        serve_once(serve) as port,
+        Client("localhost", port, "a", "t", tls=trusting, ack=ack) as client,
+    ):
+        client.send_many(frames)
+    assert stored == [frame.encode() for frame in frames]
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused_at_once(certificate: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def serve(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            context.wrap_socket(connection, server_side=True).close()
+
+    with serve_once(serve) as port:
+        client = Client("localhost", port, "a", "t", tls=ssl.create_default_context())
+        with pytest.raises(ssl.SSLCertVerificationError):
+            client.reconnect()
