@@ -74,6 +74,18 @@ class Positions:
             self._database.close()
             raise
 
+    def check(self) -> None:
+        """Look through the whole file.
+
+        Raises:
+            sqlite3.DatabaseError: it is damaged.
+        """
+        (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            error = sqlite3.DatabaseError(found)
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise error
+
     def get(self, device: str) -> int:
         """Return the device's newest number; 0 for none."""
         row = self._database.execute(

@@ -9,7 +9,9 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterable
+from contextlib import closing
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -36,6 +38,7 @@ between two checkpoints, so that no number is given twice."""
 _IDENTITY = ".ingest-log"
 _POSITION = re.compile(rb'^\{"time":"[^"]*","device":"([^"]*)","seq":([0-9]+),', re.MULTILINE)
 _BLOCK = 4 << 20
+_DAMAGED_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Recovered(NamedTuple):
@@ -60,11 +63,9 @@ def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Repo
         sqlite3.Error: `positions.db` can't be made.
     """
     files = log_files(folder)
-    _complete_write(files, intent, report)
-    newest_closed = _newest_closed(files)
-    if _cut_torn_line(folder, newest_closed, report):
+    gone = _complete_write(files, intent, report)
+    if _cut_torn_lines(folder, _newest_closed(files), report):
         files = log_files(folder)
-        newest_closed = _newest_closed(files)
     changed: dict[str, int] = {}
     positions = _open_positions(positions_path, report)
     try:
@@ -78,16 +79,23 @@ def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Repo
         if checkpoint is None:
             changed = _read_all(files, positions_path, report)
         else:
-            changed = _read_since(checkpoint, files, positions, report)
+            changed = _read_since(checkpoint, files, positions, gone, report)
     finally:
         positions.close()
-    return Recovered(log, newest_closed, changed)
+    return Recovered(log, _newest_closed(files), changed)
 
 
-def _complete_write(files: list[LogFile], intent_file: IntentFile, report: Reporter) -> None:
+def _complete_write(
+    files: list[LogFile], intent_file: IntentFile, report: Reporter
+) -> dict[str, int]:
+    """Finish the write that a kill cut short.
+
+    Returns:
+        The numbers that the last write held, if the file is gone or was cut before it.
+    """
     intent = intent_file.get()
     if intent is None:
-        return
+        return {}
     for file in reversed(files):
         if file.compressed or identity(file.path) != intent.identity:
             continue
@@ -98,27 +106,45 @@ def _complete_write(files: list[LogFile], intent_file: IntentFile, report: Repor
                 stream.flush()
                 os.fdatasync(stream.fileno())
             report.warn(f"{file.path}: the write that was cut short at byte {size} is completed")
-        return
+        if size >= intent.offset:
+            return {}
+    found: dict[bytes, bytes] = {}
+    _read_positions(BytesIO(intent.data), found)
+    return _decoded(found)
 
 
-def _cut_torn_line(folder: Path, newest_closed: str | None, report: Reporter) -> bool:
-    """Close an active file that ends within a line, at its last whole line."""
+def _cut_torn_lines(folder: Path, newest_closed: str | None, report: Reporter) -> bool:
+    """Cut what ends within a line at its last whole line; return whether anything did.
+
+    The active file gets the name of a closed one first and is cut second, since a `tail -F` prints
+    a file again when it shrinks. A crash may have come between the two.
+    """
+    found = newest_closed is not None and _cut_torn_line(folder / newest_closed, report)
     active = folder / ACTIVE
-    if not active.exists():
-        return False
-    with active.open("rb") as stream:
-        end, size = whole_end(stream), stream.seek(0, os.SEEK_END)
-    if end == size:
-        return False
-    # The name goes first and the end second: a `tail -F` prints a file again when it shrinks.
+    if not _is_torn(active):
+        return found
     closed = active.rename(folder / rotated_name(datetime.now(UTC), newest_closed))
     active.touch()
+    return _cut_torn_line(closed, report)
+
+
+def _is_torn(path: Path) -> bool:
+    if not path.exists():
+        return False
+    with path.open("rb") as stream:
+        return whole_end(stream) < stream.seek(0, os.SEEK_END)
+
+
+def _cut_torn_line(closed: Path, report: Reporter) -> bool:
+    if not _is_torn(closed):
+        return False
     with closed.open("r+b") as stream:
+        end, size = whole_end(stream), stream.seek(0, os.SEEK_END)
         stream.truncate(end)
         os.fsync(stream.fileno())
     if not end:
         closed.unlink()
-    sync_folder(folder)
+    sync_folder(closed.parent)
     report.warn(f"{closed}: cut from {size} to {end} bytes, the end of its last whole line")
     return True
 
@@ -130,10 +156,13 @@ def _newest_closed(files: Iterable[LogFile]) -> str | None:
 
 def _open_positions(path: Path, report: Reporter) -> Positions:
     try:
-        return Positions(path)
+        with closing(Positions(path)) as positions:
+            positions.check()
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF not in _DAMAGED_DATABASE:
+            raise  # a full disk says nothing against the file
         report.warn(f"{path} can't be read ({error}): it is set aside")
-    _set_aside(path)
+        _set_aside(path)
     return Positions(path)
 
 
@@ -166,16 +195,29 @@ def _read_all(files: list[LogFile], positions_path: Path, report: Reporter) -> d
 
 
 def _read_since(
-    checkpoint: Checkpoint, files: list[LogFile], positions: Positions, report: Reporter
+    checkpoint: Checkpoint,
+    files: list[LogFile],
+    positions: Positions,
+    gone: dict[str, int],
+    report: Reporter,
 ) -> dict[str, int]:
+    """Read what came after the mark.
+
+    Args:
+        gone: the numbers of a last write that is not in its place any more.
+    """
     mark = checkpoint.mark
-    newer = [file for file in files if _is_newer(file, mark)]
+    places = [(file, 0) for file in files if _is_newer(file, mark)]
     marked = next((file for file in reversed(files) if _has_head(file, mark)), None)
-    if marked is not None and _reaches(marked, mark.offset):
-        after = newer[newer.index(marked) + 1 :] if marked in newer else newer
-        return _read([(marked, mark.offset), *((file, 0) for file in after)], report)
-    changed = _read(((file, 0) for file in newer), report)
-    if mark.head and not (checkpoint.clean and (marked or not changed)):
+    is_whole = marked is not None and _reaches(marked, mark.offset)
+    if marked is not None and is_whole:
+        places = [(marked, mark.offset), *((file, 0) for file in files[files.index(marked) + 1 :])]
+        for file, offset in places:
+            _put_on_disk(file, offset)
+    read = _read(places, report)
+    changed = {device: last for device, last in read.items() if last > positions.get(device)}
+    is_end_gone = any(last > changed.get(name, positions.get(name)) for name, last in gone.items())
+    if is_end_gone or (mark.head and not is_whole and (changed or not checkpoint.clean)):
         positions.skip(SKIPPED)
         changed = {device: last + SKIPPED for device, last in changed.items()}
         report.warn(
@@ -183,6 +225,22 @@ def _read_since(
             f" every device's numbers go on {SKIPPED:,} higher, so that none is given twice"
         )
     return changed
+
+
+def _put_on_disk(file: LogFile, offset: int) -> None:
+    """Sync what a file holds from `offset` on: `next` will tell devices that it is on disk.
+
+    A kill may have come before the sync, or after one that failed: then the kernel takes the
+    pages for clean and a sync alone does nothing (fsync(2), EIO). So they are written again, with
+    the bytes that they have.
+    """
+    fd = os.open(file.path, os.O_RDONLY if file.compressed else os.O_RDWR)
+    try:
+        while not file.compressed and (block := os.pread(fd, _BLOCK, offset)):
+            offset += os.pwrite(fd, block, offset)
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def _is_newer(file: LogFile, mark: Mark) -> bool:
@@ -215,6 +273,10 @@ def _read(places: Iterable[tuple[LogFile, int]], report: Reporter) -> dict[str, 
                 _read_positions(stream, found)
         except DAMAGED as error:
             report.warn(f"{file.path} is damaged and read in part only: {error}")
+    return _decoded(found)
+
+
+def _decoded(found: dict[bytes, bytes]) -> dict[str, int]:
     return {device.decode(): int(last) for device, last in found.items()}
 
 
