@@ -44,17 +44,21 @@ class _Writer(Protocol):
 class Archivist:
     """The thread that looks after closed files."""
 
-    def __init__(self, folder: Path, policy: ArchivePolicy, report: Reporter) -> None:
+    def __init__(
+        self, folder: Path, policy: ArchivePolicy, report: Reporter, settled: str | None = None
+    ) -> None:
         """Make the thread; `start` runs it.
 
         Args:
             folder: the log's folder.
             policy: may be replaced at any time, by assignment.
             report: called from the thread.
+            settled: see `settle`; None if all files may be removed.
         """
         self.policy = policy
         self._folder = folder
         self._report = report
+        self._settled = settled
         self._wake = threading.Event()
         self._stopped = False
         self._failing = ""
@@ -67,6 +71,15 @@ class Archivist:
     def nudge(self) -> None:
         """Look now: a file was closed or the policy has changed."""
         self._wake.set()
+
+    def settle(self, closed: str) -> None:
+        """Take the name of the newest file that a start after a crash need not read.
+
+        Younger files stay, whatever the policy says: only they tell the newest numbers.
+        """
+        if closed != self._settled:
+            self._settled = closed
+            self.nudge()
 
     def stop(self) -> None:
         """Stop as soon as the piece at hand is done; a half-made copy is removed."""
@@ -108,12 +121,17 @@ class Archivist:
             ClosedFile(file.path.name, file.path.stat().st_size, _closing_time(file))
             for file in reversed(files)
         ]
-        gone = set(expired(self.policy.retention, newest_first, time.time()))
-        for name in gone:
-            (self._folder / name).unlink()
+        names = set(expired(self.policy.retention, newest_first, time.time()))
+        gone = [file for file in files if file.path.name in names and self._is_settled(file)]
+        for file in gone:
+            file.path.unlink()
         if gone:
             sync_folder(self._folder)
-        return [file for file in files if file.path.name not in gone]
+        return [file for file in files if file not in gone]
+
+    def _is_settled(self, file: LogFile) -> bool:
+        closed = file.path.name.removesuffix(file.compressed)
+        return self._settled is None or closed <= self._settled
 
     def _compress(self, file: LogFile) -> None:
         if file.compressed:

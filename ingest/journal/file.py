@@ -82,10 +82,10 @@ class FileJournal:
         self._positions = Positions(layout.positions)
         self._leases = Leases(self._position)
         active = ActiveFile(layout.log_folder, self._intent, recovered.newest_closed)
-        self._keeper = _Keeper(layout.positions, recovered.log)
+        self._archivist = Archivist(layout.log_folder, policy.archive, self, settled="")
+        self._keeper = _Keeper(layout.positions, recovered.log, self._archivist.settle)
         self._keeper.note(recovered.changed, active.mark)
         self._writer = Writer(active, policy.rotation, self, sync=policy.sync)
-        self._archivist = Archivist(layout.log_folder, policy.archive, self)
         self._keeper.start()
         self._writer.start()
         self._archivist.start()
@@ -217,9 +217,10 @@ class FileJournal:
 class _Keeper:
     """The thread that keeps `positions.db` at most about a second behind the log."""
 
-    def __init__(self, path: Path, log: str) -> None:
+    def __init__(self, path: Path, log: str, settle: Callable[[str], None]) -> None:
         self._path = path
         self._log = log
+        self._settle = settle
         self._lock = threading.Lock()
         self._changed: dict[str, int] = {}
         self._mark: Mark | None = None
@@ -263,3 +264,5 @@ class _Keeper:
             with self._lock:
                 self._changed = changed | self._changed
                 self._mark = self._mark or mark
+        else:
+            self._settle(mark.closed)

@@ -64,9 +64,9 @@ class Positions:
         """
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            # Losing the newest checkpoint in a power cut costs a longer start, nothing else.
+            # A checkpoint must outlast a power cut: files of the log are removed on its word.
             self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)
             path.chmod(0o600)
             self.floor = int(self._meta("floor") or 0)
