@@ -48,24 +48,40 @@ class QuickDecoder:
         Raises:
             NotPlain: something in `data` needs the careful way.
         """
-        unpacker = self._unpacker
-        begin = unpacker.tell()
         try:
-            unpacker.feed(data[:-_TAIL])
-            objects = list(unpacker)
-            # Where an object ends is asked near the end of the data only: to ask costs a tenth.
-            unpacker.feed(data[-_TAIL:])
-            last = list(zip(unpacker, iter(unpacker.tell, None), strict=False))
+            objects, end = self._short(data) if len(data) <= _TAIL else self._long(data)
         except Exception as error:
             self._unpacker = _quick_unpacker()
             raise NotPlain from error
-        objects += map(_FIRST, last)
-        end: int = last[-1][1] - begin if last else -1
         if end != len(data):
-            self._unpacker = _quick_unpacker()
-            if end < 0:
-                end = _end_of(len(objects), data)
+            self._unpacker = _quick_unpacker()  # this one holds half an object
         return objects, end
+
+    def _short(self, data: bytes) -> tuple[list[Any], int]:
+        unpacker = self._unpacker
+        begin = unpacker.tell()
+        unpacker.feed(data)
+        first = next(unpacker, unpacker)
+        if first is unpacker:
+            return [], 0
+        end = unpacker.tell() - begin
+        if end == len(data):
+            return [first], end
+        others = list(zip(unpacker, iter(unpacker.tell, None), strict=False))
+        if others:
+            end = others[-1][1] - begin
+        return [first, *map(_FIRST, others)], end
+
+    def _long(self, data: bytes) -> tuple[list[Any], int]:
+        unpacker = self._unpacker
+        begin = unpacker.tell()
+        unpacker.feed(data[:-_TAIL])
+        objects = list(unpacker)
+        # Where an object ends is asked near the end of the data only: to ask costs a tenth.
+        unpacker.feed(data[-_TAIL:])
+        last = list(zip(unpacker, iter(unpacker.tell, None), strict=False))
+        objects += map(_FIRST, last)
+        return objects, last[-1][1] - begin if last else _end_of(len(objects), data)
 
 
 def _end_of(count: int, data: bytes) -> int:
@@ -211,10 +227,13 @@ def _plain_block(
         raise NotPlain from error
     if _may_have_lost(whole, data):
         raise NotPlain
-    values, key, end = whole[2:-2].split(b"},{"), b',"data":{', b"}}\n"
-    if len(values) != len(objects) or set(map(type, objects)) != {dict}:
-        # Those cuts are not just between objects, or not all of them are maps.
-        values, key, end = list(map(orjson.dumps, objects)), b',"data":', b"}\n"
+    if len(objects) == 1:
+        values, key, end = [whole[1:-1]], b',"data":', b"}\n"
+    else:
+        values, key, end = whole[2:-2].split(b"},{"), b',"data":{', b"}}\n"
+        if len(values) != len(objects) or set(map(type, objects)) != {dict}:
+            # Those cuts are not just between objects, or not all of them are maps.
+            values, key, end = list(map(orjson.dumps, objects)), b',"data":', b"}\n"
     # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
     if len(data) > max_frame and 9 * _longest(values) + 18 > max_frame:
         raise NotPlain

@@ -105,6 +105,7 @@ class Session:
     __slots__ = (
         "_dialect",
         "_held",
+        "_name",
         "_plaintext",
         "_proof",
         "_refusal",
@@ -130,6 +131,7 @@ class Session:
         self._refusal = refusal
         self._dialect: Dialect = TextDialect(rules.max_frame)
         self._held = b""
+        self._name = b""
         self._proof: bytes | None = None
         self._scram: ScramExchange | None = None
         self._stream_ended = False
@@ -146,9 +148,7 @@ class Session:
             time: when they were read, RFC 3339.
         """
         if self.state is State.READY:
-            records = self._dialect.records(
-                data, record_prefix(time, self.device.encode()), self.next
-            )
+            records = self._dialect.records(data, record_prefix(time, self._name), self.next)
             self.next += records.frames
             return (records,) if records.error is None else (records, self._end(records.error))
         if self.state is State.ENDED:
@@ -161,9 +161,7 @@ class Session:
         if self.state is State.ENDED:
             return ()
         if self.state is State.READY:
-            records = self._dialect.last_record(
-                record_prefix(time, self.device.encode()), self.next
-            )
+            records = self._dialect.last_record(record_prefix(time, self._name), self.next)
             self.next += records.frames
             return records, self._end(records.error)
         self._stream_ended = True  # what it sent ahead still counts, if it is let in
@@ -186,6 +184,7 @@ class Session:
         """
         assert self.state is State.CLAIMING, self.state
         self.state = State.READY
+        self._name = self.device.encode()
         self.next = following
         events: list[Event] = [
             Reply(self._dialect.ok(self.device, following, self._rules.max_frame, self._proof))

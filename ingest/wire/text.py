@@ -42,9 +42,10 @@ class TextDialect:
             return self._hold(data)
         whole = bytes(self._rest + data[:end]) if self._rest else data[:end]
         self._rest = b""
-        short = _end_of_short_lines(whole, self._max_frame)
-        if short < len(whole):
-            return Records(*_block(whole[:short], prefix, first), too_long(self._max_frame))
+        if len(whole) > self._max_frame:
+            short = _end_of_short_lines(whole, self._max_frame)
+            if short < len(whole):
+                return Records(*_block(whole[:short], prefix, first), too_long(self._max_frame))
         block, count = _block(whole, prefix, first)
         if end == len(data):
             return Records(block, count)
