@@ -1,0 +1,45 @@
+"""The listener that most tests use together, each with devices of its own."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.endtoend.listener import Device, Listener, PackedDevice, TextDevice
+
+
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
+    """A listener with the default settings."""
+    with Listener(tmp_path_factory.mktemp("listener") / "data") as listener:
+        yield listener
+
+
+@pytest.fixture
+def name(listener: Listener, request: pytest.FixtureRequest) -> str:
+    """The name of a registered device that no other test uses."""
+    name = re.sub(r"[^A-Za-z0-9._:-]", "_", request.node.name)[:128]
+    listener.add(name)
+    return name
+
+
+@pytest.fixture(params=[TextDevice, PackedDevice], ids=["text", "msgpack"])
+def dialect(request: pytest.FixtureRequest) -> type[Device]:
+    """Each of the two dialects in turn."""
+    kind: type[Device] = request.param
+    return kind
+
+
+@pytest.fixture
+def bystander(listener: Listener, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A device that pushes before and after a test, and notices nothing of it."""
+    name = f"bystander-{abs(hash(request.node.name))}"
+    listener.add(name)
+    with TextDevice(listener.addresses[0]) as device:
+        assert device.log_in(name) == 1
+        device.push_all("before", last=1)
+        yield
+        device.push_all("after", last=2)
+        device.close_side()
+        assert device.replies() == [("end", None)]
+    assert listener.frames(name) == ["before", "after"]
