@@ -22,7 +22,8 @@ MAY_KNOW = {
     "listener": {"wire", "devices", "journal", *_GROUND},
     "ops": {"wire", "devices", "journal", "listener", *_GROUND},
     "client": set(),
-    "cli": {"wire", "devices", "journal", "listener", "ops", "client", *_GROUND},
+    "bench": {"wire", "devices", "client", *_GROUND},
+    "cli": {"wire", "devices", "journal", "listener", "ops", "client", "bench", *_GROUND},
 }
 """What each room of `ingest` may import besides itself; the empty name is `ingest/__init__.py`."""
 

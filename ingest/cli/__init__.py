@@ -9,6 +9,7 @@ from ingest.layout import DEFAULT_DATA, Layout
 
 # Each command's module is imported when it is asked for: `ingest tail` need not load a reactor.
 _COMMANDS = {
+    "bench": "ingest.cli.bench",
     "demo": "ingest.cli.demo",
     "device": "ingest.cli.device",
     "rotate": "ingest.cli.control",

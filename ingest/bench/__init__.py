@@ -1,0 +1,1 @@
+"""The load that `ingest bench` puts on a listener, and what it measures."""
