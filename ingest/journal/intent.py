@@ -7,6 +7,7 @@ power cut nothing here is trusted: the two files reach the disk in no order. The
 is cut away, and no `tail` is left that printed it.
 """
 
+import mmap
 import os
 import struct
 import uuid
@@ -14,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-_HEADER = struct.Struct("<8s16sQQQQ")  # magic, boot, device, inode, offset, length
 _MAGIC = b"ingest1\n"
+_NO_MAGIC = bytes(len(_MAGIC))
+_FIELDS = struct.Struct("<16sQQQQ")  # boot, device, inode, offset, length; behind the magic
 _BODY = 4096
 _RESERVED = 1 << 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -41,6 +43,7 @@ class IntentFile:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._boot = _boot_id()
         os.posix_fallocate(self._fd, 0, _BODY + _RESERVED)
+        self._header = mmap.mmap(self._fd, _BODY)
 
     def put(self, identity: tuple[int, int], offset: int, blocks: Sequence[bytes]) -> None:
         """Remember that `blocks` are about to be written at `offset` of a file.
@@ -53,21 +56,22 @@ class IntentFile:
         length = os.pwritev(self._fd, blocks, _BODY)
         while length < (whole := sum(map(len, blocks))):
             length += os.pwrite(self._fd, b"".join(blocks)[length:whole], _BODY + length)
-        os.pwrite(self._fd, _HEADER.pack(_MAGIC, self._boot, *identity, offset, length), 0)
+        header = self._header  # in memory that is the file's page: three stores, no system call
+        header[: len(_MAGIC)] = _NO_MAGIC
+        _FIELDS.pack_into(header, len(_MAGIC), self._boot, *identity, offset, length)
+        header[: len(_MAGIC)] = _MAGIC
 
     def get(self) -> Intent | None:
         """Return the newest intent, or None if there is none from this boot of the system."""
-        header = os.pread(self._fd, _HEADER.size, 0)
-        if len(header) < _HEADER.size:
-            return None
-        magic, boot, device, inode, offset, length = _HEADER.unpack(header)
-        if magic != _MAGIC or boot != self._boot:
+        boot, device, inode, offset, length = _FIELDS.unpack_from(self._header, len(_MAGIC))
+        if self._header[: len(_MAGIC)] != _MAGIC or boot != self._boot:
             return None
         data = os.pread(self._fd, length, _BODY)
         return Intent((device, inode), offset, data) if len(data) == length else None
 
     def close(self) -> None:
         """Close the file; what it holds stays."""
+        self._header.close()
         os.close(self._fd)
 
 
