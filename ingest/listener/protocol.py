@@ -101,8 +101,7 @@ class DeviceProtocol(Protocol):
             self._session.abandon()
         if self._lease is not None:
             self._give_back(self._lease)
-        elif self._session.device:
-            self._hub.journal.withdraw(self._session.device, self)
+        self._withdraw_claim()
         self._hub.remove(self)
 
     # The hub's side.
@@ -137,7 +136,7 @@ class DeviceProtocol(Protocol):
             return
         self._reading = wanted
         if wanted:
-            self.heard = self._hub.now()
+            self.heard = self._begun = self._hub.now()  # while we did not listen, no time passed
             self._transport.resumeProducing()
         else:
             self._transport.pauseProducing()
@@ -234,6 +233,7 @@ class DeviceProtocol(Protocol):
             self._hub.ended(self, error)
             if self.visit is not None and error.code in _FRAME_ERRORS:
                 self.visit.refused = error.code
+        self._withdraw_claim()
         self.update_reading()
         self._say_farewell_if_durable()
 
@@ -262,6 +262,10 @@ class DeviceProtocol(Protocol):
         if data:
             self.visit.acknowledged = self.visit.lease.last
         return data
+
+    def _withdraw_claim(self) -> None:
+        if self._lease is None and self._session.device:
+            self._hub.journal.withdraw(self._session.device, self)
 
     def _give_back(self, lease: Lease) -> None:
         self._hub.left(self)
