@@ -38,7 +38,7 @@ class _ControlProtocol(LineOnlyReceiver):
             self._reply({"error": "unknown command"})
             return
         answer = maybeDeferred(command)
-        answer.addCallbacks(lambda value: self._reply({"ok": value}), self._fail)
+        answer.addCallback(lambda value: self._reply({"ok": value})).addErrback(self._fail)
 
     def _fail(self, failure: Failure) -> None:
         self._reply({"error": failure.getErrorMessage()})

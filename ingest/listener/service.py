@@ -230,7 +230,12 @@ class ListenerService(Service):
 
 
 def _account_fields(account: Account) -> dict[str, object]:
-    return {**asdict(account), "waiting_frames": account.waiting_frames}
+    fields = asdict(account)
+    # `asdict` copies a Counter as if it counted its items.
+    return fields | {
+        "refused_frames": dict(account.refused_frames),
+        "waiting_frames": account.waiting_frames,
+    }
 
 
 def _endpoint(reactor: IListenerReactor, text: str) -> IStreamServerEndpoint:
