@@ -24,11 +24,10 @@ _BLOCK_OF = itemgetter(2)
 _MAX_COMMIT = 4 << 20
 """Bytes of one commit, so that no acknowledgement waits for a long one."""
 _RETRY = 0.25  # seconds between two attempts to write to a full or failing disk
-_CROWD = 32
-_GATHERING = 0.002
-"""Seconds that the next commit gathers after one of more than `_CROWD` batches. Where many devices
-send little each, a commit costs more than what it brings: not only the disk's time, but each of its
-system calls takes the interpreter's lock from the reactor and back."""
+_GATHERING = 0.003
+"""Seconds that the next commit gathers, unless the last one was of a single batch. Where many
+devices send little each, a commit costs more than what it brings: the disk's time, and for each of
+its system calls the interpreter's lock, to and fro. A device that is alone is not made to wait."""
 _NEVER = object()
 
 
@@ -138,8 +137,8 @@ class Writer:
                 self._write(items)
                 while self._requests:
                     self._requests.popleft()()
-                if len(items) > _CROWD:
-                    self._stopping.wait(_GATHERING)
+                if len(items) > 1:
+                    time.sleep(_GATHERING)
 
     def _gather(self, *, block: bool) -> list[Item]:
         """Take all that has been put; wait for it, but not past the time of a rotation."""
