@@ -6,6 +6,7 @@ import resource
 import signal
 import socket
 import sqlite3
+import sys
 from collections.abc import Callable, Generator
 from dataclasses import asdict
 from typing import Any, cast
@@ -101,12 +102,14 @@ class ListenerService(Service):
         """Open the files, bind the ports and begin.
 
         Raises:
-            SystemExit: one of them can't be had; the text says which and why.
+            SystemExit: one of them can't be had; a line on stderr says which and why.
         """
         try:
             self._start()
         except (StartError, RegistryError, CannotListenError, OSError, sqlite3.Error) as error:
-            raise SystemExit(f"ingest: can't start: {error}") from None
+            # twistd sends sys.stderr to its log; this line is for who started it.
+            print(f"ingest: can't start: {_in_words(error)}", file=sys.__stderr__)
+            raise SystemExit(1) from None
         super().startService()
 
     @inlineCallbacks
@@ -269,6 +272,12 @@ def _describe(port: IListeningPort) -> str:
     if host is None:
         return os.fsdecode(getattr(address, "name", None) or b"a socket")
     return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _lock(layout: Layout) -> int:
