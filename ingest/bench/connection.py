@@ -32,6 +32,7 @@ class Connection:
         written: bytes of frames that the socket took.
         quota: bytes of frames that it is to take, a whole number of frames.
         acked: how many frames the listener said are on disk.
+        timed: whether to count how long ACKs take.
         closed: whether the other side has closed.
     """
 
@@ -49,6 +50,7 @@ class Connection:
         "opened",
         "quota",
         "socket",
+        "timed",
         "written",
     )
 
@@ -72,6 +74,7 @@ class Connection:
         self._rest = b""
         self._ack_base = 0
         self.opened = self.closed = False
+        self.timed = plan.acks
         self.written = self.quota = self.acked = 0
         plain = socket.socket()
         plain.setblocking(False)
@@ -186,7 +189,7 @@ class Connection:
             self.written += self.socket.send(view[start : start + most])
         except _WOULD_BLOCK:
             return
-        if self._plan.acks:
+        if self.timed:
             self._marks.append((self.written // self._stride, now))
 
     def send_frame(self, view: memoryview, now: float) -> None:
