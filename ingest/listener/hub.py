@@ -3,16 +3,18 @@
 import random
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 
 from ingest.devices.registry import Registry
 from ingest.journal.interface import Journal
 from ingest.listener.authentication import Authenticator, FailureLimit
 from ingest.listener.books import Account, Books
+from ingest.listener.outlet import DeviceTransport
 from ingest.listener.protocol import DeviceProtocol
 from ingest.listener.settings import Settings
 from ingest.listener.stamp import Stamper
@@ -72,23 +74,27 @@ class Hub(Factory):
         self.settings = settings
         self.rules = replace(self.rules, max_frame=settings.max_frame)
 
-    def buildProtocol(self, addr: IAddress | None) -> DeviceProtocol | None:
-        """Make the protocol of a new connection; beyond all limits, none."""
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:  # noqa: ARG002
+        """Make the protocol of a new connection; beyond all limits, one that closes it."""
         self.books.connections += 1
         limit = self.settings.max_connections
         if len(self._connections) >= limit + _REFUSALS:
             self.books.errors[ErrorCode.BUSY] += 1
-            return None
+            return _Refused()
         refusal = None
         if self._stopped is not None:
             refusal = _shutting_down()
         elif len(self._connections) >= limit:
             refusal = PeerError(ErrorCode.BUSY, "too many connections; try again later")
-        elif self._failures.is_exceeded(_host(addr), self.now()):
-            refusal = PeerError(ErrorCode.BUSY, "too many failed attempts from your address")
         protocol = DeviceProtocol(self, refusal)
         protocol.factory = self
         return protocol
+
+    def refusal_of(self, host: str) -> PeerError | None:
+        """Return why devices at `host` are not let in for now; None if they are."""
+        if not self._failures.is_exceeded(host, self.now()):
+            return None
+        return PeerError(ErrorCode.BUSY, "too many failed attempts from your address")
 
     # What connections tell.
 
@@ -218,5 +224,8 @@ def _shutting_down() -> PeerError:
     return PeerError(ErrorCode.SHUTTING_DOWN, "the listener is stopping; connect again")
 
 
-def _host(address: IAddress | None) -> str:
-    return str(getattr(address, "host", "local"))
+class _Refused(Protocol):
+    """Closes its connection without a word. A factory of wrapped protocols can't have None."""
+
+    def connectionMade(self) -> None:
+        cast(DeviceTransport, self.transport).abortConnection()

@@ -65,9 +65,7 @@ class DeviceProtocol(Protocol):
         """Begin the session."""
         self._transport = cast(DeviceTransport, self.transport)
         self._outlet: Outlet = outlet_for(self._transport)
-        self._session = Session(
-            self._hub.rules, plaintext=self._may_send_plaintext(), refusal=self._refusal
-        )
+        self._session = self._make_session()
         self._revocations = self._hub.revocations()
         self.heard = self._begun = self._hub.now()
         self._hub.add(self)
@@ -76,6 +74,9 @@ class DeviceProtocol(Protocol):
         """Pass on what one read brought."""
         self.heard = now = self._hub.now()
         if self.visit is None:
+            if not self._sent_ahead:
+                # Behind a proxy, only the bytes before these have said who the other end is.
+                self._session = self._make_session()
             self._sent_ahead += len(data)
         else:
             self.visit.received_bytes += len(data)
@@ -279,6 +280,10 @@ class DeviceProtocol(Protocol):
         else:
             self._outlet.finish()
             self.update_reading()  # only to hear the device close; what it says is dropped
+
+    def _make_session(self) -> Session:
+        refusal = self._refusal or self._hub.refusal_of(self.host)
+        return Session(self._hub.rules, plaintext=self._may_send_plaintext(), refusal=refusal)
 
     def _may_send_plaintext(self) -> bool:
         if self._hub.settings.allow_plaintext_auth or ISSLTransport.providedBy(self.transport):
