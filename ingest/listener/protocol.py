@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from ingest.journal.interface import Lease
 from ingest.listener.books import Visit
+from ingest.listener.halfclose import pass_half_close
 from ingest.listener.outlet import DeviceTransport, Outlet, outlet_for
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.messages import Records
@@ -64,6 +65,7 @@ class DeviceProtocol(Protocol):
     def connectionMade(self) -> None:
         """Begin the session."""
         self._transport = cast(DeviceTransport, self.transport)
+        pass_half_close(self.transport, self)
         self._outlet: Outlet = outlet_for(self._transport)
         self._session = self._make_session()
         self._revocations = self._hub.revocations()
