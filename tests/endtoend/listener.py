@@ -21,6 +21,7 @@ from scramp import ScramClient
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
 from ingest.layout import Layout
+from ingest.listener.control import ask
 
 TWISTD = Path(sys.executable).with_name("twistd")
 INGEST = Path(sys.executable).with_name("ingest")
@@ -148,8 +149,8 @@ class Listener:
         return result.stdout
 
     def status(self) -> dict[str, Any]:
-        """Return what `ingest status` says."""
-        answer: dict[str, Any] = json.loads(self.ingest("status", "--json"))
+        """Return what `ingest status --json` prints."""
+        answer: dict[str, Any] = ask(self.layout.control, "status")
         return answer
 
     def files(self) -> list[Path]:
@@ -159,8 +160,9 @@ class Listener:
 
     def lines(self, device: str) -> list[str]:
         """Return the lines of a device, as they stand in the log."""
-        text = "".join(path.read_text() for path in self.files() if path.exists())
-        return [line for line in text.splitlines() if f'"device":"{device}"' in line]
+        content = b"".join(path.read_bytes() for path in self.files() if path.exists())
+        key = f'"device":"{device}"'.encode()
+        return [line.decode() for line in content.split(b"\n") if key in line]
 
     def frames(self, device: str) -> list[Any]:
         """Return the content of a device's frames, after a look at the numbers."""

@@ -1,0 +1,230 @@
+"""Every endpoint that a listener may be given: several, Unix sockets, TLS, PROXY headers."""
+
+import ipaddress
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from tests.endtoend.listener import ANY_PORT, Device, Listener, TextDevice, wait_for
+
+Dialect = type[Device]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with a self-signed certificate for 127.0.0.1, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "listener")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("certificate") / "listener.pem"
+    path.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM)
+        + key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def listener(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Listener]:
+    """A listener at every kind of endpoint."""
+    folder = tmp_path_factory.mktemp("transports")
+    listen = (
+        ANY_PORT,
+        ANY_PORT,
+        f"unix:{folder / 'socket'}",
+        f"ssl:0:interface=127.0.0.1:privateKey={certificate}:certKey={certificate}",
+        f"haproxy:{ANY_PORT}",
+    )
+    with Listener(folder / "data", listen=listen) as listener:
+        yield listener
+    assert not (folder / "socket").exists()
+
+
+@pytest.fixture
+def tls(certificate: Path) -> ssl.SSLContext:
+    """A device that trusts the listener's certificate."""
+    return ssl.create_default_context(cafile=certificate)
+
+
+def connect_with_tls(dialect: Dialect, listener: Listener, tls: ssl.SSLContext) -> Device:
+    device = dialect(listener.addresses[3])
+    device.socket = tls.wrap_socket(device.socket, server_hostname="127.0.0.1")
+    return device
+
+
+def connect_as(dialect: Dialect, listener: Listener, host: str) -> Device:
+    """Connect as a proxy does for a device at `host`."""
+    device = dialect(listener.addresses[4])
+    version = 6 if ":" in host else 4
+    destination = "::1" if version == 6 else "127.0.0.1"
+    device.send(f"PROXY TCP{version} {host} {destination} 40000 7650\r\n".encode())
+    return device
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_several_endpoints(listener: Listener, name: str, dialect: Dialect, place: int) -> None:
+    with dialect(listener.addresses[place]) as device:
+        assert device.log_in(name) == 1
+        device.push_all("a", last=1)
+        device.push("b")
+        device.close_side()
+        assert device.replies() == [("ack", 2), ("end", None)]
+    assert listener.frames(name) == ["a", "b"]
+
+
+def test_a_takeover_from_one_endpoint_to_another(listener: Listener, name: str) -> None:
+    with TextDevice(listener.addresses[0]) as older, TextDevice(listener.addresses[2]) as newer:
+        older.log_in(name)
+        older.push_all("a", last=1)
+        assert newer.log_in(name) == 2
+        assert older.last_words() == "replaced"
+
+
+def test_tls(listener: Listener, name: str, dialect: Dialect, tls: ssl.SSLContext) -> None:
+    with connect_with_tls(dialect, listener, tls) as device:
+        assert device.log_in(name) == 1
+        device.push_all("a", last=1)
+        for following in range(2, 20):
+            device.push_all("x" * 20_000, last=following)
+    wait_for(lambda: len(listener.lines(name)) == 19, "the frames")
+
+
+def test_scram_over_tls(
+    listener: Listener, name: str, dialect: Dialect, tls: ssl.SSLContext
+) -> None:
+    with connect_with_tls(dialect, listener, tls) as device:
+        client = device.begin_scram(name)
+        device.send(device.response(client.get_client_final().encode()))
+        assert device.reply()[0] == "ok"
+        device.push_all("a", last=1)
+
+
+def test_an_error_over_tls(
+    listener: Listener, name: str, dialect: Dialect, tls: ssl.SSLContext
+) -> None:
+    with connect_with_tls(dialect, listener, tls) as device:
+        device.send(device.plain(name, "wrong"))
+        assert device.last_words() == "auth-failed"
+
+
+def test_the_end_of_tls(listener: Listener, name: str, tls: ssl.SSLContext) -> None:
+    """A close_notify is a clean close: the last line counts, and the listener answers in kind."""
+    with connect_with_tls(TextDevice, listener, tls) as device:
+        device.log_in(name, ack="none")
+        device.send(b"a\nb\nlast")
+        assert isinstance(device.socket, ssl.SSLSocket)
+        device.socket = device.socket.unwrap()
+    wait_for(lambda: len(listener.lines(name)) == 3, "all lines")
+    assert listener.frames(name) == ["a", "b", "last"]
+
+
+def test_tls_cut_without_close_notify(listener: Listener, name: str, tls: ssl.SSLContext) -> None:
+    """Whoever may cut a TCP connection must not be able to shorten a frame."""
+    with connect_with_tls(TextDevice, listener, tls) as device:
+        device.log_in(name)
+        device.push_all("a", last=1)
+        device.send(b"b\nlas")
+        wait_for(lambda: len(listener.lines(name)) == 2, "the whole line")
+        device.socket.shutdown(socket.SHUT_RDWR)
+    with TextDevice(listener.addresses[0]) as device:
+        assert device.log_in(name) == 3
+
+
+def test_tls_where_none_is_spoken(listener: Listener, tls: ssl.SSLContext) -> None:
+    with TextDevice(listener.addresses[0]) as device, pytest.raises(ssl.SSLError):
+        tls.wrap_socket(device.socket, server_hostname="127.0.0.1")
+
+
+def test_text_where_tls_is_spoken(listener: Listener) -> None:
+    with TextDevice(listener.addresses[3]) as device:
+        device.send(b"AUTH PLAIN AAAA\n")
+        assert device.socket.recv(1000)[:1] in (b"\x15", b"")  # a TLS alert, or nothing
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "10.0.0.1"])
+def test_plaintext_from_another_host(
+    listener: Listener, name: str, dialect: Dialect, host: str
+) -> None:
+    with connect_as(dialect, listener, host) as device:
+        device.send(device.plain(name), device.frame("lost"))
+        assert device.last_words() == "plaintext-refused"
+    assert listener.frames(name) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"])
+def test_plaintext_from_this_host(listener: Listener, name: str, host: str) -> None:
+    with connect_as(TextDevice, listener, host) as device:
+        assert device.log_in(name) == 1
+
+
+def test_a_device_behind_a_proxy(listener: Listener, name: str, dialect: Dialect) -> None:
+    with connect_as(dialect, listener, "192.0.2.1") as device:
+        client = device.begin_scram(name)
+        device.send(device.response(client.get_client_final().encode()))
+        assert device.reply()[0] == "ok"
+        device.push_all("a", last=1)
+        device.push("b")
+        device.close_side()
+        assert device.replies() == [("ack", 2), ("end", None)]
+    assert listener.frames(name) == ["a", "b"]
+
+
+def test_guessing_behind_a_proxy_counts_by_device(tmp_path: Path) -> None:
+    with Listener(tmp_path / "data", listen=(f"haproxy:{ANY_PORT}",) * 5) as listener:
+        listener.add("good")
+        codes: list[str] = []
+        while len(codes) < 400 and "busy" not in codes:
+            with connect_as(TextDevice, listener, "127.0.0.2") as device:
+                device.send(device.plain("good", "wrong"))
+                codes.append(device.last_words())
+        assert codes[-1] == "busy"
+        with connect_as(TextDevice, listener, "127.0.0.1") as device:
+            assert device.log_in("good") == 1
+
+
+def test_plaintext_where_the_operator_allows_it(tmp_path: Path) -> None:
+    listen = (f"haproxy:{ANY_PORT}",) * 5
+    with Listener(tmp_path / "data", "--allow-plaintext-auth", listen=listen) as listener:
+        listener.add("a")
+        with connect_as(TextDevice, listener, "192.0.2.1") as device:
+            assert device.log_in("a") == 1
+
+
+@pytest.mark.parametrize("kind", ["tcp", "haproxy:tcp", "ssl"])
+def test_a_crowd_beyond_the_limit_is_shut_out(tmp_path: Path, certificate: Path, kind: str) -> None:
+    keys = f":privateKey={certificate}:certKey={certificate}" if kind == "ssl" else ""
+    listen = (f"unix:{tmp_path / 'socket'}", f"{kind}:0:interface=127.0.0.1{keys}")
+    with Listener(tmp_path / "data", "--max-connections", "1", listen=listen) as listener:
+        listener.add("a")
+        with TextDevice(listener.addresses[0]) as device:
+            device.log_in("a")
+            crowd = [TextDevice(listener.addresses[1]) for _ in range(400)]
+            wait_for(lambda: listener.status()["errors"].get("busy") == 400 - 256, "refusals")
+            device.push_all("x", last=1)
+            for each in crowd:
+                each.socket.close()
