@@ -27,19 +27,21 @@ _KINDS = (
     (Kind("msgpack", 65_000), 4, 40),
 )
 
-# Kills when the file grows: in the midst of a write, if it is a large one. Its arguments: the
-# process, the file, and how many seconds to wait for that.
+# Kills when the size of the file changes: in the midst of a write, if it is a large one, or of a
+# rotation. Its arguments: the process, the file, and how many seconds to wait for that.
 _SNIPER = """
 import os, signal, sys, time
 pid, path, patience = int(sys.argv[1]), sys.argv[2], float(sys.argv[3])
 deadline = time.monotonic() + patience
-size = os.stat(path).st_size
+last = None
 while time.monotonic() < deadline:
     try:
-        if size != (size := os.stat(path).st_size):
-            break
+        size = os.stat(path).st_size
     except FileNotFoundError:
         size = 0
+    if last not in (None, size):
+        break
+    last = size
 os.kill(pid, signal.SIGKILL)
 """
 
