@@ -1,0 +1,178 @@
+"""What the README says is true: its commands, its tour, its tables."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import pytest
+
+from ingest.cli import main
+from ingest.listener.service import DRAIN
+from ingest.listener.settings import DEFAULT_LISTEN, Settings, option_name, read_settings
+from ingest.listener.tap import Options
+from tests.endtoend.listener import INGEST, PATIENCE, Listener
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+RUN = "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/ingest demo"
+TEST = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/pytest"
+
+
+def section(heading: str) -> str:
+    """Return what stands below a heading, up to the next of its level or above."""
+    level = heading.index(" ")
+    _, found, rest = README.partition(f"\n{heading}\n")
+    assert found, heading
+    return re.split(rf"\n#{{1,{level}}} ", rest)[0]
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the blocks of code in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """Go through the rows of a text's tables, their heads included."""
+    for line in text.splitlines():
+        if line.startswith("| "):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_the_two_commands_stand_there() -> None:
+    assert blocks(section("## Start here"), "sh") == [f"{RUN}\n", f"{TEST}\n"]
+
+
+def test_the_table_of_options_is_complete() -> None:
+    table = {
+        match[1]: default.strip("`")
+        for option, default, *_ in rows(section("## Options of `twistd ingest`"))
+        if (match := re.match(r"`--([a-z-]+)", option))
+    }
+    assert table.keys() == {option_name(field.name) for field in fields(Settings)} | {"config"}
+    assert table.keys() == {name.rstrip("=") for name in Options().longOpt} - {"version", "help"}
+    assert table["listen"] == " ".join(DEFAULT_LISTEN)
+    assert table["max-connections"] == "the limit of open files, less 64"
+    for field in fields(Settings):
+        name = option_name(field.name)
+        if field.metadata and name != "max-connections":
+            assert table[name] == field.metadata["default"]
+
+
+def test_the_file_of_settings_is_one(tmp_path: Path) -> None:
+    (file,) = blocks(README, "toml")
+    path = tmp_path / "ingest.toml"
+    path.write_text(file)
+    settings = read_settings({}, path)
+    assert settings.keep_days == tomllib.loads(file)["keep-days"]
+
+
+def test_the_drain_time() -> None:
+    assert f"That takes at most {DRAIN:g} seconds" in README
+
+
+def commands(group: click.Group, path: str) -> Iterator[str]:
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}"
+
+
+def test_the_table_of_commands_is_complete() -> None:
+    assert isinstance(main, click.Group)
+    cells = "".join(cell for cell, *_ in rows(section("## The `ingest` command")))
+    named = {re.sub(r" [A-Z.]+.*", "", name) for name in re.findall(r"`(ingest [^`]+)`", cells)}
+    assert named == set(commands(main, "ingest"))
+
+
+def test_dependencies_are_named_with_their_reasons() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = {re.split("[>=<]", requirement)[0] for requirement in project["dependencies"]}
+    named = {package.strip("`") for package, _ in rows(section("## Dependencies"))}
+    assert named - {"package", "---", "|---|---|"} == wanted
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)", README):
+        assert (ROOT / target).exists(), target
+    anchors = re.findall(r"\]\(ingest/PROTOCOL.md#([^)]+)\)", README)
+    headings = re.findall(r"^#+ (.*)$", (ROOT / "ingest/PROTOCOL.md").read_text(), re.MULTILINE)
+    assert set(anchors) <= {heading.lower().replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[Listener]:
+    with Listener(tmp_path / "ingest-data", cwd=tmp_path) as listener:
+        yield listener
+
+
+def shell(command: str, listener: Listener) -> str:
+    """Run a line of the README's shell, in the folder and with the port of `listener`."""
+    port = str(listener.addresses[0][1])
+    path = os.pathsep.join((str(INGEST.parent), os.environ["PATH"]))
+    done = subprocess.run(
+        command.replace("7650", port), shell=True, cwd=listener.data.parent,
+        env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=PATIENCE,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def python(program: str, listener: Listener) -> str:
+    """Run a program of the README with the port of `listener`."""
+    port = str(listener.addresses[0][1])
+    command = [sys.executable, "-c", program.replace("7650", port)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE, check=True
+    ).stdout
+
+
+@pytest.mark.skipif(shutil.which("nc") is None, reason="nc is not installed")
+def test_the_tour(listener: Listener) -> None:
+    tour = section("## A tour")
+    (_, start), (_, add, push), (send,), (tail,), _ = map(str.splitlines, blocks(tour, "sh"))
+    assert start == "twistd -n ingest"
+    added = shell(add, listener)
+    assert push.split("'")[1].split(r"\n")[0] in added.splitlines()
+    assert shell(push, listener) == blocks(tour, "text")[0]
+    (program,) = blocks(tour, "python")
+    assert len(program.splitlines()) == 10
+    assert python(program, listener) == "OK device=sensor-1 next=3 max_frame=65536\n\nACK 4\n\n"
+    assert "1 acknowledged" in shell(send, listener)
+    log = shell(tail.replace("-F", "-n +1"), listener).splitlines()
+    printed = blocks(tour, "json")[0].splitlines()
+    untimed = slice(len('{"time":"2026-11-22T11:39:00.123456Z"'), None)
+    assert [line[untimed] for line in log[:2]] == [line[untimed] for line in printed]
+    assert log[4].endswith('"seq":5,"data":{"temp":20.9}}')
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+def test_the_lines_that_read_the_log(listener: Listener, tmp_path: Path) -> None:
+    listener.add("sensor-1")
+    frames = tmp_path / "frames"
+    to = f"127.0.0.1:{listener.addresses[0][1]}"
+    for option, frame in (("", "temp=20.5"), ("--msgpack", '{"temp":21}')):
+        frames.write_text(frame)
+        shell(f"INGEST_TOKEN=s3cr3t ingest send sensor-1 {option} --to {to} frames", listener)
+    reading = section("## Reading the log")
+    texts, temperatures, counts = (
+        shell(line, listener) for line in blocks(reading, "sh")[1].splitlines()
+    )
+    assert texts == "temp=20.5\n"
+    assert re.fullmatch(r"\S+Z\tsensor-1\t21\n", temperatures)
+    assert counts == '{"device":"sensor-1","frames":2}\n'
+    follow, grep, between = blocks(reading, "sh")[0].splitlines()
+    assert "temp=20.5" in shell(grep, listener)
+    assert shell(between, listener) == ""
+    assert len(shell(follow.replace("-f", ""), listener).splitlines()) == 2
