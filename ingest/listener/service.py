@@ -244,7 +244,7 @@ def _account_fields(account: Account) -> dict[str, object]:
 def _endpoint(reactor: IListenerReactor, text: str) -> IStreamServerEndpoint:
     try:
         return cast(IStreamServerEndpoint, serverFromString(reactor, text))
-    except (ValueError, TypeError, KeyError, OSError) as error:
+    except Exception as error:  # each kind of endpoint has errors of its own, OpenSSL's among them
         raise StartError(f"--listen {text}: no such endpoint: {error}") from None
 
 

@@ -64,7 +64,8 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            raise SystemExit(f"twistd ingest: {error}; see twistd ingest --help") from None
+            what = str(error).rstrip(".")
+            raise SystemExit(f"twistd ingest: {what}; see twistd ingest --help") from None
 
     def postOptions(self) -> None:
         """Check every value now, where an error is still one line.

@@ -69,7 +69,7 @@ class Listener:
 
     def __init__(
         self, data: Path, *options: str | Path, listen: tuple[str, ...] = (ANY_PORT,),
-        under: tuple[str, ...] = (), cwd: Path | None = None,
+        under: tuple[str | Path, ...] = (), cwd: Path | None = None, output: Path | None = None,
     ) -> None:  # fmt: skip
         """Start it and wait until it listens.
 
@@ -79,16 +79,17 @@ class Listener:
             listen: its endpoints.
             under: a command that runs it as its own process, such as strace.
             cwd: where it is started.
+            output: where what it says goes; beside `data` by default.
         """
         self.data = data
         self.layout = Layout(data)
-        data.parent.mkdir(parents=True, exist_ok=True)
-        self._output = data.with_name(data.name + ".out")
+        self._output = output or data.with_name(data.name + ".out")
+        self._output.parent.mkdir(parents=True, exist_ok=True)
         command = [*under, TWISTD, "-n", "--pidfile=", "ingest", "--data", data, *options]
         command += [part for endpoint in listen for part in ("--listen", endpoint)]
-        with self._output.open("wb") as output:
+        with self._output.open("wb") as stream:
             self._process = subprocess.Popen(
-                command, cwd=cwd, stdout=output, stderr=subprocess.STDOUT
+                command, cwd=cwd, stdout=stream, stderr=subprocess.STDOUT
             )
         self.pid = self._process.pid
         wait_for(self._has_started, "the listener's start")

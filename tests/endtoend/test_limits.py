@@ -1,6 +1,7 @@
 """What a listener does not put up with for ever, and how it says good-bye."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ SHORT = ("--handshake-timeout", "400ms", "--idle-timeout", "400ms")
 
 
 @pytest.fixture(scope="module")
-def listener(tmp_path_factory: pytest.TempPathFactory) -> Listener:
+def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
     """A listener without patience."""
     with Listener(tmp_path_factory.mktemp("limits") / "data", *SHORT) as listener:
         yield listener
