@@ -230,6 +230,8 @@ class Connection:
             data = self.socket.recv(_CHUNK)
         except _WOULD_BLOCK:
             return
+        except ssl.SSLZeroReturnError:  # both sides have said that they send no more
+            data = b""
         if not data:
             self.closed = True
         elif self._plan.mechanism is not None:

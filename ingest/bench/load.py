@@ -263,6 +263,8 @@ def _name(error: Exception) -> str:
     """Name a failure so that equal ones count as one."""
     if isinstance(error, ServerError):
         return error.code
+    if isinstance(error, ssl.SSLError):  # whose errno is of OpenSSL, not of the system
+        return error.reason or str(error)
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     return str(error)

@@ -60,19 +60,22 @@ class Sample:
         rate: frames a second that reached its file.
         cpu: seconds of a core for each.
         lost: frames that never did.
+        late: frames that did only when it was stopped.
     """
 
     rate: float
     cpu: float
     lost: int
+    late: int = 0
 
 
 def middle(samples: Sequence[Sample]) -> Sample:
-    """Return the medians of some samples, and the most that was lost."""
+    """Return the medians of some samples, and the most that was lost or late."""
     return Sample(
         median(sample.rate for sample in samples),
         median(sample.cpu for sample in samples),
         max(sample.lost for sample in samples),
+        max(sample.late for sample in samples),
     )
 
 
@@ -145,9 +148,14 @@ def measure_rival(command: Command, plan: Plan, folder: Path) -> Sample:
         sent = crew.run()
         ended = max(sent.ended, _wait_until_written(log))
         cpu = process.cpu() - cpu
-        # Counted while it runs: what a buffer gives up only at the end came too late.
         written = count_lines(log)
-    return Sample(written / (ended - sent.begun), cpu / max(1, written), sent.frames - written)
+    after = count_lines(log)
+    return Sample(
+        written / (ended - sent.begun),
+        cpu / max(1, written),
+        sent.frames - after,
+        after - written,
+    )
 
 
 def _wait_until_written(log: Path) -> float:

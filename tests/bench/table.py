@@ -66,8 +66,8 @@ def render(results: Iterable[Result]) -> Iterator[str]:
     contests = [contest for result in kept for contest in result.contests]
     findings = [finding for result in kept for finding in result.findings]
     if contests:
-        yield "| work | listener | frames/s | CPU per frame | frames/s, ingest = 1 | lost |"
-        yield "|---|---|---:|---:|---:|---:|"
+        yield "| work | listener | frames/s | CPU per frame | frames/s, ingest = 1 | lost | late |"
+        yield "|---|---|---:|---:|---:|---:|---:|"
         for contest in contests:
             yield from _contest_lines(contest)
         yield ""
@@ -84,5 +84,5 @@ def _contest_lines(contest: Contest) -> Iterator[str]:
     for name, sample in contest.samples.items():
         yield (
             f"| {contest.work} | {name} | {sample.rate:,.0f} | {1e6 * sample.cpu:.2f} µs"
-            f" | {sample.rate / max(ours, 1e-9):.2f} | {sample.lost:,} |"
+            f" | {sample.rate / max(ours, 1e-9):.2f} | {sample.lost:,} | {sample.late:,} |"
         )
