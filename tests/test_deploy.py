@@ -241,12 +241,17 @@ def logrotate(config: Path, *options: str) -> None:
 
 
 @needs("logrotate")
-def test_logrotate_takes_the_log_away(tmp_path: Path) -> None:
+@pytest.mark.parametrize("style", ["nocreate", "create 0644"])
+def test_logrotate_takes_the_log_away(tmp_path: Path, style: str) -> None:
     options = ("--rotate-size", "0", "--rotate-every", "0")
     with Listener(tmp_path / "data", *options) as listener:
         listener.add(*DEVICES)
         reload = {"systemctl try-reload-or-restart ingest.service": f"kill -HUP {listener.pid}"}
-        config = snippet("logrotate-rename.conf", listener.data, replacing=reload)
+        config = snippet(
+            "logrotate-rename.conf",
+            listener.data,
+            replacing=reload | {"    nocreate": f"    {style}"},
+        )
         taken: list[bytes] = []
         with pushing(int(listener.addresses[0][1])) as acknowledged:
             for _ in range(4):
@@ -260,16 +265,40 @@ def test_logrotate_takes_the_log_away(tmp_path: Path) -> None:
         check_log(b"".join((*taken, content(active))), acknowledged)
 
 
+@needs("logrotate")
+def test_logrotate_copies_and_cuts_the_log(tmp_path: Path) -> None:
+    options = ("--rotate-size", "0", "--rotate-every", "0")
+    with Listener(tmp_path / "data", *options) as listener:
+        listener.add(*DEVICES)
+        ours = {"/opt/ingest/bin/ingest": str(Path(sys.executable).with_name("ingest"))}
+        config = snippet("logrotate-copytruncate.conf", listener.data, replacing=ours)
+        with pushing(int(listener.addresses[0][1])) as acknowledged:
+            for _ in range(4):
+                wait_for_progress(acknowledged)
+                await_next_second()
+                logrotate(config, "--force")
+            wait_for_progress(acknowledged)
+        listener.ingest("verify")
+        files = log_files(listener.layout.log_folder)
+        assert [file.compressed for file in files] == [*[".gz"] * 4, ""]
+        check_log(b"".join(map(content, files)), acknowledged)
+
+
 def take_away(listener: Listener, config: Path) -> bytes:
     """Let logrotate take the log, and read what it took, once the listener has left it."""
     moves = listener.output.count("was moved")
-    second = clock()  # which the names of the files tell apart
-    wait_for(lambda: clock() > second, "the next second")
+    await_next_second()
     logrotate(config, "--force")
     wait_for(lambda: listener.output.count("was moved") > moves, "the listener to follow")
     *_, newest, _ = log_files(listener.layout.log_folder)
     assert newest.path.name.startswith("ingest.log-"), newest
     return content(newest)
+
+
+def await_next_second() -> None:
+    """Wait for what the names of the files tell apart."""
+    second = clock()
+    wait_for(lambda: clock() > second, "the next second")
 
 
 def clock() -> int:

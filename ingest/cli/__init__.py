@@ -12,6 +12,8 @@ _COMMANDS = {
     "bench": "ingest.cli.bench",
     "demo": "ingest.cli.demo",
     "device": "ingest.cli.device",
+    "hold": "ingest.cli.control",
+    "release": "ingest.cli.control",
     "rotate": "ingest.cli.control",
     "send": "ingest.cli.send",
     "status": "ingest.cli.control",
@@ -21,10 +23,14 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        cmd_name: str,
+    ) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
         command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name)

@@ -1,4 +1,4 @@
-"""`ingest rotate` and `ingest status`: a word with the running listener."""
+"""`ingest rotate`, `hold`, `release` and `status`: a word with the running listener."""
 
 import json
 from typing import Any
@@ -18,6 +18,25 @@ def rotate(layout: Layout) -> None:
     """Close the log file now and begin a new one."""
     closed = _ask(layout, "rotate")
     click.echo(f"rotated to {layout.log_folder / closed}" if closed else "the log file is empty")
+
+
+@click.command()
+@click.pass_obj
+def hold(layout: Layout) -> None:
+    """Let the log file stand still, until `ingest release` or for a minute.
+
+    For a program that copies and then cuts the file, such as logrotate with copytruncate. Devices
+    wait meanwhile: nothing is acknowledged and nothing is lost.
+    """
+    seconds = _ask(layout, "hold")
+    click.echo(f"nothing is written to the log for at most {seconds:g} s; go on: ingest release")
+
+
+@click.command()
+@click.pass_obj
+def release(layout: Layout) -> None:
+    """Write to the log again after `ingest hold`."""
+    _ask(layout, "release")
 
 
 @click.command()

@@ -5,6 +5,7 @@ call does not take up again: the disk may be full now and not in a minute.
 """
 
 import os
+import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,6 +26,9 @@ _CACHED = 64 << 20
 what is older keeps other programs' memory where it is, and makes writes cheaper by far: the
 kernel fills the same few pages again instead of ever new ones."""
 _LET_GO = 8 << 20
+
+_GRACE_STEP = 0.005
+_GRACE_STEPS = 20
 
 
 class ActiveFile:
@@ -116,10 +120,7 @@ class ActiveFile:
         Raises:
             OSError: a new file can't be made.
         """
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            status = None
+        status = _status_of(self._path) or _await_successor(self._path)
         if status is None or (status.st_dev, status.st_ino) != self._identity:
             self.close()
             self._open()
@@ -170,8 +171,10 @@ class ActiveFile:
                 # sync would succeed without it (fsync(2), EIO). This file is never trusted again.
                 self._trusted = False
                 raise
+        self._intent.done()
         if not self._head and self._unsynced:
             self._head = head_of(self._unsynced[0])
+            self.begun = _begun(self._head) or self.begun
         self.size += self._written
         self._unsynced, self._written = (), 0
         if self.size - self._cached_from > _CACHED + _LET_GO:
@@ -199,6 +202,25 @@ class ActiveFile:
         self.close()
         self._written = self._announced = 0
         self._trusted = True
+
+
+def _await_successor(path: Path) -> os.stat_result | None:
+    """Give who has just moved a file a moment to put a new one in its place, as logrotate does.
+
+    Were we first, it would move our file away too, to a name that nobody reads.
+    """
+    for _ in range(_GRACE_STEPS):
+        time.sleep(_GRACE_STEP)
+        if status := _status_of(path):
+            return status
+    return None
+
+
+def _status_of(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _chunk(blocks: Sequence[bytes], ends: Sequence[int], start: int, stop: int) -> list[bytes]:

@@ -128,6 +128,22 @@ class FileJournal:
 
         self._writer.rotate(tell)
 
+    def hold(self, done: Callable[[], None]) -> None:
+        """Write nothing until `go_on`, or for a minute; `done` hears when the file stands still.
+
+        This is for a program that copies the active file and then cuts it: what it finds is all
+        that was acknowledged, and nothing comes between the copy and the cut.
+        """
+
+        def tell() -> None:
+            self._call_soon(done)
+
+        self._writer.hold(tell)
+
+    def go_on(self) -> None:
+        """Write again after `hold`."""
+        self._writer.go_on()
+
     def close(self) -> None:
         """Write what was appended, note the positions and stop; takes as long as the disk does.
 

@@ -23,6 +23,8 @@ Item = tuple[Lease, int, bytes]
 _BLOCK_OF = itemgetter(2)
 _MAX_COMMIT = 4 << 20
 """Bytes of one commit, so that no acknowledgement waits for a long one."""
+HOLD = 60.0
+"""Seconds that another program may ask the log to stand still: it may die and never release it."""
 _RETRY = 0.25  # seconds between two attempts to write to a full or failing disk
 _GATHERING = 0.003
 """Seconds that the next commit gathers, unless the last one was of a single batch. Where many
@@ -84,6 +86,7 @@ class Writer:
         self._sync = sync
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._requests: deque[Callable[[], None]] = deque()
+        self._going_on = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest-writer", daemon=True)
         self.put = self._queue.put
@@ -103,6 +106,23 @@ class Writer:
         """Look whether another program has moved the active file."""
         self._request(self._follow)
 
+    def hold(self, done: Callable[[], None]) -> None:
+        """Write nothing more after what was put before, until `go_on` or for `HOLD` seconds.
+
+        `done` is told, in the writer's thread, when the file stands still.
+        """
+
+        def wait() -> None:
+            self._going_on.clear()
+            done()
+            self._going_on.wait(HOLD)
+
+        self._request(wait)
+
+    def go_on(self) -> None:
+        """Write again."""
+        self._going_on.set()
+
     def set_policy(self, policy: RotationPolicy) -> None:
         """Close files by another policy from now on."""
 
@@ -118,6 +138,7 @@ class Writer:
         was durable.
         """
         self._stopping.set()
+        self._going_on.set()
         self._queue.put(None)
         self._thread.join()
         mark = self._active.mark

@@ -31,10 +31,11 @@ from twisted.python.failure import Failure
 from ingest.devices.registry import Registry, RegistryError
 from ingest.journal.file import FileJournal
 from ingest.journal.files import ACTIVE
+from ingest.journal.writer import HOLD
 from ingest.layout import Layout
 from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, total
-from ingest.listener.control import ControlSocket
+from ingest.listener.control import Command, ControlSocket
 from ingest.listener.hub import Hub
 from ingest.listener.settings import Settings, SettingsError
 from ingest.listener.stamp import Stamper
@@ -154,7 +155,12 @@ class ListenerService(Service):
         )
         self._hub.journal = self._journal
         self._authenticator.start()
-        commands = {"rotate": self._rotate, "status": self._status}
+        commands: dict[str, Command] = {
+            "hold": self._hold,
+            "release": self._journal.go_on,
+            "rotate": self._rotate,
+            "status": self._status,
+        }
         self._control = ControlSocket(self._reactor, self._layout.control, commands)
         self._start_timers()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
@@ -204,6 +210,11 @@ class ListenerService(Service):
     def _rotate(self) -> Deferred[object]:
         done: Deferred[object] = Deferred()
         self._journal.rotate(lambda closed: done.callback(closed and closed.name))
+        return done
+
+    def _hold(self) -> Deferred[object]:
+        done: Deferred[object] = Deferred()
+        self._journal.hold(lambda: done.callback(HOLD))
         return done
 
     def _status(self) -> dict[str, object]:
