@@ -17,18 +17,20 @@ from typing import NamedTuple
 
 _MAGIC = b"ingest1\n"
 _NO_MAGIC = bytes(len(_MAGIC))
-_FIELDS = struct.Struct("<16sQQQQ")  # boot, device, inode, offset, length; behind the magic
+_FIELDS = struct.Struct("<16sQQQQ?")  # boot, device, inode, offset, length, done; after the magic
+_DONE = len(_MAGIC) + _FIELDS.size - 1
 _BODY = 4096
 _RESERVED = 1 << 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Intent(NamedTuple):
-    """A write that was begun: `data` at `offset` of the file with this `identity`."""
+    """A write: `data` at `offset` of the file with this `identity`; `done` when it is on disk."""
 
     identity: tuple[int, int]
     offset: int
     data: bytes
+    done: bool = False
 
 
 class IntentFile:
@@ -58,16 +60,20 @@ class IntentFile:
             length += os.pwrite(self._fd, b"".join(blocks)[length:whole], _BODY + length)
         header = self._header  # in memory that is the file's page: three stores, no system call
         header[: len(_MAGIC)] = _NO_MAGIC
-        _FIELDS.pack_into(header, len(_MAGIC), self._boot, *identity, offset, length)
+        _FIELDS.pack_into(header, len(_MAGIC), self._boot, *identity, offset, length, False)
         header[: len(_MAGIC)] = _MAGIC
+
+    def done(self) -> None:
+        """Remember that the newest intent is on disk, so that a file without it has lost it."""
+        self._header[_DONE] = 1
 
     def get(self) -> Intent | None:
         """Return the newest intent, or None if there is none from this boot of the system."""
-        boot, device, inode, offset, length = _FIELDS.unpack_from(self._header, len(_MAGIC))
+        boot, device, inode, offset, length, done = _FIELDS.unpack_from(self._header, len(_MAGIC))
         if self._header[: len(_MAGIC)] != _MAGIC or boot != self._boot:
             return None
         data = os.pread(self._fd, length, _BODY)
-        return Intent((device, inode), offset, data) if len(data) == length else None
+        return Intent((device, inode), offset, data, done) if len(data) == length else None
 
     def close(self) -> None:
         """Close the file; what it holds stays."""

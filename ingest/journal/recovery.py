@@ -63,7 +63,7 @@ def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Repo
         sqlite3.Error: `positions.db` can't be made.
     """
     files = log_files(folder)
-    gone = _complete_write(files, intent, report)
+    brought = _complete_write(files, intent, report)
     if _cut_torn_lines(folder, _newest_closed(files), report):
         files = log_files(folder)
     changed: dict[str, int] = {}
@@ -77,9 +77,13 @@ def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Repo
             _set_aside(positions_path)
             positions, checkpoint = Positions(positions_path), None
         if checkpoint is None:
-            changed = _read_all(files, positions_path, report)
+            changed, is_whole = _read_all(files, positions_path, report), True
         else:
-            changed = _read_since(checkpoint, files, positions, gone, report)
+            changed, is_whole = _read_since(checkpoint, files, positions, report)
+        if not is_whole or any(
+            last > changed.get(device, positions.get(device)) for device, last in brought.items()
+        ):
+            changed = _skip(changed, positions, report)
     finally:
         positions.close()
     return Recovered(log, _newest_closed(files), changed)
@@ -91,7 +95,7 @@ def _complete_write(
     """Finish the write that a kill cut short.
 
     Returns:
-        The numbers that the last write held, if the file is gone or was cut before it.
+        The numbers that the last write brought; none if it had not begun.
     """
     intent = intent_file.get()
     if intent is None:
@@ -99,15 +103,16 @@ def _complete_write(
     for file in reversed(files):
         if file.compressed or identity(file.path) != intent.identity:
             continue
-        missing = intent.offset + len(intent.data) - (size := file.path.stat().st_size)
+        size = file.path.stat().st_size
+        if size == intent.offset and not intent.done:
+            return {}
+        missing = intent.offset + len(intent.data) - size
         if size > intent.offset and missing > 0:
             with file.path.open("ab") as stream:
                 stream.write(intent.data[-missing:])
                 stream.flush()
                 os.fdatasync(stream.fileno())
             report.warn(f"{file.path}: the write that was cut short at byte {size} is completed")
-        if size >= intent.offset:
-            return {}
     found: dict[bytes, bytes] = {}
     _read_positions(BytesIO(intent.data), found)
     return _decoded(found)
@@ -195,17 +200,9 @@ def _read_all(files: list[LogFile], positions_path: Path, report: Reporter) -> d
 
 
 def _read_since(
-    checkpoint: Checkpoint,
-    files: list[LogFile],
-    positions: Positions,
-    gone: dict[str, int],
-    report: Reporter,
-) -> dict[str, int]:
-    """Read what came after the mark.
-
-    Args:
-        gone: the numbers of a last write that is not in its place any more.
-    """
+    checkpoint: Checkpoint, files: list[LogFile], positions: Positions, report: Reporter
+) -> tuple[dict[str, int], bool]:
+    """Read what came after the mark; return also whether it is all there."""
     mark = checkpoint.mark
     places = [(file, 0) for file in files if _is_newer(file, mark)]
     marked = next((file for file in reversed(files) if _has_head(file, mark)), None)
@@ -216,15 +213,17 @@ def _read_since(
             _put_on_disk(file, offset)
     read = _read(places, report)
     changed = {device: last for device, last in read.items() if last > positions.get(device)}
-    is_end_gone = any(last > changed.get(name, positions.get(name)) for name, last in gone.items())
-    if is_end_gone or (mark.head and not is_whole and (changed or not checkpoint.clean)):
-        positions.skip(SKIPPED)
-        changed = {device: last + SKIPPED for device, last in changed.items()}
-        report.warn(
-            "the end of the log of the last run is missing: it was moved, deleted or cut;"
-            f" every device's numbers go on {SKIPPED:,} higher, so that none is given twice"
-        )
-    return changed
+    is_up_to_date = checkpoint.clean and not changed
+    return changed, is_whole or is_up_to_date or not mark.head
+
+
+def _skip(changed: dict[str, int], positions: Positions, report: Reporter) -> dict[str, int]:
+    positions.skip(SKIPPED)
+    report.warn(
+        "the end of the log of the last run is missing: it was moved, deleted or cut;"
+        f" every device's numbers go on {SKIPPED:,} higher, so that none is given twice"
+    )
+    return {device: last + SKIPPED for device, last in changed.items()}
 
 
 def _put_on_disk(file: LogFile, offset: int) -> None:

@@ -141,7 +141,7 @@ class Listener:
         self._process.send_signal(signal.SIGTERM)
         assert self._process.wait(patience) == -signal.SIGTERM
         for word in ("Traceback", "Unhandled"):
-            assert not self.said(word), self.output.read_text()
+            assert not self.said(word), self.last_words()
 
     def wait(self, patience: float = PATIENCE) -> int:
         """Wait until it ends by itself and return its exit status."""
@@ -158,9 +158,13 @@ class Listener:
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def last_words(self) -> str:
+        """Return the end of what it has said."""
+        return self.output.read_text(errors="replace")[-3000:]
+
     def _is_up(self, before: int) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, self.output.read_text()
+        assert self._process.poll() is None, self.last_words()
         return self.said(_READY) > before
 
     def said(self, what: str) -> int:
