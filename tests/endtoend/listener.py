@@ -161,15 +161,28 @@ class Listener:
 
     def lines(self, device: str) -> list[str]:
         """Return the lines of a device, as they stand in the log."""
-        content = b"".join(path.read_bytes() for path in self.files() if path.exists())
         key = f'"device":"{device}"'.encode()
-        return [line.decode() for line in content.split(b"\n") if key in line]
+        return [line.decode() for line in self._content().split(b"\n") if key in line]
 
     def frames(self, device: str) -> list[Any]:
         """Return the content of a device's frames, after a look at the numbers."""
-        records = list(map(json.loads, self.lines(device)))
-        assert [record["seq"] for record in records] == list(range(1, len(records) + 1))
-        return [list(record.values())[3] for record in records]
+        return _frames(self.lines(device)).get(device, [])
+
+    def all_frames(self) -> dict[str, list[Any]]:
+        """Return the content of all devices' frames, after a look at the numbers."""
+        return _frames(self._content().decode().splitlines())
+
+    def _content(self) -> bytes:
+        return b"".join(path.read_bytes() for path in self.files() if path.exists())
+
+
+def _frames(lines: list[str]) -> dict[str, list[Any]]:
+    frames: dict[str, list[Any]] = {}
+    for line in lines:
+        _, device, seq, content = json.loads(line).values()
+        frames.setdefault(device, []).append(content)
+        assert seq == len(frames[device]), line
+    return frames
 
 
 def _address(text: str) -> Address:
