@@ -27,7 +27,7 @@ class _Point(NamedTuple):
 
 
 def measure_growth(scale: Scale) -> list[str]:
-    """Measure, draw `PICTURE`, and return the lines of a table of the same."""
+    """Measure, draw `PICTURE` unless it was quick, and return the lines of a table of the same."""
     series = {
         "connections": [_at(scale, count, _connections) for count in _CONNECTIONS],
         "frame size": [_at(scale, size, _size) for size in _SIZES],
@@ -35,7 +35,8 @@ def measure_growth(scale: Scale) -> list[str]:
     }
     rates = [Chart(f"frames/s over {name}", _rates(points)) for name, points in series.items()]
     costs = [Chart(f"CPU per frame over {name}", _cpus(points)) for name, points in series.items()]
-    PICTURE.write_text(draw((rates, costs)))
+    if not scale.quick:
+        PICTURE.write_text(draw((rates, costs)))
     lines = ["| over | at | frames/s | CPU per frame |", "|---|---:|---:|---:|"]
     lines += [
         f"| {name} | {point.x:,} | {point.rate:,.0f} | {1e6 * point.cpu:.2f} µs |"

@@ -18,8 +18,8 @@ READ = 64 << 10  # bytes that one read of a device at full speed brings
 DEVICES = 5000
 ROUNDS = 5
 
-TEXT = b',"text":"', b'temp=20.5 hum=41 door=shut battery=87 x=%07d', b'"}\n'
-ESCAPED = b',"text":"', rb'{\"temp\":20.5,\"door\":\"shut\",\"x\":%07d}', b'"}\n'
+TEXT = b',"text":"', b"temp=20.5 hum=41 door=shut battery=87 x=%07d", b'"}\n'
+ESCAPED = b',"text":"', rb"{\"temp\":20.5,\"door\":\"shut\",\"x\":%07d}", b'"}\n'
 DATA = b',"data":', b'{"temp":20.5,"hum":41,"door":"shut","x":%d}', b"}\n"
 
 Kind = tuple[bytes, bytes, bytes]
@@ -31,7 +31,7 @@ def runs(kind: Kind) -> Iterator[bytes]:
     values = [value % number for number in range(READ // len(value))]
     for read in range(1 << 30):
         first = read // 10 * len(values) + 1
-        yield record_block(_prefix(read, read % 10), first, key, values, end)
+        yield record_block(_prefix(read, b"fast-%d" % (read % 10)), first, key, values, end)
 
 
 def interleaved(kind: Kind) -> Iterator[bytes]:
@@ -40,7 +40,7 @@ def interleaved(kind: Kind) -> Iterator[bytes]:
     for read in range(1 << 30):
         turn, place = divmod(read, DEVICES)
         device = (place * 7 + turn * 13) % DEVICES
-        yield record_block(_prefix(read, device), turn + 1, key, [value % read], end)
+        yield record_block(_prefix(read, b"slow-%d" % device), turn + 1, key, [value % read], end)
 
 
 def mixed(kind: Kind) -> Iterator[bytes]:
@@ -51,11 +51,11 @@ def mixed(kind: Kind) -> Iterator[bytes]:
         yield from islice(slow, 20)
 
 
-def _prefix(read: int, device: int) -> bytes:
+def _prefix(read: int, device: bytes) -> bytes:
     seconds, micros = divmod(read * 7, 1_000_000)
     minutes, seconds = divmod(seconds, 60)
     return record_prefix(
-        b"2026-11-22T11:%02d:%02d.%06dZ" % (minutes, seconds, micros), b"sensor-%d" % device
+        b"2026-11-22T11:%02d:%02d.%06dZ" % (minutes, seconds, micros), device
     )
 
 
