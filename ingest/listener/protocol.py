@@ -76,7 +76,7 @@ class DeviceProtocol(Protocol):
         """Pass on what one read brought."""
         self.heard = now = self._hub.now()
         if self.visit is None:
-            if not self._sent_ahead:
+            if self._session.state is State.OPENING:
                 # Behind a proxy, only the bytes before these have said who the other end is.
                 self._session = self._make_session()
             self._sent_ahead += len(data)
