@@ -8,10 +8,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
+from ingest.journal import file
 from ingest.journal.file import FileJournal, JournalPolicy
 from ingest.journal.interface import Lease
 from ingest.journal.positions import read_positions
-from ingest.journal.rotation import RotationPolicy
 from ingest.layout import Layout
 from tests.journal.logs import BEGIN, line
 
@@ -149,7 +149,9 @@ def crash(data: Path, *steps: str) -> None:
 
 
 def _run_and_die(data: Path, *steps: str) -> None:
-    running = Running(data, JournalPolicy(RotationPolicy()))
+    if "checkpoint" in steps:
+        file._CHECKPOINT = 0.01  # or each would take a second
+    running = Running(data)
     newest: dict[str, int] = {}
     for step in steps:
         if step == "rotate":
