@@ -78,11 +78,13 @@ def _rates(points: list[_Point]) -> list[tuple[str, float, str]]:
 
 def _cpus(points: list[_Point]) -> list[tuple[str, float, str]]:
     return [
-        (_short(point.x), max(1e-9, point.cpu), f"{1e6 * point.cpu:.2g} µs") for point in points
+        (_short(point.x), max(1e-9, point.cpu), f"{1e6 * point.cpu:.3g} µs") for point in points
     ]
 
 
 def _short(number: float) -> str:
+    if number >= 1024 and number % 1024 == 0 and number % 1000:
+        return f"{number / 1024:g}Ki"
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g}{unit}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from math import ceil, floor, log10
 
 _WIDTH, _HEIGHT = 300, 170  # of a chart
-_LEFT, _RIGHT, _TOP, _BOTTOM = 28, 28, 44, 30  # around its plot
+_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 34, 44, 30  # around its plot
 _STYLE = """\
   text { font: 11px system-ui, sans-serif; fill: #57606a; text-anchor: middle }
   .title { font-weight: 600; fill: #1f2328; text-anchor: start }
@@ -51,8 +51,8 @@ def _draw(chart: Chart) -> Iterator[str]:
     bottom = _HEIGHT - _BOTTOM
     places = list(zip(_across(len(chart.points)), _up(chart), strict=True))
     line = " ".join(f"{x:.0f},{y:.0f}" for x, y in places)
-    yield f'<text class="title" x="{_LEFT - 16}" y="16">{chart.title}</text>\n'
-    yield f'<path class="axis" d="M{_LEFT - 16} {bottom}H{_WIDTH - _RIGHT + 16}"/>\n'
+    yield f'<text class="title" x="{_LEFT - 22}" y="16">{chart.title}</text>\n'
+    yield f'<path class="axis" d="M{_LEFT - 22} {bottom}H{_WIDTH - _RIGHT + 22}"/>\n'
     yield f'<polyline class="line" points="{line}"/>\n'
     for (below, _, above), (x, y) in zip(chart.points, places, strict=True):
         yield f'<circle class="point" cx="{x:.0f}" cy="{y:.0f}" r="3.5"/>\n'

@@ -54,9 +54,7 @@ def mixed(kind: Kind) -> Iterator[bytes]:
 def _prefix(read: int, device: bytes) -> bytes:
     seconds, micros = divmod(read * 7, 1_000_000)
     minutes, seconds = divmod(seconds, 60)
-    return record_prefix(
-        b"2026-11-22T11:%02d:%02d.%06dZ" % (minutes, seconds, micros), device
-    )
+    return record_prefix(b"2026-11-22T11:%02d:%02d.%06dZ" % (minutes, seconds, micros), device)
 
 
 def write_log(folder: Path, blocks: Iterator[bytes]) -> int:
