@@ -1,0 +1,85 @@
+"""The cache of each device's number."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingest.journal.positions import Checkpoint, Mark, Positions, new_identity, read_positions
+
+_CHECKPOINT = Checkpoint("log", Mark("ingest-20261122T113900.123Z.log", "ab", 7), clean=False)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "positions.db"
+
+
+@pytest.fixture
+def positions(path: Path) -> Iterator[Positions]:
+    positions = Positions(path)
+    yield positions
+    positions.close()
+
+
+def test_a_new_file_knows_nothing(positions: Positions) -> None:
+    assert positions.get("a") == 0
+    assert positions.checkpoint() is None
+    positions.check()
+
+
+def test_what_is_saved_is_there_for_others(path: Path, positions: Positions) -> None:
+    positions.save({"a": 2**53, "b": 1}, _CHECKPOINT)
+    positions.save({"b": 2}, _CHECKPOINT._replace(clean=True))
+    assert read_positions(path) == {"a": 2**53, "b": 2}
+    other = Positions(path)
+    assert other.get("a") == 2**53
+    assert other.checkpoint() == _CHECKPOINT._replace(clean=True)
+    other.close()
+
+
+def test_a_checkpoint_may_change_no_number(positions: Positions) -> None:
+    positions.save({}, _CHECKPOINT)
+    assert positions.checkpoint() == _CHECKPOINT
+
+
+def test_numbers_that_are_left_out_count_for_all_devices(path: Path, positions: Positions) -> None:
+    positions.save({"a": 5}, _CHECKPOINT)
+    positions.skip(100)
+    positions.skip(10)
+    other = Positions(path)
+    assert (other.get("a"), other.get("unknown")) == (115, 110)
+    other.close()
+
+
+def test_only_its_owner_reads_it(path: Path, positions: Positions) -> None:
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_does_not_exist_has_no_positions(path: Path) -> None:
+    assert read_positions(path) == {}
+    assert not path.exists()
+
+
+def test_damage_is_found(path: Path) -> None:
+    positions = Positions(path)
+    positions.save({f"device-{index}": index for index in range(2000)}, _CHECKPOINT)
+    positions.close()
+    content = bytearray(path.read_bytes())
+    content[16384:20480] = bytes(range(256)) * 16
+    path.write_bytes(content)
+    positions = Positions(path)
+    with pytest.raises(sqlite3.DatabaseError):
+        positions.check()
+    positions.close()
+
+
+def test_what_is_no_database_is_an_error(path: Path) -> None:
+    path.write_bytes(b"no database " * 1000)
+    with pytest.raises(sqlite3.DatabaseError):
+        Positions(path)
+
+
+def test_identities_differ() -> None:
+    assert new_identity() != new_identity()
