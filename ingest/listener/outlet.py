@@ -42,6 +42,9 @@ class DeviceTransport(Protocol):
     def registerProducer(self, producer: object, streaming: bool) -> None:
         """See `IConsumer`."""
 
+    def unregisterProducer(self) -> None:
+        """See `IConsumer`."""
+
     def pauseProducing(self) -> None:
         """See `IPushProducer`."""
 
@@ -77,7 +80,8 @@ class SocketOutlet:
     def send(self, data: bytes) -> None:
         """See `Outlet.send`."""
         if self._full:
-            self._transport.write(data)
+            self._transport.write(self._latest + data)
+            self._latest = b""
             return
         sent = self._transport.writeSomeData(data)
         if sent == len(data):
@@ -133,7 +137,8 @@ class BufferedOutlet:
 
     def send(self, data: bytes) -> None:
         """See `Outlet.send`."""
-        self._transport.write(data)
+        self._transport.write(self._latest + data)
+        self._latest = b""
 
     def acknowledge(self, data: bytes) -> None:
         """See `Outlet.acknowledge`."""
@@ -144,6 +149,7 @@ class BufferedOutlet:
 
     def finish(self) -> None:
         """See `Outlet.finish`; TLS has no half-closed connection."""
+        self._transport.unregisterProducer()  # TLS does not close before its producer has left
         self._transport.loseConnection()
 
     def pauseProducing(self) -> None:
