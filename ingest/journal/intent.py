@@ -50,16 +50,16 @@ class IntentFile:
     def put(self, identity: tuple[int, int], offset: int, blocks: Sequence[bytes]) -> None:
         """Remember that `blocks` are about to be written at `offset` of a file.
 
-        The bytes go first and the header last: a header that is there speaks of bytes that are.
+        While the bytes change there is no header: one that is there speaks of these bytes.
 
         Raises:
             OSError: the disk is full or failing.
         """
+        header = self._header  # in memory that is the file's page: three stores, no system call
+        header[: len(_MAGIC)] = _NO_MAGIC
         length = os.pwritev(self._fd, blocks, _BODY)
         while length < (whole := sum(map(len, blocks))):
             length += os.pwrite(self._fd, b"".join(blocks)[length:whole], _BODY + length)
-        header = self._header  # in memory that is the file's page: three stores, no system call
-        header[: len(_MAGIC)] = _NO_MAGIC
         _FIELDS.pack_into(header, len(_MAGIC), self._boot, *identity, offset, length, False)
         header[: len(_MAGIC)] = _MAGIC
 

@@ -4,9 +4,9 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,11 +14,11 @@ from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
 from ingest.layout import Layout
 from ingest.listener.control import ask
+from tests.endtoend.listener import TOKEN, TWISTD
 
 PATIENCE = 30.0
 """Seconds after which a condition that a test waits for counts as missed."""
 
-TOKEN = "secret"
 _READY = "devices may connect"
 _ROOT = Path(__file__).parents[2]
 
@@ -56,6 +56,27 @@ def run(*command: str | Path) -> str:
         raise AssertionError(f"{command[0]} is not installed, and this test needs it") from None
     assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stderr.strip()}"
     return done.stdout
+
+
+@contextmanager
+def injected(pid: int, fault: str) -> Iterator[None]:
+    """Let system calls of a process fail, as `strace -e inject=` says."""
+    calls = fault.partition(":")[0]
+    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid)]
+    run("strace", "-V")
+    tracer = subprocess.Popen([*command, "-e", f"trace={calls}", "-e", f"inject={fault}"])
+    try:
+        wait_for("strace is attached", lambda: is_traced(pid))
+        yield
+    finally:
+        tracer.terminate()
+        tracer.wait()
+
+
+def is_traced(pid: int) -> bool:
+    """Tell whether strace holds all threads of a process."""
+    statuses = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
+    return all("TracerPid:\t0\n" not in status for status in statuses)
 
 
 class Listener:
@@ -110,8 +131,7 @@ class Listener:
 
     def launch(self, *prefix: str) -> None:
         """Start the process, not waiting until it listens; `prefix` is a command that runs it."""
-        twistd = Path(sys.executable).with_name("twistd")
-        command = [*prefix, str(twistd), "--nodaemon", "--pidfile=", "ingest"]
+        command = [*prefix, str(TWISTD), "--nodaemon", "--pidfile=", "ingest"]
         command += ["--data", str(self.layout.data), "--listen", f"tcp:{self.port}"]
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(

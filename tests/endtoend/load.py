@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import msgpack
 
-from tests.endtoend.harness import TOKEN
+from tests.endtoend.listener import TOKEN
 
 _READ = 1 << 16
 _RETRY = 0.02  # seconds between two attempts to connect
@@ -235,9 +235,9 @@ class Fleet:
         self._sending = False
         return self.check() and all(device.is_settled for device in self.devices)
 
-    def begin(self) -> None:
-        """Send again, after `finish`."""
-        self._sending = True
+    def hold(self) -> None:
+        """Begin nothing new."""
+        self._sending = False
 
     def acknowledged(self) -> int:
         """Return how many frames of all devices are acknowledged."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.evidence import check_lines, digest, file_pieces, lines_of, log_pieces
-from tests.endtoend.harness import Listener, Tail, run, wait_for
+from tests.endtoend.harness import Listener, Tail, injected, run, wait_for
 from tests.endtoend.listener import INGEST
 from tests.endtoend.load import Device, Fleet, Kind
 
@@ -144,7 +144,7 @@ def test_stopped_while_full(tmp_path: Path) -> None:
 def test_failing(call: str, error: str, tmp_path: Path) -> None:
     with _running(tmp_path, tmp_path) as (listener, fleet, devices, tail):
         wait_for("it runs", fleet.acknowledged)
-        with _injected(listener.pid, f"{call}:error={error}:when=3..8"):
+        with injected(listener.pid, f"{call}:error={error}:when=3..8"):
             wait_for("it fails", lambda: listener.said("takes no records"))
             wait_for("it goes on", lambda: listener.said("takes records again"))
         # What could not be synced stands in a new file, and `tail` has printed it from the old.
@@ -153,19 +153,6 @@ def test_failing(call: str, error: str, tmp_path: Path) -> None:
         closed = list(listener.layout.log_folder.glob("ingest-*.log"))
         assert bool(closed) == renewed
         assert listener.said("takes no records") == 1
-
-
-@contextmanager
-def _injected(pid: int, fault: str) -> Iterator[None]:
-    """Let system calls of a process fail, as `strace -e inject=` says."""
-    calls = fault.partition(":")[0]
-    command = ["strace", "-f", "-qq", "-o", "/dev/null", "-p", str(pid)]
-    tracer = subprocess.Popen([*command, "-e", f"trace={calls}", "-e", f"inject={fault}"])
-    try:
-        yield
-    finally:
-        tracer.terminate()
-        tracer.wait()
 
 
 def test_a_file_system_that_turns_read_only(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from tests.endtoend.harness import run, wait_for
+from tests.endtoend.harness import is_traced, run, wait_for
 
 _CALLS = "openat,close,write,writev,fsync,fdatasync,ftruncate,rename,unlink,sendto"
 _EVENT = re.compile(r"(\d+) +([\d.]+) (?:<\.\.\. \w+ resumed>(.*)|(\w+)\((.*))")
@@ -41,16 +41,11 @@ def recorded(pid: int, trace: Path) -> Iterator[None]:
     ]
     tracer = subprocess.Popen(["strace", *options, "-o", str(trace), "-p", str(pid)])
     try:
-        wait_for("strace is attached", lambda: _is_traced(pid))
+        wait_for("strace is attached", lambda: is_traced(pid))
         yield
     finally:
         tracer.terminate()
         tracer.wait()
-
-
-def _is_traced(pid: int) -> bool:
-    statuses = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
-    return all(f"TracerPid:\t{0}\n" not in status for status in statuses)
 
 
 @dataclass

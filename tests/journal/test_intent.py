@@ -48,6 +48,22 @@ def test_it_is_done_until_the_next(file: IntentFile) -> None:
     assert file.get() == Intent((1, 2), 4, b"two\n", done=False)
 
 
+def test_none_is_held_while_its_bytes_change(
+    file: IntentFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.put((1, 2), 0, [b"one\n"])
+    held = []
+
+    def pwritev(fd: int, blocks: list[bytes], offset: int) -> int:
+        held.append(file.get())
+        return real(fd, blocks, offset)
+
+    real = os.pwritev
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    file.put((1, 2), 4, [b"two\n"])
+    assert held == [None]
+
+
 def test_its_room_is_reserved(path: Path, file: IntentFile) -> None:
     assert path.stat().st_blocks * 512 > 1 << 20
 

@@ -1,0 +1,99 @@
+"""The books balance: at any instant, under load, and with what is on the disk in the end."""
+
+import json
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from tests.endtoend.evidence import check_lines, lines_of, log_pieces
+from tests.endtoend.harness import Listener, wait_for
+from tests.endtoend.listener import INGEST, TextDevice
+from tests.endtoend.load import Device, Fleet, Kind
+
+_COUNTS = (
+    "received_frames",
+    "received_bytes",
+    "written_frames",
+    "written_bytes",
+    "acknowledged_frames",
+    "waiting_frames",
+)
+
+
+def _sample(listener: Listener) -> dict[str, Any]:
+    """Ask for the books and check that they balance."""
+    command = [str(INGEST), "--data", str(listener.layout.data), "status", "--json"]
+    books = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+    for account in (books["total"], *books["devices"].values()):
+        refused = sum(account["refused_frames"].values())
+        assert account["waiting_frames"] >= 0
+        assert account["received_frames"] == (
+            account["written_frames"] + account["waiting_frames"] + refused
+        )
+        assert account["acknowledged_frames"] <= account["written_frames"]
+    for count in _COUNTS:
+        assert books["total"][count] == sum(one[count] for one in books["devices"].values())
+    return dict(books)
+
+
+def test_they_balance_under_load_and_after_a_crash(tmp_path: Path) -> None:
+    kinds = [Kind("text", 100), Kind("msgpack", 1000), Kind("msgpack", 60_000)]
+    devices = [
+        Device(f"device-{index}", kinds[index % 3], 500_000 // kinds[index % 3].size)
+        for index in range(9)
+    ]
+    listener = Listener(tmp_path / "data", "--rotate-size", "8MiB")
+    listener.register([*(device.name for device in devices), "clumsy"])
+    with Fleet(listener.port, devices) as fleet, listener:
+        before = _samples_under_load(listener, fleet, devices)
+        _refused(listener, "clumsy", 3)
+        listener.kill()
+        listener.start()
+        held = Counter(_lines(listener))
+        wait_for("all are in again", lambda: fleet.connected() == len(devices))
+        after = _samples_under_load(listener, fleet, devices)
+        _refused(listener, "clumsy", 2)
+        wait_for("all frames are acknowledged", fleet.finish)
+        books = _sample(listener)
+        listener.stop()
+    log = listener.layout.log_folder
+    written = Counter(_lines(listener))
+    new = written - held
+    assert {name: one["written_frames"] for name, one in books["devices"].items()} == new
+    assert books["total"]["written_frames"] == new.total()
+    assert books["total"]["waiting_frames"] == 0
+    assert books["devices"]["clumsy"]["refused_frames"] == {"frame-too-long": 2}
+    assert books["errors"] == {"frame-too-long": 2}
+    assert before > 3 and after > 3
+    check_lines(
+        (line for line in lines_of(log_pieces(log)) if b'"device":"clumsy"' not in line), devices
+    )
+
+
+def _samples_under_load(listener: Listener, fleet: Fleet, devices: list[Device]) -> int:
+    """Take samples while frames come; return how many."""
+    start = fleet.acknowledged()
+    samples = 0
+    last = 0
+    while fleet.acknowledged() < start + 200_000 and samples < 20:
+        received = _sample(listener)["total"]["received_frames"]
+        assert received >= last
+        last = received
+        samples += 1
+    return samples
+
+
+def _refused(listener: Listener, name: str, times: int) -> None:
+    """Let a device send a frame, and then one that is too long, some times."""
+    for _ in range(times):
+        with TextDevice(("127.0.0.1", listener.port)) as device:
+            device.log_in(name)
+            device.push("good", "x" * 70_000)
+            assert device.last_words() == "frame-too-long"
+
+
+def _lines(listener: Listener) -> list[str]:
+    """Name the device of each line of the log."""
+    lines = lines_of(log_pieces(listener.layout.log_folder))
+    return [line.split(b'"', 8)[7].decode() for line in lines]
