@@ -19,7 +19,7 @@ Tell = Callable[[int], object]
 """Takes how many devices are connected, then how many frames were sent, now and then."""
 
 _TICK = 0.1  # seconds to wait at most, so as to look at the clock
-_TURN = 256  # frames of `single` between two looks at what the listener said
+_TURN = 256  # frames of `single`, or new connections, between two looks at what was said
 _TIMED = 250  # devices of `single` that are heard at once
 _HEARD_ONCE_IN = 16  # frames of the others
 _CONNECT_TIMEOUT = 60.0  # seconds for all connections together
@@ -59,13 +59,15 @@ class Load:
         coming = self._open()
         deadline = done.begun + _CONNECT_TIMEOUT
         while time.monotonic() < deadline:
-            for connection in islice(coming, self._plan.at_once - len(shaking)):
+            room = min(_TURN, self._plan.at_once - len(shaking))
+            begun = list(islice(coming, room))
+            for connection in begun:
                 self._connections[connection.fd] = connection
                 shaking[connection.fd] = connection.shake_hands()
                 self._poll.register(connection.fd, next(shaking[connection.fd]))
             if not shaking:
                 break
-            for fd, _ in self._poll.poll(_TICK):
+            for fd, _ in self._poll.poll(0 if begun else _TICK):
                 self._step(fd, shaking, done)
             self._tell(done.devices)
         for fd in shaking:
