@@ -15,7 +15,7 @@ _BEFORE = 1.0  # seconds of these before the others come
 
 
 def paced(scale: Scale) -> Result:
-    """(e) 10,000 devices, one frame a second each."""
+    """10,000 devices, one frame a second each."""
     devices = scale.devices(10_000)
     plan = plan_for(devices, pattern="paced", rate=1.0, seconds=scale.seconds(20))
     reports = [carry_out(plan) for _ in range(scale.rounds)]
@@ -30,7 +30,7 @@ def paced(scale: Scale) -> Result:
 
 
 def storm(scale: Scale) -> Result:
-    """(f) 15,000 devices that connect at the same moment, while 100 others send."""
+    """15,000 devices that connect at the same moment, while 100 others send."""
     devices, running = scale.devices(15_000), 100
     taken = [_storm(devices, running) for _ in range(scale.rounds)]
     seconds = median(came.ready - came.begun for came, _ in taken)
@@ -61,7 +61,7 @@ def _storm(devices: int, running: int) -> tuple[Connected, Sent]:
 
 
 def idle(scale: Scale) -> Result:
-    """(g) Memory of a connection that is authenticated and silent."""
+    """Memory of a connection that is authenticated and silent."""
     return Result([_idle(scale, "text"), _idle(scale, "msgpack")])
 
 

@@ -20,7 +20,7 @@ _FRAMES = 2_000_000
 
 
 def on_disk(scale: Scale) -> Result:
-    """(i) The cost of a frame with 50 GiB of log; start-up with 1,000,000 registered devices."""
+    """The cost of a frame with 50 GiB of log; start-up with 1,000,000 registered devices."""
     return Result([_long_log(scale), _many_registered(scale)])
 
 

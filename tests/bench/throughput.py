@@ -26,7 +26,7 @@ def _contend(work: str, plan: Plan, rounds: int) -> Contest:
 
 
 def text_stream(scale: Scale) -> Result:
-    """(a) Text, 10 connections, full speed."""
+    """Text, 10 connections, full speed."""
     work = "text, 10 connections, full speed, 50 bytes"
     plan = plan_for(10, size=_TEXT, frames=scale.frames(6_000_000))
     contest = _contend(work, plan, scale.rounds)
@@ -42,7 +42,7 @@ def text_stream(scale: Scale) -> Result:
 
 
 def packed_stream(scale: Scale) -> Result:
-    """(b) msgpack, 10 connections, full speed, beside what memory alone allows."""
+    """msgpack, 10 connections, full speed, beside what memory alone allows."""
     frames = scale.frames(2_000_000)
     plan = plan_for(10, size=_PACKED, dialect="msgpack", frames=frames)
     ours, ceiling = [], []
@@ -61,7 +61,7 @@ def packed_stream(scale: Scale) -> Result:
 
 
 def text_single(scale: Scale) -> Result:
-    """(c) 5,000 connections, one text frame at a time."""
+    """5,000 connections, one text frame at a time."""
     plan = _single_plan(scale, dialect="text", size=_TEXT)
     work = f"text, {len(plan.devices):,} connections, one frame at a time"
     contest = _contend(work, plan, scale.rounds)
@@ -73,7 +73,7 @@ def text_single(scale: Scale) -> Result:
 
 
 def packed_single(scale: Scale) -> Result:
-    """(d) The same in msgpack, beside text."""
+    """The same in msgpack, beside text."""
     text, packed = [], []
     for _ in range(scale.rounds):
         text.append(sample_ours(_single_plan(scale, dialect="text", size=_TEXT)))
@@ -90,7 +90,7 @@ def _single_plan(scale: Scale, **changes: object) -> Plan:
 
 
 def tls_stream(scale: Scale) -> Result:
-    """(h) TLS, 10 connections, full speed, beside clear text."""
+    """TLS, 10 connections, full speed, beside clear text."""
     plain: list[Sample] = []
     secret: list[Sample] = []
     for _ in range(scale.rounds):
