@@ -1,0 +1,131 @@
+"""What becomes of closed files."""
+
+import gzip
+import os
+import threading
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from ingest.journal.archive import ArchivePolicy, Archivist, Compression
+from ingest.journal.rotation import RetentionPolicy
+from tests.journal.holders import Report
+from tests.journal.logs import line, write
+
+OLDEST = "ingest-20261122T110000.000Z.log"
+NEWEST = "ingest-20261122T120000.000Z.log"
+KEEP_ALL = RetentionPolicy()
+
+
+def archivist(
+    folder: Path,
+    compression: Compression = "none",
+    retention: RetentionPolicy = KEEP_ALL,
+    settled: str | None = None,
+) -> Archivist:
+    return Archivist(folder, ArchivePolicy(compression, retention), Report(), settled)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A log of two closed files and the active one."""
+    write(tmp_path / OLDEST, line(1), line(2))
+    write(tmp_path / NEWEST, line(3))
+    write(tmp_path / "ingest.log", line(4))
+    return tmp_path
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_compression_keeps_content_mode_and_time(folder: Path, compression: Compression) -> None:
+    original = (folder / OLDEST).read_bytes()
+    os.utime(folder / OLDEST, (1_000_000, 2_000_000))
+    (folder / OLDEST).chmod(0o640)
+    archivist(folder, compression).tidy()
+    suffix = {"gzip": ".gz", "zstd": ".zst"}[compression]
+    assert names(folder) == [OLDEST + suffix, NEWEST + suffix, "ingest.log"]
+    copy = folder / (OLDEST + suffix)
+    assert _unpacked(copy) == original
+    assert copy.stat().st_mtime == 2_000_000
+    assert copy.stat().st_mode & 0o777 == 0o640
+
+
+def _unpacked(path: Path) -> bytes:
+    if path.suffix == ".gz":
+        return gzip.decompress(path.read_bytes())
+    with zstandard.ZstdDecompressor().stream_reader(path.read_bytes()) as stream:
+        return stream.read()
+
+
+def test_what_is_compressed_already_stays_as_it_is(folder: Path) -> None:
+    archivist(folder, "gzip").tidy()
+    archivist(folder, "zstd").tidy()
+    assert names(folder) == [f"{OLDEST}.gz", f"{NEWEST}.gz", "ingest.log"]
+
+
+def test_an_original_beside_its_copy_is_removed(folder: Path) -> None:
+    """As after a crash between the two steps."""
+    write(folder / f"{OLDEST}.zst", line(1), line(2))
+    archivist(folder).tidy()
+    assert names(folder) == [f"{OLDEST}.zst", NEWEST, "ingest.log"]
+
+
+def test_a_half_made_copy_is_removed(folder: Path) -> None:
+    (folder / f"{OLDEST}.zst.tmp").write_bytes(b"half")
+    archivist(folder).tidy()
+    assert names(folder) == [OLDEST, NEWEST, "ingest.log"]
+
+
+def test_the_oldest_files_go(folder: Path) -> None:
+    archivist(folder, retention=RetentionPolicy(files=1)).tidy()
+    assert names(folder) == [NEWEST, "ingest.log"]
+
+
+def test_files_go_by_age_and_size(folder: Path) -> None:
+    newest = (folder / NEWEST).stat().st_size
+    archivist(folder, retention=RetentionPolicy(size=newest)).tidy()
+    assert names(folder) == [NEWEST, "ingest.log"]
+    (folder / "ingest-20000101T000000.000Z.log").touch()
+    archivist(folder, retention=RetentionPolicy(age=10 * 365 * 86400)).tidy()
+    assert names(folder) == [NEWEST, "ingest.log"]
+
+
+def test_files_that_a_start_would_need_stay(folder: Path) -> None:
+    """Whatever the policy says: only they tell the newest numbers."""
+    archive = archivist(folder, "gzip", RetentionPolicy(size=1), settled="")
+    archive.tidy()
+    assert names(folder) == [f"{OLDEST}.gz", f"{NEWEST}.gz", "ingest.log"]
+    archive.settle(OLDEST)
+    archive.tidy()
+    assert names(folder) == [f"{NEWEST}.gz", "ingest.log"]
+
+
+def test_files_that_are_not_the_logs_stay(folder: Path) -> None:
+    for name in ("ingest.log.1", "notes.txt", "ingest-old.log"):
+        (folder / name).write_text("not ours\n")
+    archivist(folder, "gzip", RetentionPolicy(files=1)).tidy()
+    assert {"ingest.log.1", "notes.txt", "ingest-old.log"} <= set(names(folder))
+
+
+def test_the_thread_looks_when_it_is_nudged_and_stops(folder: Path) -> None:
+    thread = archivist(folder, "zstd")
+    thread.start()
+    thread.nudge()
+    thread.stop()
+    assert "ingest-archive" not in [each.name for each in threading.enumerate()]
+    assert not [name for name in names(folder) if name.endswith(".tmp")]
+
+
+def test_trouble_is_told_once(folder: Path) -> None:
+    report = Report()
+    thread = Archivist(folder / "missing", ArchivePolicy(), report)
+    thread.start()
+    for _ in range(3):
+        thread.nudge()
+    thread.stop()
+    assert len(report.lines) == 1
+    assert report.lines[0].startswith("closed files can't be looked after: ")

@@ -1,0 +1,67 @@
+"""When a file is closed, and which closed files are kept."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.journal.rotation import ClosedFile, RetentionPolicy, RotationPolicy, expired
+
+HOUR, DAY = 3600.0, 86400.0
+MIDNIGHT = 1_795_305_600.0  # 2026-11-22T00:00:00Z
+
+
+@pytest.mark.parametrize(
+    ("every", "begun", "deadline"),
+    [
+        (DAY, MIDNIGHT, MIDNIGHT + DAY),
+        (DAY, MIDNIGHT + 1, MIDNIGHT + DAY),
+        (DAY, MIDNIGHT + DAY - 0.001, MIDNIGHT + DAY),
+        (HOUR, MIDNIGHT + 11 * HOUR + 2340, MIDNIGHT + 12 * HOUR),
+        (1.0, MIDNIGHT + 0.5, MIDNIGHT + 1),
+        (0, MIDNIGHT, math.inf),
+    ],
+)
+def test_a_file_is_closed_at_the_next_multiple(every: float, begun: float, deadline: float) -> None:
+    assert RotationPolicy(every=every).deadline(begun) == deadline
+
+
+def test_room() -> None:
+    assert RotationPolicy(size=100).room(60) == 40
+    assert RotationPolicy(size=100).room(100) == 0
+    assert RotationPolicy().room(1 << 60) == math.inf
+
+
+FILES = [ClosedFile(f"{age}", 10, MIDNIGHT - age * DAY) for age in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "names"),
+    [
+        (RetentionPolicy(), []),
+        (RetentionPolicy(files=3), ["4", "5"]),
+        (RetentionPolicy(files=5), []),
+        (RetentionPolicy(age=2 * DAY), ["3", "4", "5"]),
+        (RetentionPolicy(size=30), ["4", "5"]),
+        (RetentionPolicy(size=29), ["3", "4", "5"]),
+        (RetentionPolicy(size=9), ["1", "2", "3", "4", "5"]),
+        (RetentionPolicy(files=4, age=1 * DAY, size=1000), ["2", "3", "4", "5"]),
+    ],
+)
+def test_which_files_are_let_go(policy: RetentionPolicy, names: list[str]) -> None:
+    assert expired(policy, FILES, MIDNIGHT) == names
+
+
+@given(
+    st.builds(RetentionPolicy, st.integers(0, 10), st.floats(0, 10, width=16), st.integers(0, 100)),
+    st.lists(st.integers(0, 30), max_size=12),
+)
+def test_what_is_kept_obeys_every_bound(policy: RetentionPolicy, sizes: list[int]) -> None:
+    files = [ClosedFile(f"{age}", size, float(-age)) for age, size in enumerate(sizes)]
+    gone = set(expired(policy, files, 0.0))
+    kept = [file for file in files if file.name not in gone]
+    assert kept == files[: len(kept)]  # only the oldest go
+    assert not policy.files or len(kept) <= policy.files
+    assert not policy.age or all(-file.closed <= policy.age for file in kept)
+    assert not policy.size or sum(file.size for file in kept) <= policy.size
