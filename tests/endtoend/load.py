@@ -236,8 +236,12 @@ class Fleet:
         return self.check() and all(device.is_settled for device in self.devices)
 
     def hold(self) -> None:
-        """Begin nothing new."""
+        """Begin nothing new until `resume`."""
         self._sending = False
+
+    def resume(self) -> None:
+        """Send again."""
+        self._sending = True
 
     def acknowledged(self) -> int:
         """Return how many frames of all devices are acknowledged."""
