@@ -27,7 +27,9 @@ DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 _ROTATED = re.compile(
     r"ingest-([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2}\.[0-9]{3})Z\.log(?:\.gz|\.zst)?"
 )
-_EXTERNAL = re.compile(r"(?:ingest\.log[.-][0-9][0-9T.Z-]*|ingest-[0-9-]+\.log)(?:\.gz|\.zst)?")
+_EXTERNAL = re.compile(
+    r"(?:ingest\.log[.-][0-9][0-9T.Z-]*(?:\.backup)?|ingest-[0-9-]+\.log)(?:\.gz|\.zst)?"
+)
 _FIRST_TIME = re.compile(rb'^\{"time":"([0-9T:.-]+)Z"', re.MULTILINE)
 _SUFFIXES = ("", ".zst", ".gz")
 _MILLISECOND = timedelta(milliseconds=1)

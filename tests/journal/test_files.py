@@ -93,8 +93,12 @@ def test_external_files_are_placed_by_their_first_record(tmp_path: Path) -> None
     with gzip.open(tmp_path / "ingest.log.2.gz", "wb") as old:
         old.write(first_line("2026-11-20T00:00:00.000000Z"))
     (tmp_path / "ingest.log-20261123").write_bytes(first_line("2026-11-23T00:00:00.000000Z"))
+    (tmp_path / "ingest.log-2026112301.backup").write_bytes(
+        first_line("2026-11-23T01:00:00.000000Z")
+    )
     (tmp_path / ACTIVE).touch()
-    expected = ["ingest.log.2.gz", NAME, "ingest.log.1", "ingest.log-20261123", ACTIVE]
+    external = ["ingest.log-20261123", "ingest.log-2026112301.backup"]
+    expected = ["ingest.log.2.gz", NAME, "ingest.log.1", *external, ACTIVE]
     assert names(tmp_path) == expected
 
 
