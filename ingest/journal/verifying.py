@@ -1,14 +1,15 @@
 """Proving that the log keeps its promises: whole lines, valid records, numbers without a gap."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
+from ingest.journal.checking import check_lines, check_run
 from ingest.journal.files import ACTIVE, DAMAGED, LogFile, open_log, snapshot
 from ingest.journal.reading import KEYS, WholeLines
 
@@ -16,16 +17,6 @@ MAX_BREACHES = 100
 
 _BLOCK = 1 << 16  # what is made of it stays in the processor's cache
 
-# A record but for three of its parts, which cost less to check apart: its time and its device,
-# since few differ, and its value, which has to be JSON. It takes the LF before the record, not the
-# one after it: each LF begins one match at most, so as many matches as lines means that every line
-# is a match.
-_RECORD = re.compile(
-    rb'\n\{"time":"([^"]{27})","device":"([^"]+)","seq":([1-9][0-9]{0,18}),'
-    rb'"(?:text":(?=")|data":|raw":(?="[A-Za-z0-9+/]*={0,2}"\}\n))(.*)\}(?=\n)'
-)
-_TIME = re.compile(rb"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]\.[0-9]{6}Z")
-_DEVICE = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _NUMBERED = re.compile(
     rb'\{"time":"[^"]*","device":"([A-Za-z0-9._:-]{1,128})","seq":([1-9][0-9]{0,18}),'
 )
@@ -146,22 +137,43 @@ class _Proof:
         return self.report
 
     def _prove(self, block: bytes) -> None:
-        records = _records(block)
+        """Prove long runs of records one by one, and what follows them line by line."""
+        start = 0
+        while run := check_run(block, start):
+            last = self._last.get(run.device, run.first - 1)
+            if run.first == last + 1:
+                self._last[run.device] = last + run.count
+                self._advance(run.count, run.end - start)
+            else:
+                self._find_breaches(block[start : run.end])
+            start = run.end
+        if rest := block[start:]:
+            self._prove_lines(rest)
+
+    def _prove_lines(self, block: bytes) -> None:
+        records = check_lines(block)
         if records and self._continue(*records):
-            self._last.update(zip(*records, strict=True))
-            self._line += len(records[0])
-            self._offset += len(block)
+            self._advance(len(records[0]), len(block))
         else:
             self._find_breaches(block)
 
+    def _advance(self, lines: int, size: int) -> None:
+        self._line += lines
+        self._offset += size
+
     def _continue(self, devices: Sequence[bytes], numbers: list[int]) -> bool:
-        """Tell whether each device's numbers follow its last one, with no statement per line."""
-        first = dict(zip(reversed(devices), reversed(numbers), strict=True))
-        following = {
-            device: count(self._last.get(device, number - 1) + 1)
-            for device, number in first.items()
-        }
-        return list(map(next, map(following.__getitem__, devices))) == numbers
+        """Go on to each device's last number, or tell that one does not follow and stay."""
+        wanted = list(map((-1).__add__, numbers))
+        # zip asks for a line's last number, then sets it, before it goes on to the next line.
+        replaced = zip(
+            map(self._last.get, devices, wanted),
+            map(self._last.__setitem__, devices, numbers),
+            strict=True,
+        )
+        found = list(map(itemgetter(0), replaced))
+        if found != wanted:
+            self._last.update(zip(reversed(devices), reversed(found), strict=True))
+        return found == wanted
 
     def _find_breaches(self, block: bytes) -> None:
         """Check line by line a block in which something is wrong."""
@@ -198,32 +210,9 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _records(block: bytes) -> tuple[Sequence[bytes], list[int]] | None:
-    """The devices and the numbers of a block in which every line is a record; None for others."""
-    found = _RECORD.findall(b"\n" + block)
-    if len(found) != block.count(b"\n"):
-        return None
-    times, devices, numbers, values = zip(*found, strict=True)
-    if not (all(map(_TIME.fullmatch, set(times))) and all(map(_DEVICE.fullmatch, set(devices)))):
-        return None
-    try:
-        # One call takes less time than one for each. A LF can't be part of a string.
-        if len(_load(values)) != len(values):
-            return None
-    except orjson.JSONDecodeError:
-        return None
-    return devices, _load(numbers)
-
-
-def _load(values: Iterable[bytes]) -> list[Any]:
-    loaded = orjson.loads(b"[" + b",\n".join(values) + b"]")
-    assert isinstance(loaded, list)
-    return loaded
-
-
 def _fault(line: bytes) -> str | None:
     """What is wrong with a line, apart from its number."""
-    if _records(line + b"\n"):
+    if check_lines(line + b"\n"):
         return None
     try:
         fields = orjson.loads(line)

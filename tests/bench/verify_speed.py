@@ -13,7 +13,7 @@ from ingest.journal.files import ACTIVE
 from ingest.journal.verifying import verify
 from ingest.wire.record import record_block, record_prefix
 
-SIZE = 64 << 20  # bytes of each log
+SIZE = 32 << 20  # bytes of each log
 READ = 64 << 10  # bytes that one read of a device at full speed brings
 DEVICES = 5000
 ROUNDS = 5
