@@ -20,8 +20,8 @@ devices bring before they are paused comes on top, in pieces that malloc does no
 
 _UNBOUNDED = 10**9
 _DEAF = 1000
-_ROUNDS = 40
-_PER_ROUND = 50
+_ROUNDS = 24
+_PER_ROUND = 100
 
 
 def test_a_slow_disk_slows_all_devices_alike(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.endtoend.harness import Listener, wait_for
 from tests.endtoend.listener import INGEST, TextDevice
 from tests.endtoend.load import Device, Fleet, Kind
 
-_SAMPLES = 6
+_SAMPLES = 4
 _RATE = 10 << 20  # bytes a second: full speed would take long to read afterwards
 _COUNTS = (
     "received_frames",
