@@ -21,6 +21,8 @@ from tests.endtoend.listener import TOKEN
 _READ = 1 << 16
 _RETRY = 0.02  # seconds between two attempts to connect
 _PIECE = 1 << 17  # bytes made at once
+_LINE = '{"time":"2026-11-22T11:39:00.123456Z","device":"","seq":,\n'
+"""What a line of the log has besides the device's name, the number and what follows it."""
 
 
 class Kind:
@@ -79,6 +81,7 @@ class Device:
         self.ready = False
         self.following = 1
         self._template = kind.frame(name)
+        self._line_size = len(_LINE) + len(name) + len(kind.record(name) % 0)
         self._unsent = b""
         self._rest = b""
         self._unpacker: Any = None
@@ -132,6 +135,12 @@ class Device:
             return False
         self._unsent = self._unsent[sent:]
         return True
+
+    def log_size(self) -> int:
+        """Return the bytes of the log that its frames take or will take, to the byte."""
+        last = self.following - 1
+        digits = sum(last - 10**power + 1 for power in range(len(str(last))) if 10**power <= last)
+        return last * self._line_size + digits
 
     def may_write(self, *, begin: bool) -> bool:
         """Tell whether it has frames that it began to send or, if it may `begin`, could send."""
