@@ -25,6 +25,9 @@ _LINE = '{"time":"2026-11-22T11:39:00.123456Z","device":"","seq":,\n'
 """What a line of the log has besides the device's name, the number and what follows it."""
 
 
+_POWERS_OF_TEN: list[int] = [10**exponent for exponent in range(12)]
+
+
 class Kind:
     """What a device sends: its dialect and the size of its frames."""
 
@@ -139,7 +142,7 @@ class Device:
     def log_size(self) -> int:
         """Return the bytes of the log that its frames take or will take, to the byte."""
         last = self.following - 1
-        digits = sum(last - 10**power + 1 for power in range(len(str(last))) if 10**power <= last)
+        digits = sum(last - power + 1 for power in _POWERS_OF_TEN if power <= last)
         return last * self._line_size + digits
 
     def may_write(self, *, begin: bool) -> bool:
