@@ -7,7 +7,7 @@ socket takes nothing, one waits and newer ones replace it.
 from typing import Protocol
 
 from twisted.internet import tcp
-from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer
+from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
 
@@ -35,6 +35,9 @@ class DeviceTransport(Protocol):
 
     def loseConnection(self) -> None:
         """See `ITransport`."""
+
+    def loseWriteConnection(self) -> None:
+        """See `ITCPTransport`; not with TLS."""
 
     def abortConnection(self) -> None:
         """See `ITCPTransport`."""
@@ -150,7 +153,10 @@ class BufferedOutlet:
     def finish(self) -> None:
         """See `Outlet.finish`; TLS has no half-closed connection."""
         self._transport.unregisterProducer()  # TLS does not close before its producer has left
-        self._transport.loseConnection()
+        if ISSLTransport.providedBy(self._transport):
+            self._transport.loseConnection()
+        else:
+            self._transport.loseWriteConnection()
 
     def pauseProducing(self) -> None:
         """Take that the buffer is full."""

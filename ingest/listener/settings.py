@@ -179,10 +179,10 @@ def _parse_all(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _parse(name: str, value: Any) -> Any:
     if name == "listen":
-        endpoints = (value,) if isinstance(value, str) else tuple(value)
-        if not endpoints or not all(isinstance(endpoint, str) for endpoint in endpoints):
+        endpoints = [value] if isinstance(value, str) else value
+        if not isinstance(endpoints, list) or not endpoints or set(map(type, endpoints)) != {str}:
             raise ValueError("a list of endpoints is wanted")
-        return endpoints
+        return tuple(endpoints)
     if name == "allow_plaintext_auth":
         if not isinstance(value, bool):
             raise ValueError("true or false is wanted")
