@@ -47,7 +47,7 @@ class ControlTests(TestCase):
         folder.mkdir(parents=True)
         self.path = folder / "control.sock"
         self.control = ControlSocket(reactor, self.path, COMMANDS)
-        self.addCleanup(lambda: self.control.stop())
+        self.addCleanup(self.control.stop)
 
     def ask(self, command: str) -> Deferred[Any]:
         return deferToThread(ask, self.path, command)
@@ -88,13 +88,15 @@ class ControlTests(TestCase):
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
 
     def test_a_socket_that_a_crash_left(self) -> Deferred[Any]:
-        async def restart() -> None:
-            await self.control.stop()
-            self.path.touch()
-            self.control = ControlSocket(reactor, self.path, COMMANDS)
-            self.assertEqual(await self.ask("add"), 2)
+        async def start_over() -> None:
+            left = self.path.with_name("left.sock")
+            left.touch()
+            control = ControlSocket(reactor, left, COMMANDS)
+            self.assertEqual(await deferToThread(ask, left, "add"), 2)
+            await control.stop()
+            self.assertFalse(left.exists())
 
-        return ensureDeferred(restart())
+        return ensureDeferred(start_over())
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
