@@ -114,8 +114,9 @@ class Writer:
 
         def wait() -> None:
             self._going_on.clear()
-            done()
-            self._going_on.wait(HOLD)
+            if not self._stopping.is_set():
+                done()
+                self._going_on.wait(HOLD)
 
         self._request(wait)
 

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, cast
 
@@ -118,7 +119,8 @@ class ListenerService(Service):
         """Take no more connections, make all frames durable, say so, and close the files."""
         yield maybeDeferred(super().stopService)
         for timer in self._timers:
-            timer.stop()
+            if timer.running:  # one whose call has failed is not
+                timer.stop()
         yield self._control.stop()
         yield DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         self._hub.check_times()
@@ -239,7 +241,9 @@ class ListenerService(Service):
             (device, self._stamp(heard).decode(), peer) for device, (heard, peer) in seen.items()
         ]
         if rows:
-            with Registry(self._layout.devices) as registry:  # this thread's own
+            # A full disk is the journal's to tell of; who is seen will be noted the next time.
+            # The registry is this thread's own.
+            with suppress(RegistryError), Registry(self._layout.devices) as registry:
                 registry.record_seen(rows)
 
 
