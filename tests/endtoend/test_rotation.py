@@ -149,10 +149,10 @@ def test_retention(tmp_path: Path, option: tuple[str, str], bound: int) -> None:
             for last in range(1, 101):
                 device.push_all("x" * 100, last=last)
         # The files since the last checkpoint of the positions stay: a start reads them.
-        wait_for(lambda: len(contents(listener)) <= bound, "the removal of old files")
-        lines = b"".join(contents(listener)).splitlines()
-        numbers = [json.loads(line)["seq"] for line in lines]
-        assert numbers == list(range(numbers[0], 101))
+        wait_for(lambda: len(listener.files()) <= bound, "the removal of old files")
+    lines = b"".join(contents(listener)).splitlines()
+    numbers = [json.loads(line)["seq"] for line in lines]
+    assert numbers == list(range(numbers[0], 101))
     with Listener(tmp_path / "data") as listener, TextDevice(listener.addresses[0]) as device:
         assert device.log_in("a") == 101
 
