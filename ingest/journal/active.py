@@ -18,8 +18,9 @@ from ingest.journal.positions import Mark
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _MAX_BLOCKS = 1024  # IOV_MAX
-_MAX_WRITE = 256 << 10
-"""Bytes of one write: small enough that its second copy, the intent, stays in the cache."""
+_MAX_WRITE = 1 << 20
+"""Bytes of one write. Each is copied twice, into the intent and into the log, and each copy takes
+the interpreter's lock from the reactor and back: few large ones cost less than many small ones."""
 
 _CACHED = 64 << 20
 """Bytes at the end of the file that stay in the page cache, for those who tail it. To let go of

@@ -20,7 +20,7 @@ _NO_MAGIC = bytes(len(_MAGIC))
 _FIELDS = struct.Struct("<16sQQQQ?")  # boot, device, inode, offset, length, done; after the magic
 _DONE = len(_MAGIC) + _FIELDS.size - 1
 _BODY = 4096
-_RESERVED = 1 << 20
+_RESERVED = 2 << 20
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
