@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.units import format_duration, format_size, parse_duration, parse_size
+from ingest.units import format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -91,30 +91,6 @@ def test_what_is_no_duration(text: str) -> None:
 )
 def test_format_size(size: float, text: str) -> None:
     assert format_size(size) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0, "0s"),
-        (0.25, "0.25s"),
-        (59, "59s"),
-        (60, "1m"),
-        (90, "90s"),
-        (3600, "1h"),
-        (5400, "90m"),
-        (86400, "1d"),
-        (172_800, "2d"),
-        (1_234_567, "1234567s"),
-    ],
-)
-def test_format_duration(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
-
-
-@given(st.integers(0, 10**12))
-def test_a_formatted_duration_is_read_back(seconds: int) -> None:
-    assert parse_duration(format_duration(seconds)) == seconds
 
 
 @given(st.integers(0, 2**52))
