@@ -1,7 +1,7 @@
 """The record: one line of JSON for each frame, made a block at a time.
 
 A block is what one read brought: finished lines, ready for the disk. No Python statement
-runs per line; `map`, `zip`, `join` and `split` do the work.
+runs per line; slices, `join` and `split` do the work.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,12 @@ def record_block(
     count = len(values)
     if count == 1:
         return b"%b%d%b%b%b" % (prefix, first, key, values[0], end)
-    # Of all ways to write many integers, one orjson call and a split is the fastest by half.
-    numbers = orjson.dumps(list(range(first, first + count)))[1:-1].split(b",")
-    return prefix + (end + prefix).join(map(key.join, zip(numbers, values, strict=True))) + end
+    # Of all ways to write many integers, one orjson call and a split is the fastest by half; and
+    # of all ways to weave, to lay the parts out in one list: no tuple, no bytes for each line.
+    parts = [key] * (4 * count)
+    parts[::4] = [end + prefix] * count
+    parts[1::4] = orjson.dumps(list(range(first, first + count)))[1:-1].split(b",")
+    parts[3::4] = values
+    parts[0] = prefix
+    parts.append(end)
+    return b"".join(parts)

@@ -12,6 +12,7 @@ from ingest.wire.messages import MAX_HANDSHAKE, NO_RECORDS, Auth, Records, Respo
 from ingest.wire.record import record_block
 
 _OPTION = re.compile(rb"[a-z_]+=[^=].*")  # base64 has its `=` at the end only
+_DELETE = "\x7f"
 _HTTP = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
 
 
@@ -102,16 +103,16 @@ def _block(whole: bytes, prefix: bytes, first: int) -> tuple[bytes, int]:
         return _mixed_block(whole, prefix, first)
     if "\r" in text:
         text = text.replace("\r\n", "\n")
-    if text[:1] == "\n" or "\n\n" in text:
-        text = "\n".join(filter(None, text.split("\n"))) + "\n"
-    if len(text) < 2:
+    lines = text[:-1]
+    if _DELETE in lines:
+        values = [orjson.dumps(line)[1:-1] for line in lines.split("\n")]
+    else:
+        # One call escapes all lines, and leaves DELETE as it is: so that is where they end.
+        values = orjson.dumps(lines.replace("\n", _DELETE))[1:-1].split(b"\x7f")
+    if b"" in values:
+        values = list(filter(None, values))
+    if not values:
         return b"", 0
-    if "\\" in text:
-        values = list(map(orjson.dumps, text[:-1].split("\n")))
-        return record_block(prefix, first, b',"text":', values, b"}\n"), len(values)
-    # Without a backslash among them, all lines are escaped by one call: every `\n` in the
-    # result stands for an LF. This is the fast path of nearly all text.
-    values = orjson.dumps(text[:-1])[1:-1].split(b"\\n")
     return record_block(prefix, first, b',"text":"', values, b'"}\n'), len(values)
 
 
