@@ -95,9 +95,11 @@ class ScramExchange:
         Raises:
             PeerError: the proof is wrong.
         """
+        server = self._server
+        del self._server  # which knows us: as a cycle, both would wait for the garbage collector
         try:
-            self._server.set_client_final(client_final.decode())
-            final: str = self._server.get_server_final()
+            server.set_client_final(client_final.decode())
+            final: str = server.get_server_final()
         except (ScramException, UnicodeDecodeError) as error:
             raise auth_failed() from error
         if not is_device_name(self.device):
