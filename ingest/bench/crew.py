@@ -1,5 +1,6 @@
 """The processes of a load: each has a core's worth of connections."""
 
+import gc
 import multiprocessing
 import resource
 import signal
@@ -109,6 +110,7 @@ def _receive(pipe: Pipe) -> Any:
 def _work(plan: Plan, pipe: Pipe, counts: Any, index: int) -> None:
     """Do the steps of a plan, each when told to; the other end of the pipe gets the results."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent tells when to stop
+    gc.disable()  # it makes no cycles worth a pause, which would count as the listener's
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
