@@ -1,13 +1,16 @@
 """What all connections share: the limits, the clock, the journal's pressure, the books."""
 
 import random
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Cooperator
 from twisted.logger import Logger
 
 from ingest.devices.registry import Registry
@@ -25,6 +28,9 @@ from ingest.wire.session import Rules
 
 _REFUSALS = 256
 """Connections beyond the limit that are told so; any more are closed without a word."""
+_SLICE = 0.003
+"""Seconds of work at once that can wait. A handshake costs as much as a hundred frames: were those
+of a fleet that reconnects done as they come, the devices that send would wait for all of them."""
 
 
 class Hub(Factory):
@@ -58,8 +64,12 @@ class Hub(Factory):
         self._failures = FailureLimit()
         self._log = Logger()
         self._connections: set[DeviceProtocol] = set()
+        self._passing: set[DeviceProtocol] = set()  # those of them that come or go
         self._devices: dict[str, DeviceProtocol] = {}
-        self._seen: dict[str, tuple[float, str]] = {}
+        self._queue: deque[DeviceProtocol] = deque()  # of handshakes
+        self._seen: dict[str, tuple[str, str, str]] = {}
+        self._seen_at = Stamper()
+        self._cooperator = Cooperator(partial(_time_slice, clock.seconds), _scheduler(clock))
         self._revocation = registry.last_revocation()
         self._stopped: Deferred[None] | None = None
         self.settings = settings
@@ -101,23 +111,33 @@ class Hub(Factory):
     def add(self, connection: DeviceProtocol) -> None:
         """Take a new connection."""
         self._connections.add(connection)
+        self._passing.add(connection)
         if self.paused:
             connection.update_reading()
+
+    def queue_up(self, connection: DeviceProtocol) -> None:
+        """Take that a handshake has something to go on with; it will be told when."""
+        if not self._queue:
+            self._cooperator.coiterate(self._serve_queue())
+        self._queue.append(connection)
 
     def remove(self, connection: DeviceProtocol) -> None:
         """Forget a connection that is lost."""
         self._connections.discard(connection)
+        self._passing.discard(connection)
         if self._stopped is not None and not self._connections:
             stopped, self._stopped = self._stopped, succeed(None)
             stopped.callback(None)
 
     def let_in(self, connection: DeviceProtocol) -> None:
         """Take that a device has proved who it is and holds its lease."""
+        self._passing.discard(connection)
         self._devices[connection.device] = connection
         self._saw(connection)
 
     def left(self, connection: DeviceProtocol) -> None:
         """Take that a device gives its lease back."""
+        self._passing.add(connection)
         if self._devices.get(connection.device) is connection:
             del self._devices[connection.device]
         self._saw(connection)
@@ -168,11 +188,18 @@ class Hub(Factory):
     # What the service asks for.
 
     def check_times(self) -> None:
-        """End conversations that have taken too long."""
-        now, settings = self.now(), self.settings
-        for connection in list(self._connections):
-            connection.check_time(now, settings.handshake_timeout, settings.idle_timeout)
+        """End handshakes and farewells that have taken too long."""
+        now, timeout = self.now(), self.settings.handshake_timeout
+        for connection in list(self._passing):
+            connection.check_time(now, timeout)
         self.books.settle()
+
+    def go_round(self) -> Deferred[Iterator[None]]:
+        """Note when each device was last heard, and end the connections of those that are idle.
+
+        It takes its time; fires when it has seen them all.
+        """
+        return self._cooperator.coiterate(self._go_round())
 
     def check_revocations(self) -> None:
         """Cut the devices whose keys were revoked since the last call."""
@@ -184,12 +211,10 @@ class Hub(Factory):
                     PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
                 )
 
-    def take_seen(self) -> dict[str, tuple[float, str]]:
-        """Return when and from where devices were seen since the last call."""
-        for connection in self._devices.values():
-            self._saw(connection)
+    def take_seen(self) -> Collection[tuple[str, str, str]]:
+        """Return device, time and peer of those that came, left or were seen on a round."""
         seen, self._seen = self._seen, {}
-        return seen
+        return seen.values()
 
     def accounts(self) -> dict[str, Account]:
         """Return the account of each device that came since the start."""
@@ -217,7 +242,36 @@ class Hub(Factory):
             connection.abort()
 
     def _saw(self, connection: DeviceProtocol) -> None:
-        self._seen[connection.device] = (connection.heard, connection.peer)
+        device, time = connection.device, self._seen_at(connection.heard).decode()
+        self._seen[device] = (device, time, connection.peer)
+
+    def _go_round(self) -> Iterator[None]:
+        for device in list(self._devices):
+            connection = self._devices.get(device)
+            if connection is not None:
+                self._saw(connection)
+                connection.check_idle(self.now(), self.settings.idle_timeout)
+            yield
+
+    def _serve_queue(self) -> Iterator[None]:
+        while self._queue:
+            connection = self._queue[0]
+            try:
+                connection.go_on()
+            except Exception:
+                self._log.failure("a handshake failed; its connection is cut")
+                connection.abort()
+            self._queue.popleft()
+            yield
+
+
+def _time_slice(now: Callable[[], float]) -> Callable[[], bool]:
+    end = now() + _SLICE
+    return lambda: now() >= end
+
+
+def _scheduler(clock: IReactorTime) -> Callable[[Callable[[], None]], Any]:
+    return lambda tick: clock.callLater(0, tick)
 
 
 def _shutting_down() -> PeerError:

@@ -53,10 +53,12 @@ class DeviceProtocol(Protocol):
         self._lease: Lease | None = None
         self._error: PeerError | None = None
         self._reading = True
-        self._waiting = False  # for the token's check or for the lease
+        self._waiting = False  # for its turn, for the token's check, or for the lease
+        self._early = b""  # what waits for its turn
         self._said_all = False
         self._peer_closed = False
         self._lost = False
+        self._spent = 0.0  # seconds of the handshake, when we last stopped reading
         self._sent_ahead = 0  # bytes before the device was let in
         self.visit: Visit | None = None
 
@@ -73,19 +75,25 @@ class DeviceProtocol(Protocol):
         self._hub.add(self)
 
     def dataReceived(self, data: bytes) -> None:
-        """Pass on what one read brought."""
+        """Pass on what one read brought; before the device is let in, when it is its turn."""
         self.heard = now = self._hub.now()
-        if self.visit is None:
-            if self._session.state is State.OPENING:
-                # Behind a proxy, only the bytes before these have said who the other end is.
-                self._session = self._make_session()
-            self._sent_ahead += len(data)
-        else:
+        if self.visit is not None:
             self.visit.received_bytes += len(data)
-        self._carry_out(self._session.receive(data, self._hub.stamp(now)))
+            self._carry_out(self._session.receive(data, self._hub.stamp(now)))
+            return
+        self._sent_ahead += len(data)
+        if self._session.state not in WAITING_FOR_PEER:
+            self._session.receive(data, b"")  # which keeps it, or wants no more
+            return
+        self._early += data
+        if not self._waiting:
+            self._waiting = True
+            self._hub.queue_up(self)
+            self.update_reading()
 
     def readConnectionLost(self) -> None:
         """Take that the device has closed its side: it wants its last acknowledgement."""
+        self.go_on()
         self._peer_closed = True
         if self._said_all:
             self._close()
@@ -97,6 +105,7 @@ class DeviceProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give back what the connection held. What it sent is in the journal."""
+        self.go_on()
         self._peer_closed = self._lost = True
         if self._session.state is State.READY and reason.check(ConnectionDone):
             self._end_of_stream()
@@ -125,6 +134,18 @@ class DeviceProtocol(Protocol):
         port = getattr(self._transport.getPeer(), "port", None)
         return self.host if port is None else f"{self.host}:{port}"
 
+    def go_on(self) -> None:
+        """Go on with the handshake: it is our turn, or too late to wait for it."""
+        if not self._early:
+            return
+        if self._session.state is State.OPENING:
+            # Behind a proxy, only the bytes before these have said who the other end is.
+            self._session = self._make_session()
+        data, self._early = self._early, b""
+        self._waiting = False
+        self._carry_out(self._session.receive(data, b""))
+        self.update_reading()
+
     def fail(self, error: PeerError) -> None:
         """End the conversation from our side, with all that was accepted acknowledged."""
         self._carry_out(self._session.fail(error))
@@ -138,29 +159,41 @@ class DeviceProtocol(Protocol):
         if wanted == self._reading or self._lost:
             return
         self._reading = wanted
+        now = self._hub.now()
         if wanted:
-            self.heard = self._begun = self._hub.now()  # while we did not listen, no time passed
+            # While we did not listen, no time passed.
+            self._begun = now - self._spent
+            self.heard = now
             self._transport.resumeProducing()
         else:
+            self._spent = now - self._begun
             self._transport.pauseProducing()
 
-    def check_time(self, now: float, handshake: float, idle: float) -> None:
-        """End what has taken too long; called now and then.
+    def check_time(self, now: float, handshake: float) -> None:
+        """End a handshake or a farewell that has taken too long; called now and then.
 
         Args:
             now: seconds since 1970.
             handshake: seconds that the device may take to say who it is.
-            idle: seconds that it may say nothing after that; 0 for no bound.
         """
-        state = self._session.state
         if self._said_all:
             if now - self._ended > LINGER:
                 self.abort()
-        elif not self._reading:
-            return
-        elif state in WAITING_FOR_PEER and now - self._begun > handshake:
+        elif (
+            self._reading
+            and self._session.state in WAITING_FOR_PEER
+            and now - self._begun > handshake
+        ):
             self.fail(PeerError(ErrorCode.AUTH_TIMEOUT, f"not authenticated in {handshake:g} s"))
-        elif state is State.READY and idle and now - self.heard > idle:
+
+    def check_idle(self, now: float, idle: float) -> None:
+        """End the conversation with a device that has said nothing for too long.
+
+        Args:
+            now: seconds since 1970.
+            idle: seconds that it may say nothing; 0 for no bound.
+        """
+        if self._reading and idle and now - self.heard > idle:
             self.fail(PeerError(ErrorCode.IDLE_TIMEOUT, f"nothing came for {idle:g} s"))
 
     def abort(self) -> None:

@@ -1,13 +1,14 @@
 """The service tree of a listener: what starts in which order, and stops in the reverse."""
 
 import fcntl
+import gc
 import os
 import resource
 import signal
 import socket
 import sqlite3
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, cast
@@ -39,7 +40,6 @@ from ingest.listener.books import Account, total
 from ingest.listener.control import Command, ControlSocket
 from ingest.listener.hub import Hub
 from ingest.listener.settings import Settings, SettingsError
-from ingest.listener.stamp import Stamper
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: a fleet that reconnects comes all at once."""
@@ -48,7 +48,11 @@ DRAIN = 10.0
 """Seconds that stopping may take: for frames to become durable and devices to hear of it."""
 
 _REVOCATIONS = 0.25  # seconds between two looks at what was revoked
-_SEEN = 15.0  # seconds between two notes of who was seen
+_ROUND = 15.0  # seconds between two rounds at most, each of which notes who was seen
+_COLLECT_AFTER = 20_000
+"""New containers between two passes of the garbage collector. One read brings a thousand maps that
+are gone before the next: they are no reason to look for garbage, as they are by Python's 700."""
+
 _DRAIN_SWEEP = 0.5
 
 
@@ -95,7 +99,6 @@ class ListenerService(Service):
         self._reread = reread
         self._layout = Layout(settings.data)
         self._log = Logger(namespace="ingest")
-        self._stamp = Stamper()
         self._ports: list[IListeningPort] = []
         self._timers: list[LoopingCall] = []
         self._endpoints = [_endpoint(reactor, text) for text in settings.listen]
@@ -167,13 +170,13 @@ class ListenerService(Service):
         self._start_timers()
         signal.signal(signal.SIGHUP, lambda *_: self._reactor.callFromThread(self.reload))
         self._announce()
+        _spare_the_collector()
 
     def _start_timers(self) -> None:
         settings = self._settings
-        shortest = min(settings.handshake_timeout, settings.idle_timeout or 4.0, 4.0)
-        self._every(shortest / 4, self._hub.check_times)
+        self._every(min(settings.handshake_timeout, 4.0) / 4, self._hub.check_times)
         self._every(_REVOCATIONS, self._hub.check_revocations)
-        self._every(_SEEN, self._note_seen)
+        self._every(min(_ROUND, (settings.idle_timeout or _ROUND) / 4), self._go_round)
 
     def _every(self, seconds: float, call: Callable[[], object]) -> None:
         timer = LoopingCall(call)
@@ -233,18 +236,17 @@ class ListenerService(Service):
             "devices": {name: _account_fields(account) for name, account in accounts.items()},
         }
 
-    def _note_seen(self) -> Deferred[None]:
-        return deferToThread(self._save_seen, self._hub.take_seen())
+    @inlineCallbacks
+    def _go_round(self) -> Generator[Deferred[Any], Any, None]:
+        yield self._hub.go_round()
+        yield deferToThread(self._save_seen, self._hub.take_seen())
 
-    def _save_seen(self, seen: dict[str, tuple[float, str]]) -> None:
-        rows = [
-            (device, self._stamp(heard).decode(), peer) for device, (heard, peer) in seen.items()
-        ]
-        if rows:
+    def _save_seen(self, seen: Collection[tuple[str, str, str]]) -> None:
+        if seen:
             # A full disk is the journal's to tell of; who is seen will be noted the next time.
             # The registry is this thread's own.
             with suppress(RegistryError), Registry(self._layout.devices) as registry:
-                registry.record_seen(rows)
+                registry.record_seen(seen)
 
 
 def _account_fields(account: Account) -> dict[str, object]:
@@ -304,6 +306,13 @@ def _lock(layout: Layout) -> int:
         os.close(fd)
         raise StartError(f"{layout.data} is in use by another listener") from None
     return fd
+
+
+def _spare_the_collector() -> None:
+    """Let the garbage collector pass seldom, and over nothing that is there since the start."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER, *gc.get_threshold()[1:])
 
 
 def _raise_file_limit() -> None:

@@ -104,16 +104,23 @@ class Parts:
         if self.registry.get(name) is None:
             self.add(name)
         protocol, transport = self.connect()
-        protocol.dataReceived(plain(name))
+        self.hear(protocol, plain(name))
         if not transport.value():
             self.turns.run_one()  # the token is not among those that were good before
         transport.clear()
         return protocol, transport
 
+    def hear(self, protocol: DeviceProtocol, data: bytes) -> None:
+        """Let a protocol receive data, and have its turn."""
+        protocol.dataReceived(data)
+        self.clock.advance(0)
+
     def pass_time(self, seconds: float) -> None:
         """Turn the clock, and look at the times as the service does."""
         self.clock.advance(seconds)
         self.hub.check_times()
+        self.hub.go_round()
+        self.clock.advance(0)
 
 
 def plain(name: str, token: str = TOKEN, ack: str = "") -> bytes:

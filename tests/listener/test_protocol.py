@@ -28,7 +28,7 @@ def texts(parts: Parts) -> list[str]:
 
 def test_an_acknowledgement_waits_for_the_journal(parts: Parts) -> None:
     device, transport = parts.log_in()
-    device.dataReceived(b"a\nb\n")
+    parts.hear(device, b"a\nb\n")
     assert transport.read() == b""
     parts.journal.commit()
     assert transport.read() == b"ACK 2\n"
@@ -38,7 +38,7 @@ def test_an_acknowledgement_waits_for_the_journal(parts: Parts) -> None:
 def test_the_time_of_a_record_is_that_of_its_bytes(parts: Parts) -> None:
     device, _ = parts.log_in()
     parts.clock.advance(0.25)
-    device.dataReceived(b"a\n")
+    parts.hear(device, b"a\n")
     parts.clock.advance(1)
     parts.journal.commit()
     assert json.loads(parts.journal.lines[0])["time"] == "2026-11-22T11:39:00.250000Z"
@@ -47,7 +47,7 @@ def test_the_time_of_a_record_is_that_of_its_bytes(parts: Parts) -> None:
 def test_frames_ahead_wait_for_the_token(parts: Parts) -> None:
     parts.add("a")
     device, transport = parts.connect()
-    device.dataReceived(plain("a") + b"x\n")
+    parts.hear(device, plain("a") + b"x\n")
     assert transport.is_paused
     assert transport.read() == b""
     parts.turns.run_one()
@@ -60,7 +60,7 @@ def test_frames_ahead_wait_for_the_token(parts: Parts) -> None:
 def test_frames_ahead_of_a_wrong_token_are_dropped(parts: Parts) -> None:
     parts.add("a")
     device, transport = parts.connect()
-    device.dataReceived(plain("a", "wrong") + b"x\n")
+    parts.hear(device, plain("a", "wrong") + b"x\n")
     parts.turns.run_one()
     parts.journal.commit()
     assert transport.read().startswith(b"ERR auth-failed ")
@@ -71,7 +71,7 @@ def test_frames_ahead_of_a_wrong_token_are_dropped(parts: Parts) -> None:
 def test_a_connection_that_is_lost_while_its_token_is_checked(parts: Parts) -> None:
     parts.add("a")
     device, transport = parts.connect()
-    device.dataReceived(plain("a") + b"x\n")
+    parts.hear(device, plain("a") + b"x\n")
     lose(device)
     parts.turns.run_one()
     parts.journal.commit()
@@ -81,9 +81,9 @@ def test_a_connection_that_is_lost_while_its_token_is_checked(parts: Parts) -> N
 
 def test_a_takeover_waits_for_the_older_ones_frames(parts: Parts) -> None:
     older, older_transport = parts.log_in()
-    older.dataReceived(b"a\n")
+    parts.hear(older, b"a\n")
     newer, newer_transport = parts.connect()
-    newer.dataReceived(plain("a"))
+    parts.hear(newer, plain("a"))
     assert older_transport.read() == newer_transport.read() == b""
     assert older_transport.is_paused
     parts.journal.commit()
@@ -92,17 +92,17 @@ def test_a_takeover_waits_for_the_older_ones_frames(parts: Parts) -> None:
     assert error.startswith(b"ERR replaced ")
     assert newer_transport.read() == b"OK device=a next=2 max_frame=65536\n"
     lose(older)
-    newer.dataReceived(b"b\n")
+    parts.hear(newer, b"b\n")
     parts.journal.commit()
     assert newer_transport.read() == b"ACK 2\n"
 
 
 def test_a_claim_that_waits_is_replaced_too(parts: Parts) -> None:
     older, _ = parts.log_in()
-    older.dataReceived(b"a\n")
+    parts.hear(older, b"a\n")
     (middle, middle_transport), (newest, newest_transport) = parts.connect(), parts.connect()
-    middle.dataReceived(plain("a") + b"lost\n")
-    newest.dataReceived(plain("a"))
+    parts.hear(middle, plain("a") + b"lost\n")
+    parts.hear(newest, plain("a"))
     assert middle_transport.read().startswith(b"ERR replaced ")
     parts.journal.commit()
     assert newest_transport.read().startswith(b"OK device=a next=2 ")
@@ -111,21 +111,21 @@ def test_a_claim_that_waits_is_replaced_too(parts: Parts) -> None:
 
 def test_a_connection_that_is_lost_while_it_waits_for_its_lease(parts: Parts) -> None:
     older, _ = parts.log_in()
-    older.dataReceived(b"a\n")
+    parts.hear(older, b"a\n")
     newer, newer_transport = parts.connect()
-    newer.dataReceived(plain("a"))
+    parts.hear(newer, plain("a"))
     lose(newer, ConnectionLost)
     parts.journal.commit()
     assert newer_transport.read() == b""
     _, transport = parts.connect()
     following, transport = parts.connect()
-    following.dataReceived(plain("a"))
+    parts.hear(following, plain("a"))
     assert transport.read().startswith(b"OK device=a next=2 ")
 
 
 def test_a_closed_side_gets_the_last_acknowledgement(parts: Parts) -> None:
     device, transport = parts.log_in()
-    device.dataReceived(b"a\nlast")
+    parts.hear(device, b"a\nlast")
     device.readConnectionLost()
     assert (transport.read(), transport.disconnecting) == (b"", False)
     parts.journal.commit()
@@ -136,7 +136,7 @@ def test_a_closed_side_gets_the_last_acknowledgement(parts: Parts) -> None:
 def test_a_side_that_closes_while_the_token_is_checked(parts: Parts) -> None:
     parts.add("a")
     device, transport = parts.connect()
-    device.dataReceived(plain("a") + b"a\nlast")
+    parts.hear(device, plain("a") + b"a\nlast")
     device.readConnectionLost()
     parts.turns.run_one()
     parts.journal.commit()
@@ -147,7 +147,7 @@ def test_a_side_that_closes_while_the_token_is_checked(parts: Parts) -> None:
 def test_a_last_line_counts_after_a_close_and_not_after_a_reset(parts: Parts) -> None:
     for name, reason in (("closed", None), ("reset", ConnectionLost)):
         device, _ = parts.log_in(name)
-        device.dataReceived(b"whole\nlast")
+        parts.hear(device, b"whole\nlast")
         if reason is None:
             lose(device)
         else:
@@ -158,7 +158,7 @@ def test_a_last_line_counts_after_a_close_and_not_after_a_reset(parts: Parts) ->
 
 def test_nothing_is_said_on_a_connection_that_is_lost(parts: Parts) -> None:
     device, transport = parts.log_in()
-    device.dataReceived(b"a\n")
+    parts.hear(device, b"a\n")
     lose(device)
     parts.journal.commit()
     assert transport.read() == b""
@@ -167,7 +167,7 @@ def test_nothing_is_said_on_a_connection_that_is_lost(parts: Parts) -> None:
 
 def test_an_error_comes_after_what_was_accepted(parts: Parts) -> None:
     device, transport = parts.log_in()
-    device.dataReceived(b"a\n" + b"x" * 70_000)
+    parts.hear(device, b"a\n" + b"x" * 70_000)
     assert (transport.read(), transport.is_paused) == (b"", True)
     parts.journal.commit()
     acknowledged, error = transport.read().splitlines()
@@ -181,7 +181,7 @@ def test_nothing_counts_after_the_last_word(parts: Parts) -> None:
     device.fail(PeerError(ErrorCode.REVOKED, "gone"))
     transport.clear()
     assert not transport.is_paused  # only to hear it close
-    device.dataReceived(b"late\n")
+    parts.hear(device, b"late\n")
     device.fail(PeerError(ErrorCode.SHUTTING_DOWN, "too"))
     parts.journal.commit()
     assert (transport.read(), parts.journal.lines) == (b"", [])
@@ -198,7 +198,7 @@ def test_who_does_not_close_is_cut(parts: Parts) -> None:
 
 def test_a_slow_disk_does_not_count_as_lingering(parts: Parts) -> None:
     device, transport = parts.log_in()
-    device.dataReceived(b"a\n")
+    parts.hear(device, b"a\n")
     device.fail(PeerError(ErrorCode.REVOKED, "gone"))
     parts.pass_time(10 * LINGER)
     assert not transport.disconnected
@@ -208,10 +208,10 @@ def test_a_slow_disk_does_not_count_as_lingering(parts: Parts) -> None:
 
 def test_the_handshake_has_its_time(parts: Parts) -> None:
     device, transport = parts.connect()
-    device.dataReceived(b"AUTH PL")
+    parts.hear(device, b"AUTH PL")
     parts.pass_time(HANDSHAKE)
     assert transport.read() == b""
-    device.dataReceived(b"AI")
+    parts.hear(device, b"AI")
     parts.pass_time(0.1)
     assert transport.read().startswith(b"ERR auth-timeout ")
 
@@ -221,7 +221,7 @@ def test_who_speaks_only_after_its_time_is_not_listened_to(parts: Parts) -> None
     device, transport = parts.connect()
     parts.pass_time(HANDSHAKE + 0.1)
     assert transport.read().startswith(b"ERR auth-timeout ")
-    device.dataReceived(plain("a") + b"late\n")
+    parts.hear(device, plain("a") + b"late\n")
     assert transport.read() == b""
     assert list(parts.hub.devices()) == []
 
@@ -229,7 +229,7 @@ def test_who_speaks_only_after_its_time_is_not_listened_to(parts: Parts) -> None
 def test_our_time_is_not_the_devices(parts: Parts) -> None:
     parts.add("a")
     device, transport = parts.connect()
-    device.dataReceived(plain("a"))
+    parts.hear(device, plain("a"))
     parts.pass_time(HANDSHAKE * 2)
     parts.turns.run_one()
     assert transport.read().startswith(b"OK ")
@@ -238,7 +238,7 @@ def test_our_time_is_not_the_devices(parts: Parts) -> None:
 def test_idle(parts: Parts) -> None:
     device, transport = parts.log_in()
     parts.pass_time(IDLE)
-    device.dataReceived(b"\n")
+    parts.hear(device, b"\n")
     parts.pass_time(IDLE)
     assert transport.read() == b""
     parts.pass_time(0.1)
@@ -295,7 +295,7 @@ def test_a_full_journal_does_not_keep_an_end_from_being_heard(parts: Parts) -> N
 def test_who_may_send_its_token_in_clear(parts: Parts, peer: IAddress, allowed: bool) -> None:
     parts.add("a")
     device, transport = parts.connect(peer)
-    device.dataReceived(plain("a"))
+    parts.hear(device, plain("a"))
     if allowed:
         parts.turns.run_one()
     assert transport.read().startswith(b"OK " if allowed else b"ERR plaintext-refused ")
@@ -306,14 +306,14 @@ def test_who_may_send_it_is_asked_when_it_speaks(parts: Parts) -> None:
     parts.add("a")
     device, transport = parts.connect(LOOPBACK)
     transport.peerAddr = ELSEWHERE
-    device.dataReceived(plain("a"))
+    parts.hear(device, plain("a"))
     assert transport.read().startswith(b"ERR plaintext-refused ")
 
 
 def test_keys_that_were_revoked_during_the_handshake(parts: Parts) -> None:
     parts.add("a")
     device, transport = parts.connect()
-    device.dataReceived(plain("a"))
+    parts.hear(device, plain("a"))
     parts.registry.set_enabled("a", False)
     parts.turns.run_one()
     assert transport.read().startswith(b"ERR revoked ")
@@ -322,11 +322,11 @@ def test_keys_that_were_revoked_during_the_handshake(parts: Parts) -> None:
 def test_without_acknowledgements(parts: Parts) -> None:
     parts.add("a")
     device, transport = parts.connect()
-    device.dataReceived(plain("a", ack="none") + b"a\n")
+    parts.hear(device, plain("a", ack="none") + b"a\n")
     parts.turns.run_one()
     transport.clear()
     parts.journal.commit()
-    device.dataReceived(b"b\n")
+    parts.hear(device, b"b\n")
     device.readConnectionLost()
     parts.journal.commit()
     assert (transport.read(), transport.disconnecting) == (b"", True)
