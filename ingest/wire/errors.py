@@ -33,6 +33,14 @@ class PeerError(Exception):
         self.code = code
         self.text = text
 
+    def bare(self) -> "PeerError":
+        """Return the error as it was before it was raised.
+
+        The traceback of an error that is kept knows the frames that keep it, and all that they
+        know: a cycle, which would wait for the garbage collector.
+        """
+        return PeerError(self.code, self.text)
+
 
 def bad_frame(text: str) -> PeerError:
     """Make the error for bytes that are no frame and no message."""

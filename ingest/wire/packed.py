@@ -131,7 +131,7 @@ class PackedDialect:
                 if self._extend(data, self._max_frame) is None:
                     return NO_RECORDS
             except PeerError as error:
-                return Records(b"", 0, error)
+                return Records(b"", 0, error.bare())
             data = self.unread()
         try:
             objects, end = self._quick.decode(data)
@@ -187,7 +187,7 @@ class PackedDialect:
             if rest:
                 self._extend(rest, self._max_frame)
         except PeerError as error:
-            return error
+            return error.bare()
         return None
 
     def _careful_records(self, data: bytes, prefix: bytes, first: int) -> Records:
@@ -201,7 +201,7 @@ class PackedDialect:
                     values.append(encode(_unpack(data[start:end], Pairs)))
                 start = end
         except PeerError as error:
-            return Records(*_block(values, prefix, first), error)
+            return Records(*_block(values, prefix, first), error.bare())
         return Records(*_block(values, prefix, first), self._hold(data[start:]))
 
 

@@ -227,7 +227,7 @@ class Session:
             if self.state is State.RESPONSE:
                 return self._take_response()
         except PeerError as error:
-            return (self._end(error),)
+            return (self._end(error.bare()),)
         return ()
 
     def _open(self) -> None:
