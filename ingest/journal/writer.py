@@ -26,7 +26,7 @@ _MAX_COMMIT = 4 << 20
 HOLD = 60.0
 """Seconds that another program may ask the log to stand still: it may die and never release it."""
 _RETRY = 0.25  # seconds between two attempts to write to a full or failing disk
-_GATHERING = 0.003
+_GATHERING = 0.005
 """Seconds that the next commit gathers, unless the last one was of a single batch. Where many
 devices send little each, a commit costs more than what it brings: the disk's time, and for each of
 its system calls the interpreter's lock, to and fro. A device that is alone is not made to wait."""

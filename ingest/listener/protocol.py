@@ -1,6 +1,7 @@
 """One device's connection: the pump between its transport, its session and the journal."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, cast
 
@@ -69,7 +70,7 @@ class DeviceProtocol(Protocol):
         self._transport = cast(DeviceTransport, self.transport)
         pass_half_close(self.transport, self)
         self._outlet: Outlet = outlet_for(self._transport)
-        self._session = self._make_session()
+        self._session = Session(self._hub.rules, plaintext=False, refusal=self._refusal)
         self._revocations = self._hub.revocations()
         self.heard = self._begun = self._hub.now()
         self._hub.add(self)
@@ -139,7 +140,7 @@ class DeviceProtocol(Protocol):
         if not self._early:
             return
         if self._session.state is State.OPENING:
-            # Behind a proxy, only the bytes before these have said who the other end is.
+            # Now it counts who the other end is; behind a proxy, only the bytes before these said it.
             self._session = self._make_session()
         data, self._early = self._early, b""
         self._waiting = False
@@ -327,6 +328,7 @@ class DeviceProtocol(Protocol):
         return isinstance(address, UNIXAddress) or _is_loopback(getattr(address, "host", ""))
 
 
+@lru_cache(maxsize=1024)
 def _is_loopback(host: str) -> bool:
     try:
         address = ip_address(host)
