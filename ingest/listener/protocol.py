@@ -140,7 +140,7 @@ class DeviceProtocol(Protocol):
         if not self._early:
             return
         if self._session.state is State.OPENING:
-            # Now it counts who the other end is; behind a proxy, only the bytes before these said it.
+            # Now it counts who the other end is; behind a proxy, the bytes before these said it.
             self._session = self._make_session()
         data, self._early = self._early, b""
         self._waiting = False
