@@ -7,6 +7,7 @@ others: the writer, the keeper of positions, and the archivist.
 import contextlib
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,12 @@ from ingest.layout import Layout
 BACKLOG = 32 << 20
 """Bytes of records that may wait for the disk; beyond it the devices are made to wait."""
 _RELIEVED = BACKLOG // 4
-_CHECKPOINT = 1.0  # seconds between two checkpoints
+_CHECKPOINT = 1.0  # seconds between two checkpoints, at least
+_CHECKPOINT_PAUSE = 200
+"""How many times as long as a checkpoint took it is until the next, within `_CHECKPOINT_LATEST`:
+those of thousands of devices make the log's own syncs wait. What is not in one is read from the
+log, should we be killed."""
+_CHECKPOINT_LATEST = 10.0  # seconds
 
 CallSoon = Callable[..., object]
 """Runs a function with arguments on the journal's thread, soon; may be called from any thread."""
@@ -231,7 +237,7 @@ class FileJournal:
 
 
 class _Keeper:
-    """The thread that keeps `positions.db` at most about a second behind the log."""
+    """The thread that keeps `positions.db` a second or a few behind the log."""
 
     def __init__(self, path: Path, log: str, settle: Callable[[str], None]) -> None:
         self._path = path
@@ -264,8 +270,11 @@ class _Keeper:
     def _run(self) -> None:
         with contextlib.closing(Positions(self._path)) as positions:
             while True:
+                begun = time.monotonic()
                 self._save(positions)
-                if self._stopping.wait(_CHECKPOINT):
+                taken = time.monotonic() - begun
+                pause = min(_CHECKPOINT_PAUSE * taken, _CHECKPOINT_LATEST)
+                if self._stopping.wait(max(_CHECKPOINT, pause)):
                     return
 
     def _save(self, positions: Positions) -> None:

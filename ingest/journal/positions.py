@@ -141,7 +141,7 @@ class Positions:
 def read_positions(path: Path) -> dict[str, int]:
     """Return each device's newest number, from a file that a listener may be using.
 
-    The numbers may be about a second old. Empty if there is no such file.
+    The numbers may be some seconds old. Empty if there is no such file.
 
     Raises:
         sqlite3.Error: it is no SQLite file, or damaged.

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IAddress, IReactorTime
@@ -28,9 +28,12 @@ from ingest.wire.session import Rules
 
 _REFUSALS = 256
 """Connections beyond the limit that are told so; any more are closed without a word."""
-_SLICE = 0.003
-"""Seconds of work at once that can wait. A handshake costs as much as a hundred frames: were those
-of a fleet that reconnects done as they come, the devices that send would wait for all of them."""
+_HANDSHAKES = 0.003
+"""Seconds of handshakes at once. Each costs as much as many frames: were those of a fleet that
+reconnects done as they come, the devices that send would wait for all of them."""
+_ROUND = 0.001
+"""Seconds of a round at once, and twenty times as much without: nobody waits for a round."""
+_ROUND_PAUSE = 20 * _ROUND
 
 
 class Hub(Factory):
@@ -69,7 +72,8 @@ class Hub(Factory):
         self._queue: deque[DeviceProtocol] = deque()  # of handshakes
         self._seen: dict[str, tuple[str, str, str]] = {}
         self._seen_at = Stamper()
-        self._cooperator = Cooperator(partial(_time_slice, clock.seconds), _scheduler(clock))
+        self._handshakes = _cooperator(clock, _HANDSHAKES, pause=0)
+        self._rounds = _cooperator(clock, _ROUND, pause=_ROUND_PAUSE)
         self._revocation = registry.last_revocation()
         self._stopped: Deferred[None] | None = None
         self.settings = settings
@@ -118,7 +122,7 @@ class Hub(Factory):
     def queue_up(self, connection: DeviceProtocol) -> None:
         """Take that a handshake has something to go on with; it will be told when."""
         if not self._queue:
-            self._cooperator.coiterate(self._serve_queue())
+            self._handshakes.coiterate(self._serve_queue())
         self._queue.append(connection)
 
     def remove(self, connection: DeviceProtocol) -> None:
@@ -199,7 +203,7 @@ class Hub(Factory):
 
         It takes its time; fires when it has seen them all.
         """
-        return self._cooperator.coiterate(self._go_round())
+        return self._rounds.coiterate(self._go_round())
 
     def check_revocations(self) -> None:
         """Cut the devices whose keys were revoked since the last call."""
@@ -265,13 +269,14 @@ class Hub(Factory):
             yield
 
 
-def _time_slice(now: Callable[[], float]) -> Callable[[], bool]:
-    end = now() + _SLICE
-    return lambda: now() >= end
+def _cooperator(clock: IReactorTime, seconds: float, pause: float) -> Cooperator:
+    """Make what works for some seconds at once, and pauses before it goes on."""
 
+    def begin_slice() -> Callable[[], bool]:
+        end = clock.seconds() + seconds
+        return lambda: clock.seconds() >= end
 
-def _scheduler(clock: IReactorTime) -> Callable[[Callable[[], None]], Any]:
-    return lambda tick: clock.callLater(0, tick)
+    return Cooperator(begin_slice, partial(clock.callLater, pause))
 
 
 def _shutting_down() -> PeerError:

@@ -150,7 +150,7 @@ def crash(data: Path, *steps: str) -> None:
 
 def _run_and_die(data: Path, *steps: str) -> None:
     if "checkpoint" in steps:
-        file._CHECKPOINT = 0.01  # or each would take a second
+        file._CHECKPOINT = file._CHECKPOINT_LATEST = 0.01  # or each would take a second
     running = Running(data)
     newest: dict[str, int] = {}
     for step in steps:

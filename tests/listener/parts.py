@@ -117,10 +117,9 @@ class Parts:
 
     def pass_time(self, seconds: float) -> None:
         """Turn the clock, and look at the times as the service does."""
+        self.hub.go_round()
         self.clock.advance(seconds)
         self.hub.check_times()
-        self.hub.go_round()
-        self.clock.advance(0)
 
 
 def plain(name: str, token: str = TOKEN, ack: str = "") -> bytes:
