@@ -106,7 +106,7 @@ class DeviceProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give back what the connection held. What it sent is in the journal."""
-        self.go_on()
+        self._early = b""
         self._peer_closed = self._lost = True
         if self._session.state is State.READY and reason.check(ConnectionDone):
             self._end_of_stream()
@@ -136,7 +136,7 @@ class DeviceProtocol(Protocol):
         return self.host if port is None else f"{self.host}:{port}"
 
     def go_on(self) -> None:
-        """Go on with the handshake: it is our turn, or too late to wait for it."""
+        """Go on with the handshake, if it is still there: it is our turn."""
         if not self._early:
             return
         if self._session.state is State.OPENING:

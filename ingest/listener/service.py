@@ -176,7 +176,7 @@ class ListenerService(Service):
         settings = self._settings
         self._every(min(settings.handshake_timeout, 4.0) / 4, self._hub.check_times)
         self._every(_REVOCATIONS, self._hub.check_revocations)
-        self._every(min(_ROUND, (settings.idle_timeout or _ROUND) / 4), self._go_round)
+        self._every(min(_ROUND, settings.idle_timeout / 4 or _ROUND), self._go_round)
 
     def _every(self, seconds: float, call: Callable[[], object]) -> None:
         timer = LoopingCall(call)

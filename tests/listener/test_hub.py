@@ -1,5 +1,7 @@
 """What connections have in common."""
 
+from base64 import b64encode
+
 import pytest
 
 from ingest.listener.authentication import FailureLimit
@@ -142,6 +144,15 @@ def test_who_closes_its_side_is_served_before(parts: Parts) -> None:
     device.readConnectionLost()
     parts.journal.commit()
     assert transport.read().endswith(b"\nACK 1\n")
+
+
+def test_who_is_lost_before_its_turn_is_not_answered(parts: Parts) -> None:
+    parts.add("a")
+    device, transport = parts.connect()
+    device.dataReceived(b"AUTH SCRAM-SHA-256 " + b64encode(b"n,,n=a,r=nonce") + b"\n")
+    lose(device)
+    parts.clock.advance(0)
+    assert (transport.read(), len(parts.hub)) == (b"", 0)
 
 
 def test_a_handshake_that_fails_leaves_the_others_their_turns(
