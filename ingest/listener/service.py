@@ -121,9 +121,7 @@ class ListenerService(Service):
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Take no more connections, make all frames durable, say so, and close the files."""
         yield maybeDeferred(super().stopService)
-        for timer in self._timers:
-            if timer.running:  # one whose call has failed is not
-                timer.stop()
+        self._stop_timers()
         yield self._control.stop()
         yield DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
         self._hub.check_times()
@@ -178,6 +176,12 @@ class ListenerService(Service):
         self._every(_REVOCATIONS, self._hub.check_revocations)
         self._every(min(_ROUND, settings.idle_timeout / 4 or _ROUND), self._go_round)
 
+    def _stop_timers(self) -> None:
+        timers, self._timers = self._timers, []
+        for timer in timers:
+            if timer.running:  # one whose call has failed is not
+                timer.stop()
+
     def _every(self, seconds: float, call: Callable[[], object]) -> None:
         timer = LoopingCall(call)
         timer.clock = self._reactor
@@ -210,6 +214,8 @@ class ListenerService(Service):
         self._settings = settings
         self._hub.set_settings(settings)
         self._journal.set_policy(settings.journal_policy())
+        self._stop_timers()
+        self._start_timers()
         self._log.info("the log is reopened and the settings are read again")
 
     def _rotate(self) -> Deferred[object]:

@@ -228,6 +228,18 @@ def test_sighup_reads_the_configuration_again(tmp_path: Path) -> None:
             device.push_all("x" * 2048, last=1)
 
 
+def test_sighup_changes_the_idle_timeout_of_who_is_there(tmp_path: Path) -> None:
+    config = tmp_path / "ingest.toml"
+    config.write_text("")
+    with Listener(tmp_path / "data", "--config", config) as listener:
+        listener.add("a")
+        with TextDevice(listener.addresses[0]) as device:
+            device.log_in("a")
+            config.write_text('idle-timeout = "400ms"')
+            os.kill(listener.pid, signal.SIGHUP)
+            assert device.last_words() == "idle-timeout"
+
+
 def test_from_another_folder_with_a_relative_one(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     output = tmp_path / "output"
