@@ -4,6 +4,7 @@ import re
 from collections import deque
 from itertools import islice
 from operator import itemgetter, methodcaller
+from types import NoneType
 from typing import Any
 
 import msgpack
@@ -221,7 +222,9 @@ def _plain_block(
     Raises:
         NotPlain: one of the objects needs the careful way.
     """
-    if _NIL in data and None in objects:
+    types = set(map(type, objects))
+    if NoneType in types:
+        types.remove(NoneType)
         objects = [value for value in objects if value is not None]
     try:
         whole = orjson.dumps(objects)
@@ -229,13 +232,13 @@ def _plain_block(
         raise NotPlain from error
     if b"$" in whole and b'{"$' in whole:
         raise NotPlain  # a map that looks like one of our wrappers
-    if (_NOT_FINITE.search(data) or _NEGATIVE_NOT_FINITE.search(data)) and b"null" in whole:
+    if b"null" in whole and (_NOT_FINITE.search(data) or _NEGATIVE_NOT_FINITE.search(data)):
         raise NotPlain  # orjson writes what is not finite as null
     if len(objects) == 1:
         values, key, end = [whole[1:-1]], b',"data":', b"}\n"
     else:
         values, key, end = whole[2:-2].split(b"},{"), b',"data":{', b"}}\n"
-        if len(values) != len(objects) or set(map(type, objects)) != {dict}:
+        if len(values) != len(objects) or types != {dict}:
             # Those cuts are not just between objects, or not all of them are maps.
             values, key, end = list(map(orjson.dumps, objects)), b',"data":', b"}\n"
     # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
