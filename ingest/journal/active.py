@@ -167,6 +167,7 @@ class ActiveFile:
         if sync:
             try:
                 os.fdatasync(self._fd)
+                self._intent.probe()
             except OSError:
                 # What the kernel could not write it may have dropped from its cache, and the next
                 # sync would succeed without it (fsync(2), EIO). This file is never trusted again.

@@ -63,6 +63,17 @@ class IntentFile:
         _FIELDS.pack_into(header, len(_MAGIC), self._boot, *identity, offset, length, False)
         header[: len(_MAGIC)] = _MAGIC
 
+    def probe(self) -> None:
+        """Find out whether the file system still takes changes: reserve room that we have.
+
+        Where the journal of ext4 breaks in the middle of an `fdatasync`, that returns as if all
+        were well, and what it was to sync is lost. Whatever changes a file fails from then on.
+
+        Raises:
+            OSError: it does not, and what was synced last may not be on the disk.
+        """
+        os.posix_fallocate(self._fd, 0, 1)
+
     def done(self) -> None:
         """Remember that the newest intent is on disk, so that a file without it has lost it."""
         self._header[_DONE] = 1

@@ -81,16 +81,17 @@ def test_a_short_write_is_completed_in_its_place(active: ActiveFile, folder: Pat
     assert active.size == sum(map(len, blocks))
 
 
+@pytest.mark.parametrize("call", ["fdatasync", "posix_fallocate"])
 def test_after_a_failed_sync_the_file_is_left_at_its_last_durable_line(
-    active: ActiveFile, folder: Path, monkeypatch: pytest.MonkeyPatch
+    call: str, active: ActiveFile, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(fd: int) -> None:
+    def fail(*_: int) -> None:
         raise OSError(5, "Input/output error")
 
     first, *rest = _blocks(10)
     active.append([first], sync=True)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fdatasync", fail)
+        patch.setattr(os, call, fail)
         with pytest.raises(OSError):
             active.append(rest, sync=True)
     active.resume(sync=True)
