@@ -13,14 +13,15 @@ from itertools import accumulate
 from pathlib import Path
 
 from ingest.journal.files import ACTIVE, head_of, identity, read_head, rotated_name, sync_folder
-from ingest.journal.intent import IntentFile
+from ingest.journal.intent import ROOM, IntentFile
 from ingest.journal.positions import Mark
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _MAX_BLOCKS = 1024  # IOV_MAX
-_MAX_WRITE = 1 << 20
-"""Bytes of one write. Each is copied twice, into the intent and into the log, and each copy takes
-the interpreter's lock from the reactor and back: few large ones cost less than many small ones."""
+_MAX_WRITE = ROOM
+"""Bytes of one write. Each is copied twice, into the intent and into the log, and after each copy
+the writer waits for the interpreter's lock, a read's worth of time: of small ones it writes so few
+a second that a fleet at full speed would have to wait for it."""
 
 _CACHED = 64 << 20
 """Bytes at the end of the file that stay in the page cache, for those who tail it. To let go of

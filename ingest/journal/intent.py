@@ -20,7 +20,8 @@ _NO_MAGIC = bytes(len(_MAGIC))
 _FIELDS = struct.Struct("<16sQQQQ?")  # boot, device, inode, offset, length, done; after the magic
 _DONE = len(_MAGIC) + _FIELDS.size - 1
 _BODY = 4096
-_RESERVED = 2 << 20
+ROOM = 4 << 20
+"""Bytes of one intent for which there is room on the disk, however full it is."""
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -44,7 +45,7 @@ class IntentFile:
         """
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._boot = _boot_id()
-        os.posix_fallocate(self._fd, 0, _BODY + _RESERVED)
+        os.posix_fallocate(self._fd, 0, _BODY + ROOM)
         self._header = mmap.mmap(self._fd, _BODY)
 
     def put(self, identity: tuple[int, int], offset: int, blocks: Sequence[bytes]) -> None:

@@ -9,11 +9,11 @@ import pytest
 
 from ingest.journal.active import ActiveFile
 from ingest.journal.files import ACTIVE, LogFile, identity
-from ingest.journal.intent import IntentFile
+from ingest.journal.intent import ROOM, IntentFile
 from tests.journal.limits import largest_file
 from tests.journal.logs import BEGIN, at, line
 
-_FULL = 2 << 20
+_FULL = ROOM + (1 << 20)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_what_is_appended_is_there(
 
 
 def test_a_short_write_is_completed_in_its_place(active: ActiveFile, folder: Path) -> None:
-    blocks = _blocks(1000, 5000)
+    blocks = _blocks(1500, 5000)
     active.append(blocks[:1], sync=True)
     before = identity(folder / ACTIVE)
     with largest_file(_FULL):

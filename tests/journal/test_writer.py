@@ -9,7 +9,7 @@ import pytest
 
 from ingest.journal.active import ActiveFile
 from ingest.journal.files import ACTIVE
-from ingest.journal.intent import IntentFile
+from ingest.journal.intent import ROOM, IntentFile
 from ingest.journal.interface import Lease
 from ingest.journal.rotation import RotationPolicy
 from ingest.journal.writer import Commit, Writer
@@ -17,7 +17,7 @@ from tests.journal.limits import largest_file
 from tests.journal.logs import line
 from tests.journal.running import PATIENCE, Holder
 
-_FULL = 2 << 20
+_FULL = ROOM + (1 << 20)  # more than one commit
 
 
 class Owner:
@@ -168,34 +168,38 @@ def test_a_full_disk_is_told_of_once_and_waited_for(
     make: Callable[[], Writer], owner: Owner, folder: Path
 ) -> None:
     writer = make()
-    _put(writer, *range(1, 1001), size=5000)
+    _put(writer, *range(1, 1501), size=5000)
     with largest_file(_FULL):
         writer.start()
+        what, told = owner.heard()
+        assert what == "committed"
         what, _ = owner.heard()
         assert what == "failing"
-        _put(writer, 1001)
+        _put(writer, 1501)
     assert owner.heard() == ("recovered", True)
-    told: list[int] = []
-    while len(told) < 1001:
+    while len(told) < 1501:
         what, numbers = owner.heard()
         assert what == "committed"
         told += numbers
     writer.stop()
-    assert told == _numbers(folder / ACTIVE) == list(range(1, 1002))
+    assert told == _numbers(folder / ACTIVE) == list(range(1, 1502))
 
 
 def test_a_stop_while_the_disk_is_full_writes_nothing_after_what_is_missing(
     make: Callable[[], Writer], owner: Owner, folder: Path
 ) -> None:
     writer = make()
-    _put(writer, *range(1, 601), size=5000)
+    _put(writer, *range(1, 1501), size=5000)
     with largest_file(_FULL):
         writer.start()
+        what, told = owner.heard()
+        assert what == "committed"
         assert owner.heard()[0] == "failing"
-        _put(writer, 601)
+        _put(writer, 1501)
         mark = writer.stop()
-    assert mark.offset == 0
-    assert (folder / ACTIVE).stat().st_size == _FULL
+    log = folder / ACTIVE
+    assert log.stat().st_size == _FULL
+    assert log.read_bytes()[: mark.offset].count(b"\n") == len(told)
     assert owner.said.empty()
 
 
