@@ -78,10 +78,11 @@ class QuickDecoder:
     def _long(self, data: bytes) -> tuple[list[Any], int]:
         unpacker = self._unpacker
         begin = unpacker.tell()
-        unpacker.feed(data[:-_TAIL])
+        view = memoryview(data)
+        unpacker.feed(view[:-_TAIL])
         objects = list(unpacker)
         # Where an object ends is asked near the end of the data only: to ask costs a tenth.
-        unpacker.feed(data[-_TAIL:])
+        unpacker.feed(view[-_TAIL:])
         last = list(zip(unpacker, iter(unpacker.tell, None), strict=False))
         objects += map(_FIRST, last)
         return objects, last[-1][1] - begin if last else _end_of(len(objects), data)
@@ -129,13 +130,17 @@ class PackedDialect:
         return rest
 
     def records(self, data: bytes, prefix: bytes, first: int) -> Records:
-        if self._rest:
+        if len(data) < len(self._rest):
+            # To decode the rest again would cost more than to scan what is new.
             try:
                 if self._extend(data, self._max_frame) is None:
                     return NO_RECORDS
             except PeerError as error:
                 return Records(b"", 0, error.bare())
             data = self.unread()
+        elif self._rest:
+            data = b"".join((self.unread(), data))
+            self._scanner = None
         try:
             objects, end = self._quick.decode(data)
             block, frames = _plain_block(objects, data, self._max_frame, prefix, first)
@@ -237,7 +242,8 @@ def _plain_block(
     if len(objects) == 1:
         values, key, end = [whole[1:-1]], b',"data":', b"}\n"
     else:
-        values, key, end = whole[2:-2].split(b"},{"), b',"data":{', b"}}\n"
+        values, key, end = whole.split(b"},{"), b',"data":{', b"}}\n"
+        values[0], values[-1] = values[0][2:], values[-1][:-2]
         if len(values) != len(objects) or types != {dict}:
             # Those cuts are not just between objects, or not all of them are maps.
             values, key, end = list(map(orjson.dumps, objects)), b',"data":', b"}\n"

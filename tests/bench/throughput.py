@@ -43,12 +43,12 @@ def text_stream(scale: Scale) -> Result:
 
 def packed_stream(scale: Scale) -> Result:
     """msgpack, 10 connections, full speed, beside what memory alone allows."""
-    frames = scale.frames(2_000_000)
+    frames = scale.frames(4_000_000)
     plan = plan_for(10, size=_PACKED, dialect="msgpack", frames=frames)
     ours, ceiling = [], []
     for _ in range(scale.rounds):
         ours.append(carry_out(plan))
-        ceiling.append(objects_per_second(_PACKED, 1_000_000))
+        ceiling.append(objects_per_second(_PACKED, frames))
     rate, most = median(report.frames_per_second for report in ours), median(ceiling)
     cpu = median(map(cpu_per_frame, ours))
     share = rate / most
