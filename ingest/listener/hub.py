@@ -17,6 +17,7 @@ from ingest.devices.registry import Registry
 from ingest.journal.interface import Journal
 from ingest.listener.authentication import Authenticator, FailureLimit
 from ingest.listener.books import Account, Books
+from ingest.listener.coalescing import ReadCoalescer
 from ingest.listener.outlet import DeviceTransport
 from ingest.listener.protocol import DeviceProtocol
 from ingest.listener.settings import Settings
@@ -61,6 +62,7 @@ class Hub(Factory):
         self.paused = False
         self.now = clock.seconds
         self.stamp = Stamper()
+        self.count_read = ReadCoalescer().count
         self.revocations = registry.last_revocation
         self._registry = registry
         self._authenticator = authenticator

@@ -81,6 +81,7 @@ class DeviceProtocol(Protocol):
         if self.visit is not None:
             self.visit.received_bytes += len(data)
             self._carry_out(self._session.receive(data, self._hub.stamp(now)))
+            self._hub.count_read(len(data))
             return
         self._sent_ahead += len(data)
         if self._session.state not in WAITING_FOR_PEER:
