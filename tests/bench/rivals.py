@@ -18,6 +18,7 @@ from statistics import median
 from ingest.bench import local
 from ingest.bench.crew import Crew
 from ingest.bench.plan import Plan
+from ingest.bench.run import split
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,20 +129,21 @@ def _naive(_: Path, log: Path, port: int) -> list[str]:
     return [sys.executable, "-c", f"{code} serve({port}, {str(log)!r})"]
 
 
-def measure_rival(command: Command, plan: Plan, folder: Path) -> Sample:
+def measure_rival(command: Command, plan: Plan, folder: Path, processes: int) -> Sample:
     """Send a plan's frames to a rival, until its file has them all or grows no more.
 
     Args:
         command: how to start it.
         plan: what to send; it has a number of frames. Nobody authenticates, nobody wants ACKs.
         folder: an empty one for its files.
+        processes: how many the load takes.
     """
     port, log = local.free_port(), folder / "rival.log"
     log.touch()
     plan = replace(plan, host=local.HOST, port=port, mechanism=None, acks=False)
     with (
         local.running(command(folder, log, port), port, folder / "out.txt") as process,
-        Crew([plan]) as crew,
+        Crew(split(plan, processes)) as crew,
     ):
         crew.connect()
         cpu = process.cpu()

@@ -83,10 +83,10 @@ def carry_out(plan: Plan, layout: Layout | None = None) -> Report:
         return measure(ours.plan, ours.process)
 
 
-def sample_ours(plan: Plan) -> Sample:
-    """Carry out a plan, and count what is in the log."""
+def sample_ours(plan: Plan, processes: int = 1) -> Sample:
+    """Carry out a plan, with as many processes for the load, and count what is in the log."""
     with site(plan) as ours:
-        report = measure(ours.plan, ours.process)
+        report = measure(ours.plan, ours.process, processes)
         written = sum(map(count_lines, ours.layout.log_folder.glob("*.log")))
     return Sample(report.frames_per_second, cpu_per_frame(report), report.frames - written)
 

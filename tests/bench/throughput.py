@@ -11,16 +11,19 @@ from tests.bench.setting import Scale, carry_out, cpu_per_frame, plan_for, sampl
 from tests.bench.table import OURS, Contest, Finding, Result
 
 _TEXT, _PACKED = 50, 56  # bytes of a frame
+_SINGLE = 2
+"""Processes of a load that sends one frame at a time: to send them costs as much as to take them,
+so that one process is the slower side."""
 
 
-def _contend(work: str, plan: Plan, rounds: int) -> Contest:
+def _contend(work: str, plan: Plan, rounds: int, processes: int = 1) -> Contest:
     """Let all have their turns, A B C A B C: what the machine does meanwhile meets all alike."""
     samples: dict[str, list[Sample]] = {}
     for _ in range(rounds):
-        samples.setdefault(OURS, []).append(sample_ours(plan))
+        samples.setdefault(OURS, []).append(sample_ours(plan, processes))
         for name, command in rivals().items():
             with tempfile.TemporaryDirectory(prefix="ingest-compare-") as folder:
-                sample = measure_rival(command, plan, Path(folder))
+                sample = measure_rival(command, plan, Path(folder), processes)
             samples.setdefault(name, []).append(sample)
     return Contest(work, {name: middle(taken) for name, taken in samples.items()})
 
@@ -64,7 +67,7 @@ def text_single(scale: Scale) -> Result:
     """5,000 connections, one text frame at a time."""
     plan = _single_plan(scale, dialect="text", size=_TEXT)
     work = f"text, {len(plan.devices):,} connections, one frame at a time"
-    contest = _contend(work, plan, scale.rounds)
+    contest = _contend(work, plan, scale.rounds, _SINGLE)
     ratio, must = contest.ratio("rsyslog"), "1.0 × rsyslog, which acknowledges nothing"
     if ratio is None:
         return Result([Finding(work, "rsyslog is missing", must, "1.5 ×", None)], [contest])
@@ -74,10 +77,12 @@ def text_single(scale: Scale) -> Result:
 
 def packed_single(scale: Scale) -> Result:
     """The same in msgpack, beside text."""
-    text, packed = [], []
+    text: list[Sample] = []
+    packed: list[Sample] = []
     for _ in range(scale.rounds):
-        text.append(sample_ours(_single_plan(scale, dialect="text", size=_TEXT)))
-        packed.append(sample_ours(_single_plan(scale, dialect="msgpack", size=_PACKED)))
+        for taken, dialect, size in ((text, "text", _TEXT), (packed, "msgpack", _PACKED)):
+            plan = _single_plan(scale, dialect=dialect, size=size)
+            taken.append(sample_ours(plan, _SINGLE))
     ratio = middle(packed).rate / middle(text).rate
     work = f"msgpack, {scale.devices(5000):,} connections, one frame at a time"
     measured = f"{ratio:.2f} × text: {middle(packed).rate:,.0f} frames/s"
