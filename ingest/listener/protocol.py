@@ -5,6 +5,7 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, cast
 
+from twisted.internet import tcp
 from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
     from ingest.listener.hub import Hub
 
 _FRAME_ERRORS = frozenset({ErrorCode.BAD_FRAME, ErrorCode.FRAME_TOO_LONG})
+
+_READ = 120 << 10
+"""Bytes of one read at most, where Twisted would take 64 KiB: at full speed a read has a price,
+whatever its size. From 128 KiB on the C library would map new memory for each."""
 
 LINGER = 2.0
 """Seconds that a device has to read our last words before the connection is cut. To close at once
@@ -69,6 +74,8 @@ class DeviceProtocol(Protocol):
         """Begin the session."""
         self._transport = cast(DeviceTransport, self.transport)
         pass_half_close(self.transport, self)
+        if isinstance(self.transport, tcp.Connection):
+            self.transport.bufferSize = _READ
         self._outlet: Outlet = outlet_for(self._transport)
         self._session = Session(self._hub.rules, plaintext=False, refusal=self._refusal)
         self._revocations = self._hub.revocations()

@@ -247,16 +247,14 @@ def _plain_block(
         if len(values) != len(objects) or types != {dict}:
             # Those cuts are not just between objects, or not all of them are maps.
             values, key, end = list(map(orjson.dumps, objects)), b',"data":', b"}\n"
-    # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
-    if len(data) > max_frame and 9 * _longest(values) + 18 > max_frame:
-        raise NotPlain
-    if len(data) > MAX_DEPTH and _longest(values) + 2 > 2 * MAX_DEPTH:
-        _check_depth(objects, values)
+    if len(data) > min(max_frame, MAX_DEPTH):
+        longest = max(map(len, values), default=0)
+        # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
+        if len(data) > max_frame and 9 * longest + 18 > max_frame:
+            raise NotPlain
+        if longest + 2 > 2 * MAX_DEPTH:
+            _check_depth(objects, values)
     return (record_block(prefix, first, key, values, end) if values else b""), len(values)
-
-
-def _longest(values: list[bytes]) -> int:
-    return max(map(len, values), default=0)
 
 
 def _check_depth(objects: list[Any], values: list[bytes]) -> None:
