@@ -197,9 +197,11 @@ def test_a_stop_while_the_disk_is_full_writes_nothing_after_what_is_missing(
         assert owner.heard()[0] == "failing"
         _put(writer, 1501)
         mark = writer.stop()
-    log = folder / ACTIVE
-    assert log.stat().st_size == _FULL
-    assert log.read_bytes()[: mark.offset].count(b"\n") == len(told)
+    content = (folder / ACTIVE).read_bytes()
+    assert len(content) == _FULL
+    committed = content[: mark.offset]
+    assert committed.endswith(b"\n")
+    assert committed.count(b"\n") == len(told), "what is behind counts for nothing"
     assert owner.said.empty()
 
 

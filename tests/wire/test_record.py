@@ -14,8 +14,8 @@ def test_the_example_of_the_specification() -> None:
     )
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 1000])
-@pytest.mark.parametrize("first", [1, 9, 99, 2**53, 2**63 - 1000])
+@pytest.mark.parametrize("count", [1, 2, 3, 1000, 25_000])
+@pytest.mark.parametrize("first", [1, 9, 99, 9_999, 10_000, 19_995, 99_999, 2**53, 2**63 - 25_000])
 def test_each_line_is_whole_and_numbered(first: int, count: int) -> None:
     values = [b"%d" % i for i in range(count)]
     lines = record_block(PREFIX, first, b',"data":', values, b"}\n").split(b"\n")
