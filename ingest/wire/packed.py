@@ -2,13 +2,16 @@
 
 import re
 from collections import deque
-from itertools import islice
-from operator import itemgetter, methodcaller
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count, islice
+from operator import methodcaller
 from types import NoneType
-from typing import Any
+from typing import Any, TypeVar
 
 import msgpack
 import orjson
+import ormsgpack
 
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame
 from ingest.wire.mapping import MAX_DEPTH, Pairs, encode, make_ext
@@ -17,18 +20,16 @@ from ingest.wire.record import record_block
 from ingest.wire.scanner import Scanner
 
 _NIL = b"\xc0"
-_MAX_QUICK_ITEMS = 4096
-"""Items of an array or map in the shared decoder, which reserves room for as many as a header
-announces, at each of up to 1,024 levels: 32 MB at worst, for the length of one read."""
-
+_ARRAY_32 = b"\xdd"
 _TAIL = 2048  # bytes
 
 # NaN and the infinities. Each begins with a single byte, which `re` finds as fast as memory reads.
 _NOT_FINITE = re.compile(rb"\x7f(?<=[\xca\xcb]\x7f)")
 _NEGATIVE_NOT_FINITE = re.compile(rb"\xff(?<=[\xca\xcb]\xff)")
-_FIRST = itemgetter(0)
 _COUNT_MAPS = methodcaller("count", b"{")
 _COUNT_ARRAYS = methodcaller("count", b"[")
+
+_Skip = TypeVar("_Skip")
 
 
 class NotPlain(Exception):  # noqa: N818 - a turn in the road, not an error
@@ -38,12 +39,15 @@ class NotPlain(Exception):  # noqa: N818 - a turn in the road, not an error
 class QuickDecoder:
     """Decodes all whole objects of a read at once, for all connections in turn.
 
-    A `msgpack.Unpacker` owns 40 kB, so there is one. It keeps nothing from one call to the next:
-    what is left of a read stays with its connection.
+    `msgpack.Unpacker` counts them: it skips an object in a fifth of the time that it takes to make
+    it. `ormsgpack` makes them in half that time, once it is told how many, as items of one array.
+
+    An unpacker owns 40 kB, so there is one. It keeps nothing from one call to the next: what is
+    left of a read stays with its connection.
     """
 
     def __init__(self) -> None:
-        self._unpacker = _quick_unpacker()
+        self._unpacker = _make_unpacker()
 
     def decode(self, data: bytes) -> tuple[list[Any], int]:
         """Return the objects in `data` that are whole, and where the last of them ends.
@@ -52,58 +56,72 @@ class QuickDecoder:
             NotPlain: something in `data` needs the careful way.
         """
         try:
-            objects, end = self._short(data) if len(data) <= _TAIL else self._long(data)
+            number, end = self._survey(data)
+            objects = _make_objects(number, data, end)
         except Exception as error:
-            self._unpacker = _quick_unpacker()
+            self._unpacker = _make_unpacker()
             raise NotPlain from error
         if end != len(data):
-            self._unpacker = _quick_unpacker()  # this one holds half an object
+            self._unpacker = _make_unpacker()  # this one holds half an object
         return objects, end
 
-    def _short(self, data: bytes) -> tuple[list[Any], int]:
+    def _survey(self, data: bytes) -> tuple[int, int]:
+        """Return how many objects are whole, and where the last of them ends."""
         unpacker = self._unpacker
         begin = unpacker.tell()
-        unpacker.feed(data)
-        first = next(unpacker, unpacker)
-        if first is unpacker:
-            return [], 0
-        end = unpacker.tell() - begin
-        if end == len(data):
-            return [first], end
-        others = list(zip(unpacker, iter(unpacker.tell, None), strict=False))
-        if others:
-            end = others[-1][1] - begin
-        return [first, *map(_FIRST, others)], end
+        if len(data) <= _TAIL:
+            unpacker.feed(data)
+            try:
+                unpacker.skip()
+            except msgpack.OutOfData:
+                return 0, 0
+            end = unpacker.tell() - begin
+            if end == len(data):
+                return 1, end
+            counter = count(1)
+        else:
+            counter, end = count(), 0
+            view = memoryview(data)
+            unpacker.feed(view[:-_TAIL])
+            _exhaust(zip(iter(unpacker.skip, unpacker), counter, strict=False))
+            unpacker.feed(view[-_TAIL:])
+        # Where an object ends is asked near the end of the data only: to ask costs half a skip.
+        last = _exhaust(
+            zip(iter(unpacker.skip, unpacker), iter(unpacker.tell, None), counter, strict=False)
+        )
+        number = next(counter)
+        if last:
+            end = last[0][1] - begin
+        return number, end or _end_of(number, data)
 
-    def _long(self, data: bytes) -> tuple[list[Any], int]:
-        unpacker = self._unpacker
-        begin = unpacker.tell()
-        view = memoryview(data)
-        unpacker.feed(view[:-_TAIL])
-        objects = list(unpacker)
-        # Where an object ends is asked near the end of the data only: to ask costs a tenth.
-        unpacker.feed(view[-_TAIL:])
-        last = list(zip(unpacker, iter(unpacker.tell, None), strict=False))
-        objects += map(_FIRST, last)
-        return objects, last[-1][1] - begin if last else _end_of(len(objects), data)
+
+def _exhaust(skips: Iterator[_Skip]) -> deque[_Skip]:
+    """Skip all objects that are whole; return what is known of the last, if there was one."""
+    last: deque[_Skip] = deque(maxlen=1)
+    with suppress(msgpack.OutOfData):
+        last.extend(skips)
+    return last
 
 
-def _end_of(count: int, data: bytes) -> int:
-    """Return where the first `count` objects end."""
-    unpacker = _quick_unpacker()
+def _end_of(number: int, data: bytes) -> int:
+    """Return where the first objects of `data` end, as many as `number`."""
+    unpacker = _make_unpacker()
     unpacker.feed(data)
-    deque(islice(iter(unpacker.skip, unpacker), count), maxlen=0)
+    deque(islice(iter(unpacker.skip, unpacker), number), maxlen=0)
     end: int = unpacker.tell()
     return end
 
 
-def _quick_unpacker() -> Any:
-    return msgpack.Unpacker(
-        unicode_errors="surrogateescape",
-        max_buffer_size=0,
-        max_array_len=_MAX_QUICK_ITEMS,
-        max_map_len=_MAX_QUICK_ITEMS,
-    )
+def _make_objects(number: int, data: bytes, end: int) -> list[Any]:
+    if number == 1:
+        return [ormsgpack.unpackb(data[:end])]
+    header = _ARRAY_32 + number.to_bytes(4, "big")
+    objects: list[Any] = ormsgpack.unpackb(b"".join((header, memoryview(data)[:end])))
+    return objects
+
+
+def _make_unpacker() -> Any:
+    return msgpack.Unpacker(max_buffer_size=0)
 
 
 class PackedDialect:

@@ -131,7 +131,7 @@ def test_nesting_up_to_the_limit() -> None:
 
 
 @pytest.mark.parametrize("wide", [b"\xdc\x13\x88" + b"\x01" * 5000, b"\x90" * 5000])
-def test_more_items_than_the_shared_decoder_takes(wide: bytes) -> None:
+def test_many_items_in_one_object_and_many_objects_in_one_read(wide: bytes) -> None:
     fields = [b'"data":' + orjson.dumps([1] * 5000)] if wide[0] == 0xDC else [b'"data":[]'] * 5000
     check(packed, wide, fields, trailing=TRAILING)
 
