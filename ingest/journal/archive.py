@@ -107,16 +107,27 @@ class Archivist:
         Raises:
             OSError: the disk is full or failing.
         """
-        for leftover in self._folder.glob(f"ingest-*{_TEMPORARY}"):
-            leftover.unlink()
+        with os.scandir(self._folder) as entries:
+            names = {entry.name for entry in entries}
+        for name in names:
+            if name.startswith("ingest-") and name.endswith(_TEMPORARY):
+                (self._folder / name).unlink()
         closed = [file for file in log_files(self._folder) if file.closed]
         for file in self._expire(closed):
             if self._stopped:
                 return
-            self._compress(file)
+            if file.compressed:
+                continue
+            if any(file.path.name + suffix in names for suffix in _SUFFIX.values()):
+                sync_folder(self._folder)  # the copy is on disk; its name need not be
+                file.path.unlink()
+            elif self.policy.compression != "none":
+                self._compress(file, self.policy.compression)
 
     def _expire(self, files: list[LogFile]) -> list[LogFile]:
         """Remove the files that the policy lets go, and return the others."""
+        if self.policy.retention == RetentionPolicy():
+            return files
         newest_first = [
             ClosedFile(file.path.name, file.path.stat().st_size, _closing_time(file))
             for file in reversed(files)
@@ -133,20 +144,11 @@ class Archivist:
         closed = file.path.name.removesuffix(file.compressed)
         return self._settled is None or closed <= self._settled
 
-    def _compress(self, file: LogFile) -> None:
-        if file.compressed:
-            return
-        for suffix in _SUFFIX.values():
-            if file.path.with_name(file.path.name + suffix).exists():
-                sync_folder(self._folder)  # the copy is on disk; its name need not be
-                file.path.unlink()
-                return
-        if self.policy.compression == "none":
-            return
-        copy = file.path.with_name(file.path.name + _SUFFIX[self.policy.compression])
+    def _compress(self, file: LogFile, compression: Compression) -> None:
+        copy = file.path.with_name(file.path.name + _SUFFIX[compression])
         temporary = copy.with_name(copy.name + _TEMPORARY)
         try:
-            if not self._write_copy(file.path, temporary, self.policy.compression):
+            if not self._write_copy(file.path, temporary, compression):
                 return
             temporary.rename(copy)
             sync_folder(self._folder)

@@ -180,7 +180,7 @@ def _is_rotated(name: str, names: Collection[str]) -> bool:
 
 
 def _suffix(name: str) -> str:
-    suffix = Path(name).suffix
+    suffix = "." + name.rpartition(".")[2]
     return suffix if suffix in _SUFFIXES else ""
 
 

@@ -26,16 +26,16 @@ def on_disk(scale: Scale) -> Result:
 
 def _long_log(scale: Scale) -> Finding:
     plan = plan_for(10, frames=scale.frames(_FRAMES))
-    with tempfile.TemporaryDirectory(prefix="ingest-compare-") as folder:
-        layout = Layout(Path(folder) / "data")
-        local.register(layout, plan.devices)
-        _age(layout, plan)
-        costs: dict[bool, list[float]] = {False: [], True: []}
-        for _ in range(scale.rounds):
-            for long, taken in costs.items():
-                with site(plan, layout=layout if long else None) as ours:
+    costs: dict[int, list[float]] = {0: [], _FILES: []}
+    for _ in range(scale.rounds):
+        for files, taken in costs.items():
+            with tempfile.TemporaryDirectory(prefix="ingest-compare-") as folder:
+                layout = Layout(Path(folder) / "data")
+                local.register(layout, plan.devices)
+                _age(layout, plan, files)
+                with site(plan, layout=layout) as ours:
                     taken.append(cpu_per_frame(measure(ours.plan, ours.process)))
-    empty, full = median(costs[False]), median(costs[True])
+    empty, full = median(costs[0]), median(costs[_FILES])
     share = full / empty - 1
     return Finding(
         f"cost per frame with 50 GiB in {_FILES:,} rotated files, beside an empty log",
@@ -44,12 +44,12 @@ def _long_log(scale: Scale) -> Finding:
     )  # fmt: skip
 
 
-def _age(layout: Layout, plan: Plan) -> None:
-    """Give a listener that has run a log that is long and old."""
+def _age(layout: Layout, plan: Plan, files: int) -> None:
+    """Let a listener run for a moment, and put so many old files into its log."""
     with site(replace(plan, frames=100), layout=layout) as ours:
         measure(ours.plan, ours.process)
         ask(layout.control, "rotate")  # so that the listener knows what comes before
-    for number in range(_FILES):
+    for number in range(files):
         name = f"ingest-20200101T{number // 60:02}{number % 60:02}00.000Z.log"
         with (layout.log_folder / name).open("wb") as file:
             file.write(_LINE % (2 * number + 1))
