@@ -91,7 +91,9 @@ def packed_single(scale: Scale) -> Result:
 
 
 def _single_plan(scale: Scale, **changes: object) -> Plan:
-    return plan_for(scale.devices(5000), pattern="single", frames=scale.frames(400_000), **changes)
+    return plan_for(
+        scale.devices(5000), pattern="single", frames=scale.frames(1_200_000), **changes
+    )
 
 
 def tls_stream(scale: Scale) -> Result:
