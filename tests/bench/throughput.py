@@ -15,8 +15,8 @@ _SINGLE = 2
 """Processes of a load that sends one frame at a time: to send them costs as much as to take them,
 so that one process is the slower side."""
 _MORE_ROUNDS = 3
-"""With 5,000 connections rsyslog has two speeds, and which of them a run of it has is a toss: the
-median takes more of them, and shorter ones."""
+"""With 5,000 connections one run of rsyslog may be four times as fast as the next: the median is
+taken of more runs, and shorter ones."""
 
 
 def _contend(work: str, plan: Plan, rounds: int, processes: int = 1) -> Contest:
