@@ -23,9 +23,9 @@ import pytest
 from ingest.client import Client
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
-from ingest.journal.files import LogFile, log_files, open_log
 from ingest.layout import Layout
-from ingest.listener.service import DRAIN
+from ingest.log.files import LogFile, log_files, open_log
+from ingest.service.tree import DRAIN
 from tests.endtoend.listener import PATIENCE, TOKEN, TWISTD, Listener, run, wait_for
 
 DEPLOY = Path(__file__).parents[1] / "deploy"

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ingest.layout import Layout
-from ingest.listener.control import ControlError, ask
+from ingest.ops.control import ControlError, ask
 from ingest.units import format_size
 
 

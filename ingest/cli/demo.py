@@ -21,8 +21,8 @@ import click
 from ingest.client import Client, ClientError
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import make_token
-from ingest.journal.following import follow
 from ingest.layout import Layout
+from ingest.log.following import follow
 from ingest.units import parse_duration
 
 _HOST = "127.0.0.1"

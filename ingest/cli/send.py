@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ingest.client import Client, ClientError, ServerError
-from ingest.wire.names import RULE, is_device_name
+from ingest.names import RULE, is_device_name
 
 DEFAULT_PORT = 7650
 _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?")

@@ -12,10 +12,10 @@ from typing import BinaryIO
 import click
 import orjson
 
-from ingest.journal.files import DAMAGED
-from ingest.journal.following import follow as follow_lines
-from ingest.journal.reading import Filter, Record, last, lines, parse
 from ingest.layout import Layout
+from ingest.log.files import DAMAGED
+from ingest.log.following import follow as follow_lines
+from ingest.log.reading import Filter, Record, last, lines, parse
 from ingest.units import parse_duration
 
 _POLL_INTERVAL = 0.2  # seconds

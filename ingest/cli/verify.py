@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from ingest.journal.files import log_files
-from ingest.journal.verifying import Report
-from ingest.journal.verifying import verify as verify_log
 from ingest.layout import Layout
+from ingest.log.files import log_files
+from ingest.log.verifying import Report
+from ingest.log.verifying import verify as verify_log
 from ingest.units import format_size
 
 

@@ -20,7 +20,7 @@ import orjson
 
 from ingest.devices.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from ingest.devices.verifier import Verifier, derive
-from ingest.wire.names import RULE, is_device_name
+from ingest.names import RULE, is_device_name
 
 _BUSY_SECONDS = 5.0
 _PAGE = 1000
@@ -88,7 +88,7 @@ class Device:
     """What an operator may know of a device.
 
     Attributes:
-        name: see `ingest.wire.names`.
+        name: see `ingest.names`.
         enabled: whether it may connect.
         created: when it was registered, RFC 3339 in UTC, to the second.
         note: the operator's, one line or empty.

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
 
-from ingest.journal.files import ACTIVE, head_of, identity, read_head, rotated_name, sync_folder
 from ingest.journal.intent import ROOM, IntentFile
 from ingest.journal.positions import Mark
+from ingest.log.files import ACTIVE, head_of, identity, read_head, rotated_name, sync_folder
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
 _MAX_BLOCKS = 1024  # IOV_MAX

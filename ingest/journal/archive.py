@@ -16,9 +16,9 @@ from typing import BinaryIO, Literal, Protocol
 
 import zstandard
 
-from ingest.journal.files import LogFile, log_files, sync_folder
 from ingest.journal.interface import Reporter
 from ingest.journal.rotation import ClosedFile, RetentionPolicy, expired
+from ingest.log.files import LogFile, log_files, sync_folder
 
 Compression = Literal["none", "gzip", "zstd"]
 

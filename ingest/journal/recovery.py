@@ -15,7 +15,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from ingest.journal.files import (
+from ingest.journal.intent import IntentFile
+from ingest.journal.interface import Reporter
+from ingest.journal.positions import Checkpoint, Mark, Positions, new_identity
+from ingest.log.files import (
     ACTIVE,
     DAMAGED,
     LogFile,
@@ -27,9 +30,6 @@ from ingest.journal.files import (
     sync_folder,
     whole_end,
 )
-from ingest.journal.intent import IntentFile
-from ingest.journal.interface import Reporter
-from ingest.journal.positions import Checkpoint, Mark, Positions, new_identity
 
 SKIPPED = 10_000_000
 """Numbers left out where the log no longer tells which were given: more than any device sends

@@ -11,7 +11,7 @@ from twisted.python.threadpool import ThreadPool
 
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import Verifier, decoy, matches
-from ingest.wire.handshake import Credentials
+from ingest.wire.sasl import Credentials
 
 _THREADS = 2  # a PBKDF2 keeps a core busy; more would only take turns
 _REMEMBERED = 100_000

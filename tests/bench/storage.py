@@ -9,7 +9,7 @@ from ingest.bench import local
 from ingest.bench.plan import Plan
 from ingest.bench.run import measure
 from ingest.layout import Layout
-from ingest.listener.control import ask
+from ingest.ops.control import ask
 from tests.bench.setting import Scale, cpu_per_frame, plan_for, site
 from tests.bench.table import Finding, Result
 

@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ingest.journal.files import ACTIVE
-from ingest.journal.verifying import verify
-from ingest.wire.record import record_block, record_prefix
+from ingest.log.files import ACTIVE
+from ingest.log.verifying import verify
+from ingest.record import record_block, record_prefix
 
 SIZE = 32 << 20  # bytes of each log
 READ = 64 << 10  # bytes that one read of a device at full speed brings

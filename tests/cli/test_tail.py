@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ingest.cli import main
-from ingest.journal.reading import record_time
 from ingest.layout import Layout
-from tests.journal.logs import line, write
+from ingest.log.reading import record_time
+from tests.log.logs import line, write
 
 DEADLINE = 20.0  # seconds
 

@@ -6,7 +6,7 @@ from click.testing import CliRunner, Result
 
 from ingest.cli import main
 from ingest.layout import Layout
-from tests.journal.logs import line, write
+from tests.log.logs import line, write
 
 
 @pytest.fixture

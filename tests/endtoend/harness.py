@@ -13,7 +13,7 @@ from typing import Any, Self
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
 from ingest.layout import Layout
-from ingest.listener.control import ask
+from ingest.ops.control import ask
 from tests.endtoend.listener import TOKEN, TWISTD
 
 PATIENCE = 30.0

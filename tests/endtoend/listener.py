@@ -21,7 +21,7 @@ from scramp import ScramClient
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
 from ingest.layout import Layout
-from ingest.listener.control import ask
+from ingest.ops.control import ask
 
 TWISTD = Path(sys.executable).with_name("twistd")
 INGEST = Path(sys.executable).with_name("ingest")

@@ -13,7 +13,7 @@ from ingest.journal.file import FileJournal, JournalPolicy
 from ingest.journal.interface import Lease
 from ingest.journal.positions import read_positions
 from ingest.layout import Layout
-from tests.journal.logs import BEGIN, line
+from tests.log.logs import BEGIN, line
 
 PATIENCE = 20.0
 """Seconds that an answer may take."""

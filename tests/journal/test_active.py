@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from ingest.journal.active import ActiveFile
-from ingest.journal.files import ACTIVE, LogFile, identity
 from ingest.journal.intent import ROOM, IntentFile
-from tests.journal.limits import largest_file
-from tests.journal.logs import BEGIN, at, line
+from ingest.log.files import ACTIVE, LogFile, identity
+from tests.log.limits import largest_file
+from tests.log.logs import BEGIN, at, line
 
 _FULL = ROOM + (1 << 20)
 

@@ -11,7 +11,7 @@ import zstandard
 from ingest.journal.archive import ArchivePolicy, Archivist, Compression
 from ingest.journal.rotation import RetentionPolicy
 from tests.journal.holders import Report
-from tests.journal.logs import line, write
+from tests.log.logs import line, write
 
 OLDEST = "ingest-20261122T110000.000Z.log"
 NEWEST = "ingest-20261122T120000.000Z.log"

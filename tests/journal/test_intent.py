@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.journal import intent
-from ingest.journal.files import ACTIVE, identity
 from ingest.journal.intent import Intent, IntentFile
-from tests.journal.logs import line
+from ingest.log.files import ACTIVE, identity
 from tests.journal.running import Running, crash
+from tests.log.logs import line
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from ingest.journal.files import ACTIVE, LogFile, log_files, open_log
-from ingest.journal.reading import parse
 from ingest.journal.recovery import SKIPPED
-from tests.journal.logs import line
+from ingest.log.files import ACTIVE, LogFile, log_files, open_log
+from ingest.log.reading import parse
 from tests.journal.running import Running, crash
+from tests.log.logs import line
 
 _GIB = 1 << 30
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from ingest.journal.active import ActiveFile
-from ingest.journal.files import ACTIVE
 from ingest.journal.intent import ROOM, IntentFile
 from ingest.journal.interface import Lease
 from ingest.journal.rotation import RotationPolicy
 from ingest.journal.writer import Commit, Writer
-from tests.journal.limits import largest_file
-from tests.journal.logs import line
+from ingest.log.files import ACTIVE
 from tests.journal.running import PATIENCE, Holder
+from tests.log.limits import largest_file
+from tests.log.logs import line
 
 _FULL = ROOM + (1 << 20)  # more than one commit
 

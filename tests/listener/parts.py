@@ -16,9 +16,9 @@ from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
 from ingest.journal.memory import MemoryJournal
 from ingest.listener.authentication import Authenticator
-from ingest.listener.hub import Hub
-from ingest.listener.protocol import DeviceProtocol
-from ingest.listener.settings import Settings
+from ingest.listener.connection import DeviceProtocol
+from ingest.listener.fleet import Hub
+from ingest.service.settings import Settings
 
 TOKEN = "s3cr3t"
 PATIENCE = 20.0

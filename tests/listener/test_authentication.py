@@ -5,7 +5,7 @@ import threading
 from twisted.internet.defer import Deferred
 
 from ingest.listener.authentication import FailureLimit
-from ingest.wire.handshake import Credentials
+from ingest.wire.sasl import Credentials
 from tests.listener.parts import TOKEN, Parts
 
 

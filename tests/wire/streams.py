@@ -5,11 +5,11 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
+from ingest.record import record_prefix
 from ingest.wire.errors import ErrorCode
-from ingest.wire.messages import Dialect, Records
-from ingest.wire.packed import PackedDialect, QuickDecoder
-from ingest.wire.record import record_prefix
-from ingest.wire.text import TextDialect
+from ingest.wire.ingest1.messages import Dialect, Records
+from ingest.wire.ingest1.msgpack_dialect import PackedDialect, QuickDecoder
+from ingest.wire.ingest1.text_dialect import TextDialect
 
 TIME = b"2026-11-22T11:39:00.123456Z"
 PREFIX = record_prefix(TIME, b"sensor-1")

@@ -1,0 +1,242 @@
+"""Reading the log back: lines and records, filtered, from the oldest or from the newest."""
+
+import re
+from collections import deque
+from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+import orjson
+
+from ingest.log.files import LogFile, open_log, snapshot, whole_end
+
+_BLOCK = 1 << 20
+_TIME = slice(9, 36)  # where the time stands in a line
+
+KEYS = frozenset(("time", "device", "seq", kind) for kind in ("text", "data", "raw"))
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record.
+
+    `value` is what JSON makes of it: a str for `text`, base64 for `raw`, anything for `data`.
+    `line` is the record as it stands in the log, without the LF.
+    """
+
+    time: str
+    device: str
+    seq: int
+    kind: Literal["text", "data", "raw"]
+    value: object
+    line: bytes
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which records are wanted: those that pass every condition that is given.
+
+    Args:
+        device: a pattern for the device's name; `*` is any characters, `?` is any one.
+        since: an aware time; records from then on.
+        until: an aware time; records before then.
+        grep: searched in the line as it stands in the log.
+    """
+
+    device: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    grep: re.Pattern[bytes] | None = None
+
+    def matching(self, block: bytes) -> list[bytes]:
+        """Pick the wanted lines, without their LF, from a block of whole lines.
+
+        A line that does not begin as a record does is never wanted: `ingest verify` reports it.
+        """
+        lines = cast(list[bytes], self._line.findall(b"\n" + block))
+        if self._since is not None:
+            lines = [line for line in lines if line[_TIME] >= self._since]
+        if self._until is not None:
+            lines = [line for line in lines if line[_TIME] < self._until]
+        if self.grep is not None:
+            lines = list(filter(self.grep.search, lines))
+        return lines
+
+    def is_past(self, file: LogFile) -> bool:
+        """Tell whether `file` was closed before the first moment that is wanted."""
+        closed = file.closed
+        return closed is not None and self._since is not None and closed < self._since[:23].decode()
+
+    @cached_property
+    def _since(self) -> bytes | None:
+        return None if self.since is None else record_time(self.since)
+
+    @cached_property
+    def _until(self) -> bytes | None:
+        return None if self.until is None else record_time(self.until)
+
+    @cached_property
+    def _line(self) -> re.Pattern[bytes]:
+        # It begins with a LF and a literal: the search then skips to the start of a line without
+        # trying each byte. No string within a record can hold a LF.
+        name = re.escape(self.device or "*").replace(r"\*", '[^"]*').replace(r"\?", '[^"]')
+        return re.compile(rb'\n(\{"time":"[^"]{27}","device":"%b","seq":[0-9]+,.*)' % name.encode())
+
+
+EVERYTHING = Filter()
+
+
+class WholeLines:
+    """A stream as blocks of whole lines.
+
+    It may be iterated again when the stream has grown, and goes on where it stood. `torn` is the
+    start of a line whose end is not there yet, `offset` the end of the last whole line.
+    """
+
+    def __init__(self, stream: BinaryIO, offset: int = 0, size: int = _BLOCK) -> None:
+        self.torn = bytearray()
+        self.offset = offset
+        self._stream = stream
+        self._size = size
+
+    def __iter__(self) -> Iterator[bytes]:
+        while chunk := self._stream.read(self._size):
+            end = chunk.rfind(b"\n") + 1
+            if not end:
+                self.torn += chunk
+                continue
+            block = bytes(self.torn) + chunk[:end]
+            self.torn[:] = chunk[end:]
+            self.offset += len(block)
+            yield block
+
+
+def read_blocks(stream: BinaryIO, size: int = _BLOCK) -> Iterator[bytes]:
+    """Read a stream as blocks of whole lines of about `size` bytes, without a torn last line."""
+    return iter(WholeLines(stream, size=size))
+
+
+def read_blocks_backwards(stream: BinaryIO, end: int, size: int = 1 << 18) -> Iterator[bytes]:
+    """Read the lines before the offset `end`, where a line ends, the last block first."""
+    rest = b""  # the end of a line that begins in an earlier block
+    while end:
+        start = max(0, end - size)
+        stream.seek(start)
+        chunk = stream.read(end - start)
+        cut = chunk.find(b"\n") + 1 if start else 0
+        end = start
+        if start and not cut:
+            rest = chunk + rest
+            continue
+        if block := chunk[cut:] + rest:
+            yield block
+        rest = chunk[:cut]
+
+
+def record_time(moment: datetime) -> bytes:
+    """Write an aware time as records do: `2026-11-22T11:39:00.123456Z`."""
+    utc = moment.astimezone(UTC).replace(tzinfo=None)
+    return utc.isoformat(timespec="microseconds").encode() + b"Z"
+
+
+def parse(line: bytes) -> Record:
+    """Read one line of the log, without its LF.
+
+    Raises:
+        ValueError: it is not a record.
+    """
+    fields = orjson.loads(line)
+    if not isinstance(fields, dict) or tuple(fields) not in KEYS:
+        raise ValueError("not a record")
+    *_, kind = fields
+    time, device, seq, value = fields.values()
+    return Record(time, device, seq, kind, value, line)
+
+
+def lines(folder: Path, wanted: Filter = EVERYTHING) -> Iterator[bytes]:
+    """The wanted lines of the log, oldest first, without their LF.
+
+    Raises:
+        OSError: the folder is missing, or a file can't be read.
+    """
+    older, active = snapshot(folder)
+    with active or nullcontext():
+        yield from lines_of(older, wanted)
+        if active is not None:
+            yield from chain.from_iterable(map(wanted.matching, read_blocks(active)))
+
+
+def records(folder: Path, wanted: Filter = EVERYTHING) -> Iterator[Record]:
+    """The wanted records of the log, oldest first. Lines that are not records are left out.
+
+    Raises:
+        OSError: the folder is missing, or a file can't be read.
+    """
+    for line in lines(folder, wanted):
+        try:
+            yield parse(line)
+        except ValueError:
+            continue
+
+
+def last(folder: Path, count: int, wanted: Filter = EVERYTHING) -> list[bytes]:
+    """The last `count` wanted lines, oldest first. Older files than needed are not read.
+
+    Raises:
+        OSError: the folder is missing, or a file can't be read.
+    """
+    older, active = snapshot(folder)
+    if active is None:
+        return last_of(older, None, 0, count, wanted)
+    with active:
+        return last_of(older, active, whole_end(active), count, wanted)
+
+
+def lines_of(files: list[LogFile], wanted: Filter) -> Iterator[bytes]:
+    """The wanted lines of `files`."""
+    for file in files:
+        if not wanted.is_past(file):
+            yield from _file_lines(file, wanted)
+
+
+def last_of(
+    older: list[LogFile], active: BinaryIO | None, end: int, count: int, wanted: Filter
+) -> list[bytes]:
+    """The last `count` wanted lines of `older` and of the first `end` bytes of `active`."""
+    found = _last_in(active, end, count, wanted) if active is not None else []
+    for file in reversed(older):
+        if len(found) >= count or wanted.is_past(file):
+            break
+        found[:0] = _last_in_file(file, count - len(found), wanted)
+    return found
+
+
+def _file_lines(file: LogFile, wanted: Filter) -> Iterator[bytes]:
+    try:
+        stream = open_log(file)
+    except FileNotFoundError:  # retention removed it after it was listed
+        return
+    with stream:
+        yield from chain.from_iterable(map(wanted.matching, read_blocks(stream)))
+
+
+def _last_in_file(file: LogFile, count: int, wanted: Filter) -> list[bytes]:
+    if not file.compressed:
+        # If this one was compressed since it was listed, it is read as a compressed one is.
+        with suppress(FileNotFoundError), file.path.open("rb") as stream:
+            return _last_in(stream, whole_end(stream), count, wanted)
+    return list(deque(_file_lines(file, wanted), count))
+
+
+def _last_in(stream: BinaryIO, end: int, count: int, wanted: Filter) -> list[bytes]:
+    found: deque[bytes] = deque()
+    for block in read_blocks_backwards(stream, end):
+        if len(found) >= count:
+            break
+        found.extendleft(reversed(wanted.matching(block)))
+    return list(found)[max(0, len(found) - count) :]

@@ -1,0 +1,1 @@
+"""The listener as a service of twistd: its settings, its parts and its process."""

@@ -1,0 +1,184 @@
+"""The text dialect: lines that end in LF."""
+
+import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Iterable
+
+import orjson
+
+from ingest.record import record_block
+from ingest.wire.errors import ErrorCode, PeerError, bad_frame, too_long
+from ingest.wire.ingest1.messages import MAX_HANDSHAKE, NO_RECORDS, Auth, Records, Response
+
+_OPTION = re.compile(rb"[a-z_]+=[^=].*")  # base64 has its `=` at the end only
+_DELETE = "\x7f"
+_HTTP = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
+
+
+class TextDialect:
+    """One connection's lines. Keeps the bytes after the last LF, which are nearly always none."""
+
+    __slots__ = ("_max_frame", "_rest")
+
+    def __init__(self, max_frame: int) -> None:
+        self._max_frame = max_frame
+        self._rest: bytes | bytearray = b""
+
+    def auth(self, data: bytes) -> Auth | None:
+        line = self._line(data)
+        return None if line is None else _parse_auth(line)
+
+    def response(self, data: bytes) -> Response | None:
+        line = self._line(data)
+        return None if line is None else Response(_decode_base64(line))
+
+    def unread(self) -> bytes:
+        rest, self._rest = bytes(self._rest), b""
+        return rest
+
+    def records(self, data: bytes, prefix: bytes, first: int) -> Records:
+        end = data.rfind(b"\n") + 1
+        if not end:
+            return self._hold(data)
+        whole = bytes(self._rest + data[:end]) if self._rest else data[:end]
+        self._rest = b""
+        if len(whole) > self._max_frame:
+            short = _end_of_short_lines(whole, self._max_frame)
+            if short < len(whole):
+                return Records(*_block(whole[:short], prefix, first), too_long(self._max_frame))
+        block, count = _block(whole, prefix, first)
+        if end == len(data):
+            return Records(block, count)
+        return Records(block, count, self._hold(data[end:]).error)
+
+    def last_record(self, prefix: bytes, first: int) -> Records:
+        last = self.unread()
+        return Records(*_block(last + b"\n", prefix, first)) if last else NO_RECORDS
+
+    def ok(self, device: str, following: int, max_frame: int, data: bytes | None) -> bytes:
+        proof = b"" if data is None else b"data=%b " % b64encode(data)
+        return b"OK %bdevice=%b next=%d max_frame=%d\n" % (
+            proof,
+            device.encode(),
+            following,
+            max_frame,
+        )
+
+    def challenge(self, data: bytes) -> bytes:
+        return b"+ %b\n" % b64encode(data)
+
+    def ack(self, seq: int) -> bytes:
+        return b"ACK %d\n" % seq
+
+    def err(self, error: PeerError) -> bytes:
+        return f"ERR {error.code} {error.text}\n".encode()
+
+    def _line(self, data: bytes) -> bytes | None:
+        buffered = bytes(self._rest + data)
+        line, newline, rest = buffered.partition(b"\n")
+        line = line.removesuffix(b"\r")
+        if len(line) > MAX_HANDSHAKE:
+            raise too_long(MAX_HANDSHAKE)
+        self._rest = rest if newline else buffered
+        return line if newline else None
+
+    def _hold(self, data: bytes) -> Records:
+        # A bytearray grows in place: a line that trickles in costs its length, not its square.
+        if self._rest:
+            self._rest += data
+        else:
+            self._rest = bytearray(data)
+        if len(self._rest) - self._rest.endswith(b"\r") <= self._max_frame:
+            return NO_RECORDS
+        self._rest = b""
+        return Records(b"", 0, too_long(self._max_frame))
+
+
+def _block(whole: bytes, prefix: bytes, first: int) -> tuple[bytes, int]:
+    """Write the records of whole lines, each with its LF."""
+    try:
+        text = whole.decode()
+    except UnicodeDecodeError:
+        return _mixed_block(whole, prefix, first)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n")
+    lines = text[:-1]
+    if _DELETE in lines:
+        values = [orjson.dumps(line)[1:-1] for line in lines.split("\n")]
+    else:
+        # One call escapes all lines, and leaves DELETE as it is: so that is where they end.
+        values = orjson.dumps(lines.replace("\n", _DELETE))[1:-1].split(b"\x7f")
+    if b"" in values:
+        values = list(filter(None, values))
+    if not values:
+        return b"", 0
+    return record_block(prefix, first, b',"text":"', values, b'"}\n'), len(values)
+
+
+def _mixed_block(whole: bytes, prefix: bytes, first: int) -> tuple[bytes, int]:
+    lines: Iterable[bytes] = (line.removesuffix(b"\r") for line in whole[:-1].split(b"\n"))
+    fields = [_field(line) for line in lines if line]
+    if not fields:
+        return b"", 0
+    return record_block(prefix, first, b",", fields, b"}\n"), len(fields)
+
+
+def _field(line: bytes) -> bytes:
+    try:
+        return b'"text":' + orjson.dumps(line.decode())
+    except UnicodeDecodeError:
+        return b'"raw":"%b"' % b64encode(line)
+
+
+def _end_of_short_lines(whole: bytes, limit: int) -> int:
+    """Return where the first line of more than `limit` bytes begins, or the end.
+
+    It looks at one line in `limit` bytes, since lines between two others that are near enough
+    can't be too long.
+    """
+    start = 0
+    while len(whole) - start > limit:
+        end = whole.rfind(b"\n", start, start + limit + 1)
+        if end < 0 and whole.startswith(b"\r\n", start + limit):
+            end = start + limit + 1
+        if end < 0:
+            return start
+        start = end + 1
+    return len(whole)
+
+
+def _parse_auth(line: bytes) -> Auth:
+    if _HTTP.match(line):
+        raise PeerError(
+            ErrorCode.AUTH_REQUIRED, "this port takes frames from devices and speaks no HTTP"
+        )
+    words = line.split()
+    if words[:1] != [b"AUTH"]:
+        raise PeerError(ErrorCode.AUTH_REQUIRED, "the first line must be AUTH <mechanism> <base64>")
+    if len(words) < 2:
+        raise bad_frame("AUTH names no mechanism")
+    _, mechanism, *rest = words
+    initial = rest.pop(0) if rest and not _OPTION.fullmatch(rest[0]) else None
+    wants_acks = _parse_options(rest)
+    return Auth(
+        mechanism.decode("ascii", "replace"),
+        b"" if initial is None else _decode_base64(initial),
+        wants_acks,
+    )
+
+
+def _parse_options(options: list[bytes]) -> bool:
+    wants_acks = True
+    for option in options:
+        if option not in {b"ack=durable", b"ack=none"}:
+            raise bad_frame("the only option of AUTH is ack=durable or ack=none")
+        wants_acks = option == b"ack=durable"
+    return wants_acks
+
+
+def _decode_base64(data: bytes) -> bytes:
+    try:
+        return b64decode(data, validate=True)
+    except Base64Error:
+        raise bad_frame("the response is not base64") from None

@@ -1,0 +1,338 @@
+"""The pump between a transport, a session and the journal."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.address import IPv6Address, UNIXAddress
+from twisted.internet.error import ConnectionLost
+from twisted.internet.interfaces import IAddress
+
+from ingest.listener.connection import LINGER
+from ingest.wire.errors import ErrorCode, PeerError
+from tests.listener.parts import ELSEWHERE, LOOPBACK, Parts, lose, plain
+
+HANDSHAKE, IDLE = 10.0, 60.0
+
+
+@pytest.fixture
+def parts() -> Iterator[Parts]:
+    parts = Parts(handshake_timeout=HANDSHAKE, idle_timeout=IDLE)
+    yield parts
+    parts.close()
+
+
+def texts(parts: Parts) -> list[str]:
+    return [json.loads(line)["text"] for line in parts.journal.lines]
+
+
+def test_an_acknowledgement_waits_for_the_journal(parts: Parts) -> None:
+    device, transport = parts.log_in()
+    parts.hear(device, b"a\nb\n")
+    assert transport.read() == b""
+    parts.journal.commit()
+    assert transport.read() == b"ACK 2\n"
+    assert texts(parts) == ["a", "b"]
+
+
+def test_the_time_of_a_record_is_that_of_its_bytes(parts: Parts) -> None:
+    device, _ = parts.log_in()
+    parts.clock.advance(0.25)
+    parts.hear(device, b"a\n")
+    parts.clock.advance(1)
+    parts.journal.commit()
+    assert json.loads(parts.journal.lines[0])["time"] == "2026-11-22T11:39:00.250000Z"
+
+
+def test_frames_ahead_wait_for_the_token(parts: Parts) -> None:
+    parts.add("a")
+    device, transport = parts.connect()
+    parts.hear(device, plain("a") + b"x\n")
+    assert transport.is_paused
+    assert transport.read() == b""
+    parts.turns.run_one()
+    assert not transport.is_paused
+    assert transport.read() == b"OK device=a next=1 max_frame=65536\n"
+    parts.journal.commit()
+    assert transport.read() == b"ACK 1\n"
+
+
+def test_frames_ahead_of_a_wrong_token_are_dropped(parts: Parts) -> None:
+    parts.add("a")
+    device, transport = parts.connect()
+    parts.hear(device, plain("a", "wrong") + b"x\n")
+    parts.turns.run_one()
+    parts.journal.commit()
+    assert transport.read().startswith(b"ERR auth-failed ")
+    assert transport.is_closed and not transport.disconnecting
+    assert parts.journal.lines == []
+
+
+def test_a_connection_that_is_lost_while_its_token_is_checked(parts: Parts) -> None:
+    parts.add("a")
+    device, transport = parts.connect()
+    parts.hear(device, plain("a") + b"x\n")
+    lose(device)
+    parts.turns.run_one()
+    parts.journal.commit()
+    assert (len(parts.hub), parts.journal.lines, transport.read()) == (0, [], b"")
+    assert parts.log_in()[0].device == "a"
+
+
+def test_a_takeover_waits_for_the_older_ones_frames(parts: Parts) -> None:
+    older, older_transport = parts.log_in()
+    parts.hear(older, b"a\n")
+    newer, newer_transport = parts.connect()
+    parts.hear(newer, plain("a"))
+    assert older_transport.read() == newer_transport.read() == b""
+    assert older_transport.is_paused
+    parts.journal.commit()
+    acknowledged, error = older_transport.read().splitlines()
+    assert acknowledged == b"ACK 1"
+    assert error.startswith(b"ERR replaced ")
+    assert newer_transport.read() == b"OK device=a next=2 max_frame=65536\n"
+    lose(older)
+    parts.hear(newer, b"b\n")
+    parts.journal.commit()
+    assert newer_transport.read() == b"ACK 2\n"
+
+
+def test_a_claim_that_waits_is_replaced_too(parts: Parts) -> None:
+    older, _ = parts.log_in()
+    parts.hear(older, b"a\n")
+    (middle, middle_transport), (newest, newest_transport) = parts.connect(), parts.connect()
+    parts.hear(middle, plain("a") + b"lost\n")
+    parts.hear(newest, plain("a"))
+    assert middle_transport.read().startswith(b"ERR replaced ")
+    parts.journal.commit()
+    assert newest_transport.read().startswith(b"OK device=a next=2 ")
+    assert texts(parts) == ["a"]
+
+
+def test_a_connection_that_is_lost_while_it_waits_for_its_lease(parts: Parts) -> None:
+    older, _ = parts.log_in()
+    parts.hear(older, b"a\n")
+    newer, newer_transport = parts.connect()
+    parts.hear(newer, plain("a"))
+    lose(newer, ConnectionLost)
+    parts.journal.commit()
+    assert newer_transport.read() == b""
+    _, transport = parts.connect()
+    following, transport = parts.connect()
+    parts.hear(following, plain("a"))
+    assert transport.read().startswith(b"OK device=a next=2 ")
+
+
+def test_a_closed_side_gets_the_last_acknowledgement(parts: Parts) -> None:
+    device, transport = parts.log_in()
+    parts.hear(device, b"a\nlast")
+    device.readConnectionLost()
+    assert (transport.read(), transport.disconnecting) == (b"", False)
+    parts.journal.commit()
+    assert (transport.read(), transport.disconnecting) == (b"ACK 2\n", True)
+    assert texts(parts) == ["a", "last"]
+
+
+def test_a_side_that_closes_while_the_token_is_checked(parts: Parts) -> None:
+    parts.add("a")
+    device, transport = parts.connect()
+    parts.hear(device, plain("a") + b"a\nlast")
+    device.readConnectionLost()
+    parts.turns.run_one()
+    parts.journal.commit()
+    ok, acknowledged = transport.read().splitlines()
+    assert (ok[:2], acknowledged, transport.disconnecting) == (b"OK", b"ACK 2", True)
+
+
+def test_a_last_line_counts_after_a_close_and_not_after_a_reset(parts: Parts) -> None:
+    for name, reason in (("closed", None), ("reset", ConnectionLost)):
+        device, _ = parts.log_in(name)
+        parts.hear(device, b"whole\nlast")
+        if reason is None:
+            lose(device)
+        else:
+            lose(device, reason)
+        parts.journal.commit()
+    assert texts(parts) == ["whole", "last", "whole"]
+
+
+def test_nothing_is_said_on_a_connection_that_is_lost(parts: Parts) -> None:
+    device, transport = parts.log_in()
+    parts.hear(device, b"a\n")
+    lose(device)
+    parts.journal.commit()
+    assert transport.read() == b""
+    assert len(parts.hub) == 0
+
+
+def test_an_error_comes_after_what_was_accepted(parts: Parts) -> None:
+    device, transport = parts.log_in()
+    parts.hear(device, b"a\n" + b"x" * 70_000)
+    assert (transport.read(), transport.is_paused) == (b"", True)
+    parts.journal.commit()
+    acknowledged, error = transport.read().splitlines()
+    assert acknowledged == b"ACK 1"
+    assert error.startswith(b"ERR frame-too-long ")
+    assert transport.is_closed
+
+
+def test_nothing_counts_after_the_last_word(parts: Parts) -> None:
+    device, transport = parts.log_in()
+    device.fail(PeerError(ErrorCode.REVOKED, "gone"))
+    transport.clear()
+    assert not transport.is_paused  # only to hear it close
+    parts.hear(device, b"late\n")
+    device.fail(PeerError(ErrorCode.SHUTTING_DOWN, "too"))
+    parts.journal.commit()
+    assert (transport.read(), parts.journal.lines) == (b"", [])
+
+
+def test_who_does_not_close_is_cut(parts: Parts) -> None:
+    device, transport = parts.log_in()
+    device.fail(PeerError(ErrorCode.REVOKED, "gone"))
+    parts.pass_time(LINGER)
+    assert not transport.disconnected
+    parts.pass_time(0.1)
+    assert transport.disconnected
+
+
+def test_a_slow_disk_does_not_count_as_lingering(parts: Parts) -> None:
+    device, transport = parts.log_in()
+    parts.hear(device, b"a\n")
+    device.fail(PeerError(ErrorCode.REVOKED, "gone"))
+    parts.pass_time(10 * LINGER)
+    assert not transport.disconnected
+    parts.journal.commit()
+    assert transport.read().startswith(b"ACK 1\nERR revoked ")
+
+
+def test_the_handshake_has_its_time(parts: Parts) -> None:
+    device, transport = parts.connect()
+    parts.hear(device, b"AUTH PL")
+    parts.pass_time(HANDSHAKE)
+    assert transport.read() == b""
+    parts.hear(device, b"AI")
+    parts.pass_time(0.1)
+    assert transport.read().startswith(b"ERR auth-timeout ")
+
+
+def test_who_speaks_only_after_its_time_is_not_listened_to(parts: Parts) -> None:
+    parts.add("a")
+    device, transport = parts.connect()
+    parts.pass_time(HANDSHAKE + 0.1)
+    assert transport.read().startswith(b"ERR auth-timeout ")
+    parts.hear(device, plain("a") + b"late\n")
+    assert transport.read() == b""
+    assert list(parts.hub.devices()) == []
+
+
+def test_our_time_is_not_the_devices(parts: Parts) -> None:
+    parts.add("a")
+    device, transport = parts.connect()
+    parts.hear(device, plain("a"))
+    parts.pass_time(HANDSHAKE * 2)
+    parts.turns.run_one()
+    assert transport.read().startswith(b"OK ")
+
+
+def test_idle(parts: Parts) -> None:
+    device, transport = parts.log_in()
+    parts.pass_time(IDLE)
+    parts.hear(device, b"\n")
+    parts.pass_time(IDLE)
+    assert transport.read() == b""
+    parts.pass_time(0.1)
+    assert transport.read().startswith(b"ERR idle-timeout ")
+
+
+def test_idle_for_ever() -> None:
+    parts = Parts(idle_timeout=0)
+    _, transport = parts.log_in()
+    parts.pass_time(1e9)
+    assert transport.read() == b""
+    parts.close()
+
+
+def test_time_in_which_we_do_not_read_is_not_idle(parts: Parts) -> None:
+    _, transport = parts.log_in()
+    parts.hub.pause()
+    parts.pass_time(IDLE * 2)
+    parts.hub.resume()
+    parts.pass_time(IDLE)
+    assert transport.read() == b""
+
+
+def test_a_full_journal_stops_reading(parts: Parts) -> None:
+    _, transport = parts.log_in()
+    parts.hub.pause()
+    _, fresh = parts.connect()
+    assert transport.is_paused and fresh.is_paused
+    parts.hub.resume()
+    assert not transport.is_paused and not fresh.is_paused
+
+
+def test_a_full_journal_does_not_keep_an_end_from_being_heard(parts: Parts) -> None:
+    device, transport = parts.log_in()
+    parts.hub.pause()
+    device.fail(PeerError(ErrorCode.REVOKED, "gone"))
+    assert transport.read().startswith(b"ERR revoked ")
+    assert not transport.is_paused
+
+
+@pytest.mark.parametrize(
+    ("peer", "allowed"),
+    [
+        (LOOPBACK, True),
+        (IPv6Address("TCP", "::1", 1), True),
+        (IPv6Address("TCP", "::ffff:127.0.0.1", 1), True),
+        (UNIXAddress("/run/ingest"), True),
+        (ELSEWHERE, False),
+        (IPv6Address("TCP", "2001:db8::1", 1), False),
+        (IPv6Address("TCP", "::ffff:192.0.2.1", 1), False),
+        (IPv6Address("TCP", "fe80::1%eth0", 1), False),
+    ],
+)
+def test_who_may_send_its_token_in_clear(parts: Parts, peer: IAddress, allowed: bool) -> None:
+    parts.add("a")
+    device, transport = parts.connect(peer)
+    parts.hear(device, plain("a"))
+    if allowed:
+        parts.turns.run_one()
+    assert transport.read().startswith(b"OK " if allowed else b"ERR plaintext-refused ")
+
+
+def test_who_may_send_it_is_asked_when_it_speaks(parts: Parts) -> None:
+    """A proxy's header names the peer after the connection was made."""
+    parts.add("a")
+    device, transport = parts.connect(LOOPBACK)
+    transport.peerAddr = ELSEWHERE
+    parts.hear(device, plain("a"))
+    assert transport.read().startswith(b"ERR plaintext-refused ")
+
+
+def test_keys_that_were_revoked_during_the_handshake(parts: Parts) -> None:
+    parts.add("a")
+    device, transport = parts.connect()
+    parts.hear(device, plain("a"))
+    parts.registry.set_enabled("a", False)
+    parts.turns.run_one()
+    assert transport.read().startswith(b"ERR revoked ")
+
+
+def test_without_acknowledgements(parts: Parts) -> None:
+    parts.add("a")
+    device, transport = parts.connect()
+    parts.hear(device, plain("a", ack="none") + b"a\n")
+    parts.turns.run_one()
+    transport.clear()
+    parts.journal.commit()
+    parts.hear(device, b"b\n")
+    device.readConnectionLost()
+    parts.journal.commit()
+    assert (transport.read(), transport.disconnecting) == (b"", True)
+    assert texts(parts) == ["a", "b"]
+
+
+def test_its_peer_for_people(parts: Parts) -> None:
+    assert parts.connect(ELSEWHERE)[0].peer == "192.0.2.1:50123"
+    assert parts.connect(UNIXAddress(None))[0].peer == "local"

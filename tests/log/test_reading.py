@@ -1,0 +1,172 @@
+import io
+import re
+from datetime import datetime, timedelta, timezone
+from fnmatch import fnmatchcase
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest.log.files import ACTIVE, rotated_name
+from ingest.log.reading import (
+    Filter,
+    Record,
+    WholeLines,
+    last,
+    lines,
+    parse,
+    read_blocks,
+    read_blocks_backwards,
+    record_time,
+    records,
+)
+from tests.log.logs import at, line, write
+
+_contents = st.lists(st.sampled_from([b"\n", b"a", b"bcd\n", b"e\n\nf"])).map(b"".join)
+
+
+@given(_contents, st.integers(1, 7))
+def test_blocks_are_the_whole_lines(content: bytes, size: int) -> None:
+    blocks = list(read_blocks(io.BytesIO(content), size))
+    assert all(block.endswith(b"\n") for block in blocks)
+    assert b"".join(blocks) == content[: content.rfind(b"\n") + 1]
+
+
+@given(_contents, st.integers(1, 7))
+def test_blocks_backwards_are_the_same_lines(content: bytes, size: int) -> None:
+    end = content.rfind(b"\n") + 1
+    blocks = list(read_blocks_backwards(io.BytesIO(content), end, size))
+    assert all(block.endswith(b"\n") for block in blocks)
+    assert b"".join(reversed(blocks)) == content[:end]
+
+
+def test_reading_goes_on_when_the_stream_has_grown() -> None:
+    stream = io.BytesIO()
+    reader = WholeLines(stream)
+    found = []
+    for piece in (b"one\ntw", b"o", b"\nthree\n"):
+        stream.write(piece)
+        stream.seek(-len(piece), io.SEEK_END)
+        found.append((list(reader), bytes(reader.torn), reader.offset))
+    assert found == [([b"one\n"], b"tw", 4), ([], b"two", 4), ([b"two\nthree\n"], b"", 14)]
+
+
+def test_a_record_is_read() -> None:
+    raw = b'{"time":"2026-11-22T11:39:00.123456Z","device":"a","seq":7,"data":{"$binary":"AA=="}}'
+    expected = {"$binary": "AA=="}
+    assert parse(raw) == Record("2026-11-22T11:39:00.123456Z", "a", 7, "data", expected, raw)
+
+
+@pytest.mark.parametrize(
+    "bad", [b"", b"{", b"[]", b"7", b'{"time":"x"}', line(1) + b"x", line(1, '"other":1')]
+)
+def test_what_is_no_record_is_refused(bad: bytes) -> None:
+    with pytest.raises(ValueError):
+        parse(bad)
+
+
+def test_times_are_written_as_records_have_them() -> None:
+    moment = datetime(2026, 11, 22, 12, 39, tzinfo=timezone(timedelta(hours=1)))
+    assert record_time(moment) == b"2026-11-22T11:39:00.000000Z"
+
+
+_devices = st.text("ab-.", min_size=1, max_size=3)
+_records = st.lists(
+    st.tuples(st.integers(0, 20), _devices, st.sampled_from(['"text":"t20"', '"data":{"seq":1}']))
+)
+
+
+@settings(deadline=None)
+@given(
+    written=_records,
+    device=st.none() | st.text("ab-.*?", min_size=1, max_size=3),
+    since=st.none() | st.integers(0, 20),
+    until=st.none() | st.integers(0, 20),
+    grep=st.none() | st.sampled_from(["t2", "seq", "^.*data.*$"]),
+    count=st.integers(0, 5),
+    cuts=st.lists(st.integers(0, 10), max_size=3),
+)
+def test_filters_pick_what_a_plain_loop_picks(
+    written: list[tuple[int, str, str]],
+    device: str | None,
+    since: int | None,
+    until: int | None,
+    grep: str | None,
+    count: int,
+    cuts: list[int],
+) -> None:
+    written.sort(key=lambda item: item[0])
+    made = [line(seq, value, name, time) for seq, (time, name, value) in enumerate(written, 1)]
+    expected = [
+        text
+        for text, (time, name, _) in zip(made, written, strict=True)
+        if (device is None or fnmatchcase(name, device))
+        and (since is None or time >= since)
+        and (until is None or time < until)
+        and (grep is None or re.search(grep, text.decode()))
+    ]
+    wanted = Filter(
+        device,
+        None if since is None else at(since),
+        None if until is None else at(until),
+        None if grep is None else re.compile(grep.encode()),
+    )
+    with TemporaryDirectory() as name:
+        split(Path(name), made, written, cuts)
+        assert list(lines(Path(name), wanted)) == expected
+        assert [record.line for record in records(Path(name), wanted)] == expected
+        assert last(Path(name), count, wanted) == (expected[-count:] if count else [])
+
+
+def split(
+    folder: Path, made: list[bytes], written: list[tuple[int, str, str]], cuts: list[int]
+) -> None:
+    """Write lines as a log of rotated files, cut before some of the lines."""
+    name = None
+    begin = 0
+    for cut in sorted(cut for cut in cuts if 0 < cut <= len(made)):
+        name = rotated_name(at(written[cut - 1][0] + 0.0005), name)
+        write(folder / (name + ("", ".gz", ".zst")[cut % 3]), *made[begin:cut])
+        begin = cut
+    write(folder / ACTIVE, *made[begin:])
+
+
+def test_a_torn_last_line_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / ACTIVE).write_bytes(line(1) + b"\n" + line(2)[:30])
+    assert list(lines(tmp_path)) == last(tmp_path, 10) == [line(1)]
+
+
+def test_lines_that_are_not_records_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path / ACTIVE, line(1), b"junk", b"x" + line(2), line(3) + b"}")
+    assert list(lines(tmp_path)) == [line(1), line(3) + b"}"]
+    assert [record.line for record in records(tmp_path)] == [line(1)]
+
+
+def test_a_device_in_a_value_is_not_the_device(tmp_path: Path) -> None:
+    inner = f'"data":{line(9, device="b").decode()}'
+    write(tmp_path / ACTIVE, line(1, inner))
+    assert list(lines(tmp_path, Filter("b"))) == []
+    assert list(lines(tmp_path, Filter("*b*"))) == []
+
+
+def test_files_closed_before_the_begin_are_not_opened(tmp_path: Path) -> None:
+    (tmp_path / f"{rotated_name(at(5), None)}.zst").write_bytes(b"can't be read")
+    write(tmp_path / ACTIVE, line(6))
+    assert list(lines(tmp_path, Filter(since=at(5.001)))) == [line(6)]
+    assert last(tmp_path, 5, Filter(since=at(5.001))) == [line(6)]
+
+
+def test_the_last_lines_need_no_older_files(tmp_path: Path) -> None:
+    (tmp_path / f"{rotated_name(at(5), None)}.zst").write_bytes(b"can't be read")
+    write(tmp_path / ACTIVE, line(6), line(7))
+    assert last(tmp_path, 2) == [line(6), line(7)]
+
+
+def test_an_empty_folder_has_no_lines_and_a_missing_one_is_an_error(tmp_path: Path) -> None:
+    assert list(lines(tmp_path)) == last(tmp_path, 3) == []
+    with pytest.raises(FileNotFoundError):
+        last(tmp_path / "missing", 3)
+    with pytest.raises(FileNotFoundError):
+        next(lines(tmp_path / "missing"))

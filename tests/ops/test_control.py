@@ -1,0 +1,106 @@
+"""The control socket, over a real Unix socket."""
+
+import json
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import reactor as global_reactor
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.threads import deferToThread
+from twisted.trial.unittest import TestCase
+
+from ingest.ops.control import ControlError, ControlSocket, ask
+
+reactor: Any = global_reactor
+
+
+def refuse() -> object:
+    raise ValueError("not today")
+
+
+COMMANDS = {
+    "add": lambda: 1 + 1,
+    "wait": lambda: Deferred.fromCoroutine(_later()),
+    "refuse": refuse,
+    "unspeakable": object,
+}
+
+
+async def _later() -> str:
+    waiting: Deferred[str] = Deferred()
+    reactor.callLater(0, waiting.callback, "later")
+    return await waiting
+
+
+class ControlTests(TestCase):
+    """Every answer comes, whatever the question."""
+
+    def setUp(self) -> None:
+        # Deeper than the 108 bytes of a socket's name (unix(7)).
+        top = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, top)
+        folder = top / ("x" * 100) / ("y" * 100)
+        folder.mkdir(parents=True)
+        self.path = folder / "control.sock"
+        self.control = ControlSocket(reactor, self.path, COMMANDS)
+        self.addCleanup(self.control.stop)
+
+    def ask(self, command: str) -> Deferred[Any]:
+        return deferToThread(ask, self.path, command)
+
+    def test_an_answer(self) -> Deferred[Any]:
+        return self.ask("add").addCallback(self.assertEqual, 2)
+
+    def test_an_answer_that_comes_later(self) -> Deferred[Any]:
+        return self.ask("wait").addCallback(self.assertEqual, "later")
+
+    def test_a_command_that_fails(self) -> Deferred[Any]:
+        return self.assertFailure(self.ask("refuse"), ControlError).addCallback(
+            lambda error: self.assertEqual(str(error), "not today")
+        )
+
+    def test_an_answer_that_json_can_not_hold(self) -> Deferred[Any]:
+        return self.assertFailure(self.ask("unspeakable"), ControlError).addCallback(
+            lambda error: self.assertIn("not JSON serializable", str(error))
+        )
+
+    def test_an_unknown_command(self) -> Deferred[Any]:
+        return self.assertFailure(self.ask("dance"), ControlError).addCallback(
+            lambda error: self.assertEqual(str(error), "unknown command")
+        )
+
+    def test_questions_that_are_none(self) -> Deferred[Any]:
+        def talk() -> list[Any]:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(f"/proc/self/fd/{self.control._folder}/control.sock")
+                connection.sendall(b'hello\n[]\n{}\n{"command":[]}\n{"command":"add"}\n')
+                with connection.makefile("rb") as lines:
+                    return [json.loads(lines.readline()) for _ in range(5)]
+
+        unknown = {"error": "unknown command"}
+        return deferToThread(talk).addCallback(self.assertEqual, [unknown] * 4 + [{"ok": 2}])
+
+    def test_only_the_owner_may_ask(self) -> None:
+        self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)
+
+    def test_a_socket_that_a_crash_left(self) -> Deferred[Any]:
+        async def start_over() -> None:
+            left = self.path.with_name("left.sock")
+            left.touch()
+            control = ControlSocket(reactor, left, COMMANDS)
+            self.assertEqual(await deferToThread(ask, left, "add"), 2)
+            await control.stop()
+            self.assertFalse(left.exists())
+
+        return ensureDeferred(start_over())
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    with pytest.raises(ControlError, match=r"no listener answers at .*control\.sock"):
+        ask(tmp_path / "control.sock", "status")
+    with pytest.raises(ControlError, match="no listener answers"):
+        ask(tmp_path / "missing" / "control.sock", "status")
