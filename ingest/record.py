@@ -4,7 +4,9 @@ A block is what one read brought: finished lines, ready for the disk. No Python 
 runs per line; slices, `join` and `split` do the work.
 """
 
+import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 _RUN = 10_000
 """Numbers in a row that differ in their last four digits only."""
@@ -12,26 +14,62 @@ _LAST_DIGITS = [b"%04d" % number for number in range(_RUN)]
 _SMALL = [b"%d" % number for number in range(_RUN)]
 
 
-def record_prefix(time: bytes, device: bytes) -> bytes:
-    """Write what the records of one read have in common, up to the number."""
-    return b'{"time":"%b","device":"%b","seq":' % (time, device)
+_STEERING = re.compile(rb"\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]")
+"""Characters beyond ASCII that steer a terminal: C1 controls (U+0080 to U+009F), line separators,
+and what turns the direction of text (U+061C, U+200E, U+200F, U+2028 to U+202E, U+2066 to U+2069).
+"""
 
 
-def record_block(
-    prefix: bytes, first: int, key: bytes, values: Sequence[bytes], end: bytes
-) -> bytes:
-    """Write one record for each of `values`, numbered from `first`.
+class Values(NamedTuple):
+    """What the records of one read hold behind their numbers, as JSON.
+
+    The worked example: `Values(b',"text":"', [b"a", b"b"], b'"}\\n')` are the frames `a` and `b`.
+
+    Attributes:
+        opening: what stands between the number and each item.
+        items: one for each record: a JSON value, or what of it is not in `opening` and `closing`.
+        closing: what ends each line, LF included.
+    """
+
+    opening: bytes
+    items: Sequence[bytes]
+    closing: bytes
+
+
+NO_VALUES = Values(b"", (), b"")
+
+
+def printable(document: bytes) -> bytes:
+    """Escape in JSON what would steer a terminal that shows it: DEL, and `escape_steering`."""
+    return escape_steering(document).replace(b"\x7f", b"\\u007f")
+
+
+def escape_steering(document: bytes) -> bytes:
+    """Escape in JSON the characters beyond ASCII that would steer a terminal, such as CSI (U+009B).
+
+    `orjson` escapes those below U+0020. What a JSON reader makes of the document stays the same.
+    """
+    return document if document.isascii() else _STEERING.sub(_escape, document)
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    return b"\\u%04x" % ord(match[0].decode())
+
+
+def record_block(time: bytes, device: bytes, first: int, values: Values) -> bytes:
+    """Write one record for each of `values`.
 
     Args:
-        prefix: from `record_prefix`.
+        time: when they were read, RFC 3339.
+        device: whose they are.
         first: the number of the first record.
-        key: what stands between number and value, such as `,"text":`.
-        values: JSON values, at least one, or what of them is not in `key` and `end` already.
-        end: what closes the line, LF included.
+        values: at least one.
     """
-    count = len(values)
+    key, items, end = values
+    prefix = b'{"time":"%b","device":"%b","seq":' % (time, device)
+    count = len(items)
     if count == 1:
-        return b"%b%d%b%b%b" % (prefix, first, key, values[0], end)
+        return b"%b%d%b%b%b" % (prefix, first, key, items[0], end)
     begins: list[bytes] = []
     digits: list[bytes] = []
     while (left := count - len(digits)) > 0:
@@ -45,6 +83,6 @@ def record_block(
     parts = [key] * (4 * count)
     parts[::4] = begins
     parts[1::4] = digits
-    parts[3::4] = values
+    parts[3::4] = items
     parts.append(end)
     return b"".join(parts)

@@ -42,6 +42,10 @@ class PeerError(Exception):
         return PeerError(self.code, self.text)
 
 
+class IllegalStep(Exception):  # noqa: N818 - the fault is the caller's, and none of the peer's
+    """A conversation was told of what can't have happened; nothing has changed."""
+
+
 def bad_frame(text: str) -> PeerError:
     """Make the error for bytes that are no frame and no message."""
     return PeerError(ErrorCode.BAD_FRAME, text)

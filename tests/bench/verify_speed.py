@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from ingest.log.files import ACTIVE
 from ingest.log.verifying import verify
-from ingest.record import record_block, record_prefix
+from ingest.record import Values, record_block
 
 SIZE = 32 << 20  # bytes of each log
 READ = 64 << 10  # bytes that one read of a device at full speed brings
@@ -31,7 +31,8 @@ def runs(kind: Kind) -> Iterator[bytes]:
     values = [value % number for number in range(READ // len(value))]
     for read in range(1 << 30):
         first = read // 10 * len(values) + 1
-        yield record_block(_prefix(read, b"fast-%d" % (read % 10)), first, key, values, end)
+        device = b"fast-%d" % (read % 10)
+        yield record_block(_time(read), device, first, Values(key, values, end))
 
 
 def interleaved(kind: Kind) -> Iterator[bytes]:
@@ -40,7 +41,8 @@ def interleaved(kind: Kind) -> Iterator[bytes]:
     for read in range(1 << 30):
         turn, place = divmod(read, DEVICES)
         device = (place * 7 + turn * 13) % DEVICES
-        yield record_block(_prefix(read, b"slow-%d" % device), turn + 1, key, [value % read], end)
+        values = Values(key, [value % read], end)
+        yield record_block(_time(read), b"slow-%d" % device, turn + 1, values)
 
 
 def mixed(kind: Kind) -> Iterator[bytes]:
@@ -51,10 +53,10 @@ def mixed(kind: Kind) -> Iterator[bytes]:
         yield from islice(slow, 20)
 
 
-def _prefix(read: int, device: bytes) -> bytes:
+def _time(read: int) -> bytes:
     seconds, micros = divmod(read * 7, 1_000_000)
     minutes, seconds = divmod(seconds, 60)
-    return record_prefix(b"2026-11-22T11:%02d:%02d.%06dZ" % (minutes, seconds, micros), device)
+    return b"2026-11-22T11:%02d:%02d.%06dZ" % (minutes, seconds, micros)
 
 
 def write_log(folder: Path, blocks: Iterator[bytes]) -> int:

@@ -2,17 +2,17 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 from hypothesis import strategies as st
 
-from ingest.record import record_prefix
-from ingest.wire.errors import ErrorCode
-from ingest.wire.ingest1.messages import Dialect, Records
-from ingest.wire.ingest1.msgpack_dialect import PackedDialect, QuickDecoder
+from ingest.record import record_block
+from ingest.wire.errors import ErrorCode, PeerError
+from ingest.wire.framing import Frames, Framing
+from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect, QuickDecoder
 from ingest.wire.ingest1.text_dialect import TextDialect
 
 TIME = b"2026-11-22T11:39:00.123456Z"
-PREFIX = record_prefix(TIME, b"sensor-1")
 FIRST = 98
 """The first number: a stream of a few frames reaches three digits."""
 
@@ -23,8 +23,8 @@ def text(max_frame: int = 65536) -> TextDialect:
     return TextDialect(max_frame)
 
 
-def packed(max_frame: int = 65536) -> PackedDialect:
-    return PackedDialect(max_frame, QUICK)
+def packed(max_frame: int = 65536) -> MsgpackDialect:
+    return MsgpackDialect(max_frame, QUICK)
 
 
 def block_of(fields: Iterable[bytes], first: int = FIRST) -> bytes:
@@ -35,25 +35,31 @@ def block_of(fields: Iterable[bytes], first: int = FIRST) -> bytes:
     )
 
 
+class Read(NamedTuple):
+    """What a stream brought: lines of the log, how many, and the error that ended it."""
+
+    block: bytes
+    frames: int
+    error: PeerError | None = None
+
+
 def read(
-    dialect: Dialect, pieces: Iterable[bytes], *, closed: bool = False, first: int = FIRST
-) -> Records:
+    framing: Framing, pieces: Iterable[bytes], *, closed: bool = False, first: int = FIRST
+) -> Read:
     """Feed `pieces` one by one, up to an error; put the blocks together."""
-    blocks, frames = [], 0
-    error = None
+    total = Read(b"", 0)
     for piece in pieces:
-        records = dialect.records(piece, PREFIX, first + frames)
-        blocks.append(records.block)
-        frames += records.frames
-        error = records.error
-        if error is not None:
-            break
-    if closed and error is None:
-        records = dialect.last_record(PREFIX, first + frames)
-        blocks.append(records.block)
-        frames += records.frames
-        error = records.error
-    return Records(b"".join(blocks), frames, error)
+        total = _add(total, framing.cut(piece), first)
+        if total.error is not None:
+            return total
+    return _add(total, framing.finish(), first) if closed else total
+
+
+def _add(total: Read, frames: Frames, first: int) -> Read:
+    block, count, _ = total
+    if frames.values.items:
+        block += record_block(TIME, b"sensor-1", first + count, frames.values)
+    return Read(block, count + len(frames.values.items), frames.error)
 
 
 def bytewise(stream: bytes) -> list[bytes]:
@@ -71,7 +77,7 @@ cuts = st.lists(st.integers(0, 10_000), max_size=12)
 
 
 def check(
-    make: Callable[[], Dialect],
+    make: Callable[[], Framing],
     stream: bytes,
     fields: Sequence[bytes],
     *,
@@ -85,18 +91,18 @@ def check(
         fields: what their records have behind the number.
         trailing: a frame in two parts, and its field.
     """
-    expected = Records(block_of(fields), len(fields))
+    expected = Read(block_of(fields), len(fields))
     assert read(make(), [stream] if stream else []) == expected
     assert read(make(), bytewise(stream)) == expected
     head, tail, field = trailing
     dialect = make()
     assert read(dialect, [stream + head]) == expected
     following = FIRST + len(fields)
-    assert read(dialect, [tail], first=following) == Records(block_of([field], following), 1)
+    assert read(dialect, [tail], first=following) == Read(block_of([field], following), 1)
 
 
 def check_refused(
-    make: Callable[[], Dialect], stream: bytes, fields: Sequence[bytes], code: ErrorCode
+    make: Callable[[], Framing], stream: bytes, fields: Sequence[bytes], code: ErrorCode
 ) -> None:
     """Check that `stream` ends in an error: whole, byte by byte, and with trailing data.
 

@@ -4,10 +4,22 @@ import math
 from typing import Any
 
 import msgpack
+import orjson
 from hypothesis import strategies as st
 
 from ingest.wire.mapping import Pairs, make_ext
 
+STEERING = [
+    *range(0x7F, 0xA0),
+    0x61C,
+    0x200E,
+    0x200F,
+    *range(0x2028, 0x202F),
+    *range(0x2066, 0x206A),
+]
+"""Characters that steer a terminal, and that JSON need not escape."""
+
+_ESCAPES = {code: f"\\u{code:04x}" for code in STEERING}
 _PACKER = msgpack.Packer(autoreset=True)
 
 
@@ -23,6 +35,11 @@ def pack(value: Any) -> bytes:
         return packed + b"".join(map(pack, value))
     packed = msgpack.packb(value, unicode_errors="surrogateescape")
     return packed
+
+
+def as_json(value: Any) -> bytes:
+    """Write plain JSON as records hold it."""
+    return orjson.dumps(value).decode().translate(_ESCAPES).encode()
 
 
 def without_text_that_is_no_text(value: Any) -> Any:

@@ -1,9 +1,11 @@
 """What the two dialects say to each other, whatever bytes they use for it."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from ingest.wire.errors import PeerError
+from ingest.wire.errors import ErrorCode, PeerError
+from ingest.wire.framing import Framing
+from ingest.wire.sasl import PLAIN, SCRAM_SHA_256
 
 MAX_HANDSHAKE = 4096
 """Bytes that a message may have before authentication; a SCRAM message has under 300."""
@@ -31,24 +33,20 @@ class Response:
     data: bytes
 
 
-class Records(NamedTuple):
-    """The frames of one read, as finished lines of the log.
+def known_mechanism(name: str) -> str:
+    """Return the name of a mechanism that we offer; what follows it means nothing without.
 
-    Attributes:
-        block: the lines.
-        frames: how many.
-        error: what came after them that is no frame; nothing after it was read.
+    Raises:
+        PeerError: we do not offer it.
     """
-
-    block: bytes
-    frames: int
-    error: PeerError | None = None
-
-
-NO_RECORDS = Records(b"", 0)
+    if name not in (PLAIN, SCRAM_SHA_256):
+        raise PeerError(
+            ErrorCode.MECHANISM_UNSUPPORTED, f"the mechanisms are {PLAIN} and {SCRAM_SHA_256}"
+        )
+    return name
 
 
-class Dialect(Protocol):
+class Dialect(Framing, Protocol):
     """One connection's way of writing messages and frames: bytes in, meaning out, and back."""
 
     def auth(self, data: bytes) -> Auth | None:
@@ -68,20 +66,8 @@ class Dialect(Protocol):
     def unread(self) -> bytes:
         """Give up the bytes that came behind the last message."""
 
-    def records(self, data: bytes, prefix: bytes, first: int) -> Records:
-        """Take more bytes; return the frames that are whole now, numbered from `first`."""
-
-    def last_record(self, prefix: bytes, first: int) -> Records:
-        """Return what the end of the stream completes."""
-
     def ok(self, device: str, following: int, max_frame: int, data: bytes | None) -> bytes:
         """Write the success of the handshake; `following` is the next frame's number."""
 
     def challenge(self, data: bytes) -> bytes:
         """Write a challenge of the mechanism."""
-
-    def ack(self, seq: int) -> bytes:
-        """Write that all frames up to `seq` are on disk."""
-
-    def err(self, error: PeerError) -> bytes:
-        """Write why the connection closes."""

@@ -12,9 +12,10 @@ import msgpack
 import orjson
 import ormsgpack
 
-from ingest.record import record_block
+from ingest.record import NO_VALUES, Values, printable
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame
-from ingest.wire.ingest1.messages import MAX_HANDSHAKE, NO_RECORDS, Auth, Records, Response
+from ingest.wire.framing import NO_FRAMES, Frames
+from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response, known_mechanism
 from ingest.wire.mapping import MAX_DEPTH, Pairs, encode, make_ext
 from ingest.wire.msgpack_scanner import Scanner
 
@@ -105,7 +106,7 @@ def _skipper() -> Any:
     return msgpack.Unpacker(max_buffer_size=0)
 
 
-class PackedDialect:
+class MsgpackDialect:
     """One connection's objects. Keeps the bytes of the object that is still arriving."""
 
     __slots__ = ("_max_frame", "_quick", "_rest", "_scanner")
@@ -128,28 +129,28 @@ class PackedDialect:
         rest, self._rest = bytes(self._rest), b""
         return rest
 
-    def records(self, data: bytes, prefix: bytes, first: int) -> Records:
+    def cut(self, data: bytes) -> Frames:
         if len(data) < len(self._rest):
             # To decode the rest again would cost more than to scan what is new.
             try:
                 if self._extend(data, self._max_frame) is None:
-                    return NO_RECORDS
+                    return NO_FRAMES
             except PeerError as error:
-                return Records(b"", 0, error.bare())
+                return Frames(NO_VALUES, error.bare())
             data = self.unread()
         elif self._rest:
             data = b"".join((self.unread(), data))
             self._scanner = None
         try:
             objects, end = self._quick.decode(data)
-            block, frames = _plain_block(objects, data, self._max_frame, prefix, first)
+            values = _plain_values(objects, data, self._max_frame)
         except NotPlain:
-            return self._careful_records(data, prefix, first)
-        return Records(block, frames, self._hold(data[end:]))
+            return self._cut_carefully(data)
+        return Frames(values, self._hold(data[end:]))
 
-    def last_record(self, prefix: bytes, first: int) -> Records:  # noqa: ARG002
+    def finish(self) -> Frames:
         error = bad_frame("the stream ended within a msgpack object") if self._rest else None
-        return Records(b"", 0, error)
+        return Frames(NO_VALUES, error)
 
     def ok(self, device: str, following: int, max_frame: int, data: bytes | None) -> bytes:
         fields: dict[str, object] = {"device": device, "next": following, "max_frame": max_frame}
@@ -163,7 +164,7 @@ class PackedDialect:
     def ack(self, seq: int) -> bytes:
         return _pack({"ack": seq})
 
-    def err(self, error: PeerError) -> bytes:
+    def error(self, error: PeerError) -> bytes:
         return _pack({"err": str(error.code), "text": error.text})
 
     def _message(self, data: bytes) -> tuple[Any] | None:
@@ -197,7 +198,7 @@ class PackedDialect:
             return error.bare()
         return None
 
-    def _careful_records(self, data: bytes, prefix: bytes, first: int) -> Records:
+    def _cut_carefully(self, data: bytes) -> Frames:
         """Read one object after the other, up to the first that is none."""
         scanner = Scanner(self._max_frame)
         values: list[bytes] = []
@@ -205,23 +206,19 @@ class PackedDialect:
         try:
             while (end := scanner.end(data)) is not None:
                 if data[start:end] != _NIL:
-                    values.append(encode(_unpack(data[start:end], Pairs)))
+                    values.append(printable(encode(_unpack(data[start:end], Pairs))))
                 start = end
         except PeerError as error:
-            return Records(*_block(values, prefix, first), error.bare())
-        return Records(*_block(values, prefix, first), self._hold(data[start:]))
+            return Frames(_values(values), error.bare())
+        return Frames(_values(values), self._hold(data[start:]))
 
 
-def _block(values: list[bytes], prefix: bytes, first: int) -> tuple[bytes, int]:
-    if not values:
-        return b"", 0
-    return record_block(prefix, first, b',"data":', values, b"}\n"), len(values)
+def _values(items: list[bytes]) -> Values:
+    return Values(b',"data":', items, b"}\n") if items else NO_VALUES
 
 
-def _plain_block(
-    objects: list[Any], data: bytes, max_frame: int, prefix: bytes, first: int
-) -> tuple[bytes, int]:
-    """Write the records of objects that plain JSON can hold, keep-alives left out.
+def _plain_values(objects: list[Any], data: bytes, max_frame: int) -> Values:
+    """Make the values of objects that plain JSON can hold, keep-alives left out.
 
     Raises:
         NotPlain: one of the objects needs the careful way.
@@ -231,9 +228,10 @@ def _plain_block(
         types.remove(NoneType)
         objects = [value for value in objects if value is not None]
     try:
-        whole = orjson.dumps(objects)
+        dumped = orjson.dumps(objects)
     except TypeError as error:
         raise NotPlain from error
+    whole = printable(dumped)
     if b"$" in whole and b'{"$' in whole:
         raise NotPlain  # a map that looks like one of our wrappers
     if b"null" in whole and (_NOT_FINITE.search(data) or _NEGATIVE_NOT_FINITE.search(data)):
@@ -246,6 +244,8 @@ def _plain_block(
         if len(values) != len(objects) or types != {dict}:
             # Those cuts are not just between objects, or not all of them are maps.
             values, key, end = list(map(orjson.dumps, objects)), b',"data":', b"}\n"
+            if whole != dumped:
+                values = list(map(printable, values))
     if len(data) > min(max_frame, MAX_DEPTH):
         longest = max(map(len, values), default=0)
         # No byte of JSON stands for more than nine of msgpack: a number that fills a whole float.
@@ -253,7 +253,7 @@ def _plain_block(
             raise NotPlain
         if longest + 2 > 2 * MAX_DEPTH:
             _check_depth(objects, values)
-    return (record_block(prefix, first, key, values, end) if values else b""), len(values)
+    return Values(key, values, end) if values else NO_VALUES
 
 
 def _check_depth(objects: list[Any], values: list[bytes]) -> None:
@@ -299,7 +299,7 @@ def _parse_auth(message: Any) -> Auth:
         raise bad_frame("an auth object has auth (str), data (bin or str) and perhaps ack")
     if ack not in ("durable", "none"):
         raise bad_frame("ack must be durable or none")
-    return Auth(mechanism, _bytes(message.get("data", b"")), ack == "durable")
+    return Auth(known_mechanism(mechanism), _bytes(message.get("data", b"")), ack == "durable")
 
 
 def _parse_response(message: Any) -> bytes:

@@ -1,64 +1,24 @@
-"""One device's conversation from its first byte to its last: bytes in, events out.
-
-The session knows no socket and no disk. Its shell feeds it what arrives, carries out the
-events it returns, in order, and tells it how that went.
-"""
+"""The server's side of `ingest/1`, from a device's first byte to its last."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TypeAlias
 
-from ingest.record import record_prefix
-from ingest.wire.errors import ErrorCode, PeerError, bad_frame
-from ingest.wire.ingest1.messages import Auth, Dialect, Records
-from ingest.wire.ingest1.msgpack_dialect import PackedDialect, QuickDecoder
-from ingest.wire.ingest1.text_dialect import TextDialect
-from ingest.wire.sasl import (
-    PLAIN,
-    SCRAM_SHA_256,
-    Credentials,
-    FindKeys,
-    ScramExchange,
-    auth_failed,
-    parse_plain,
+from ingest.wire.conversation import (
+    CheckToken,
+    Claim,
+    Context,
+    Conversation,
+    Converse,
+    Ended,
+    Event,
+    Send,
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """Send `data` to the device."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class CheckToken:
-    """Find out whether the credentials are good; answer with `token_checked`."""
-
-    credentials: Credentials
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """Get the lease on `device`; answer with `granted`."""
-
-    device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Read no more. When all records so far are durable, send `farewell` and close.
-
-    Attributes:
-        error: what the device did wrong, or what ends the session from our side; None when the
-            device has closed its side.
-    """
-
-    error: PeerError | None
-
-
-Event: TypeAlias = Reply | CheckToken | Claim | Ended | Records
+from ingest.wire.errors import ErrorCode, IllegalStep, PeerError, bad_frame
+from ingest.wire.framing import Frames
+from ingest.wire.ingest1.messages import Auth, Dialect
+from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect, QuickDecoder
+from ingest.wire.ingest1.text_dialect import TextDialect
+from ingest.wire.sasl import SCRAM_SHA_256, ScramExchange, auth_failed, parse_plain
 
 
 class State(Enum):
@@ -69,154 +29,128 @@ class State(Enum):
     CHECKING = auto()  # the shell is finding out about the token
     RESPONSE = auto()  # the answer to a challenge is arriving
     CLAIMING = auto()  # the shell is getting the lease
-    READY = auto()  # frames are arriving
+    OPEN = auto()  # frames are arriving
     ENDED = auto()
 
 
-WAITING_FOR_PEER = frozenset({State.OPENING, State.AUTH, State.RESPONSE})
-"""The states in which the handshake's time is the peer's."""
+_STEPS = {
+    State.OPENING: {State.AUTH, State.ENDED},
+    State.AUTH: {State.CHECKING, State.RESPONSE, State.ENDED},
+    State.CHECKING: {State.CLAIMING, State.ENDED},
+    State.RESPONSE: {State.CLAIMING, State.ENDED},
+    State.CLAIMING: {State.OPEN, State.ENDED},
+    State.OPEN: {State.ENDED},
+    State.ENDED: set[State](),
+}
+"""From each state, those that may follow."""
 
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What all sessions of a listener share.
-
-    Attributes:
-        max_frame: the most bytes of one frame.
-        find_keys: the look-up of a device's SCRAM keys.
-        quick: the shared msgpack decoder.
-    """
-
-    max_frame: int
-    find_keys: FindKeys
-    quick: QuickDecoder
+_ARRIVING = frozenset({State.OPENING, State.AUTH, State.RESPONSE})
 
 
 class Session:
-    """The server's side of `ingest/1` on one connection.
+    """A `Conversation` in `ingest/1`; see there for its methods.
 
     Attributes:
         state: where it stands.
         device: the name that the device claims, proved from `CLAIMING` on; empty before it claims
             one.
-        next: the number that the next frame gets.
     """
 
     __slots__ = (
+        "_context",
+        "_decoder",
         "_dialect",
         "_held",
-        "_name",
-        "_plaintext",
         "_proof",
-        "_refusal",
-        "_rules",
         "_scram",
         "_stream_ended",
         "_wants_acks",
         "device",
-        "next",
         "state",
     )
 
-    def __init__(self, rules: Rules, *, plaintext: bool, refusal: PeerError | None = None) -> None:
+    def __init__(self, context: Context, decoder: QuickDecoder) -> None:
         """Make the session of a connection that was just accepted.
 
         Args:
-            rules: what it shares with all others.
-            plaintext: whether a token may cross this connection in clear.
-            refusal: what to answer, in the device's dialect, whatever it says.
+            context: what it may know.
+            decoder: shared with the other sessions.
         """
-        self._rules = rules
-        self._plaintext = plaintext
-        self._refusal = refusal
-        self._dialect: Dialect = TextDialect(rules.max_frame)
+        self._context = context
+        self._decoder = decoder
+        self._dialect: Dialect = TextDialect(context.max_frame)
         self._held = b""
-        self._name = b""
         self._proof: bytes | None = None
         self._scram: ScramExchange | None = None
         self._stream_ended = False
         self._wants_acks = True
         self.state = State.OPENING
         self.device = ""
-        self.next = 0
 
-    def receive(self, data: bytes, time: bytes) -> Sequence[Event]:
-        """Take what one read brought.
+    def begin(self) -> Sequence[Event]:
+        return ()  # the device speaks first
 
-        Args:
-            data: the bytes, at least one.
-            time: when they were read, RFC 3339.
-        """
-        if self.state is State.READY:
-            records = self._dialect.records(data, record_prefix(time, self._name), self.next)
-            self.next += records.frames
-            return (records,) if records.error is None else (records, self._end(records.error))
+    def receive(self, data: bytes) -> Sequence[Event]:
+        if self.state is State.OPEN:
+            return self._frames(self._dialect.cut(data))
         if self.state is State.ENDED:
-            return ()
+            raise IllegalStep("bytes after the end")
         self._held += data
-        return self._advance()
+        return self._advance() if self.state in _ARRIVING else ()
 
-    def end_of_stream(self, time: bytes) -> Sequence[Event]:
-        """Take that the device has closed its side, cleanly."""
+    def end_of_stream(self) -> Sequence[Event]:
+        if self.state is State.OPEN:
+            frames = self._dialect.finish()
+            return frames, self._end(frames.error)
+        if self.state in _ARRIVING:
+            return (self._end(None),)
         if self.state is State.ENDED:
-            return ()
-        if self.state is State.READY:
-            records = self._dialect.last_record(record_prefix(time, self._name), self.next)
-            self.next += records.frames
-            return records, self._end(records.error)
+            raise IllegalStep("the stream ended after the end")
         self._stream_ended = True  # what it sent ahead still counts, if it is let in
-        return (self._end(None),) if self.state in WAITING_FOR_PEER else ()
+        return ()
 
-    def token_checked(self, *, good: bool) -> Sequence[Event]:
-        """Take the answer to `CheckToken`."""
+    def checked(self, *, good: bool) -> Sequence[Event]:
         if self.state is not State.CHECKING:
-            return ()
-        if not good:
-            return (self._end(auth_failed()),)
-        return (self._claim(),)
+            raise IllegalStep(f"a token was checked in {self.state}")
+        return (self._claim(),) if good else (self._end(auth_failed()),)
 
-    def granted(self, following: int, time: bytes) -> Sequence[Event]:
-        """Take the answer to `Claim`.
-
-        Args:
-            following: the number that the device's next frame gets.
-            time: when the frames that it sent ahead count as read, RFC 3339.
-        """
-        assert self.state is State.CLAIMING, self.state
-        self.state = State.READY
-        self._name = self.device.encode()
-        self.next = following
-        events: list[Event] = [
-            Reply(self._dialect.ok(self.device, following, self._rules.max_frame, self._proof))
-        ]
+    def granted(self, following: int) -> Sequence[Event]:
+        self._enter(State.OPEN)
+        ok = self._dialect.ok(self.device, following, self._context.max_frame, self._proof)
+        events: list[Event] = [Send(ok)]
         held, self._held, self._proof = self._held, b"", None
         if held:
-            events += self.receive(held, time)
-        if self._stream_ended:
-            events += self.end_of_stream(time)
+            events += self.receive(held)
+        if self._stream_ended and self.state is State.OPEN:
+            events += self.end_of_stream()
         return events
 
     def fail(self, error: PeerError) -> Sequence[Event]:
-        """End the session from our side."""
-        return () if self.state is State.ENDED else (self._end(error),)
-
-    def abandon(self) -> None:
-        """End the session without a word: the connection is lost."""
-        self._end(None)
+        return (self._end(error),)
 
     def acknowledge(self, seq: int) -> bytes:
-        """Write that all frames up to `seq` are durable; nothing for a device that asked so."""
         return self._dialect.ack(seq) if self._wants_acks else b""
 
     def farewell(self, error: PeerError) -> bytes:
-        """Write why the connection closes."""
-        return self._dialect.err(error)
+        return self._dialect.error(error)
+
+    def _enter(self, state: State) -> None:
+        if state not in _STEPS[self.state]:
+            raise IllegalStep(f"{state} follows {self.state}")
+        self.state = state
 
     def _end(self, error: PeerError | None) -> Ended:
-        self.state = State.ENDED
+        self._enter(State.ENDED)
         self._held = b""
         self._scram = None
         return Ended(error)
+
+    def _claim(self) -> Claim:
+        self._enter(State.CLAIMING)
+        return Claim(self.device)
+
+    def _frames(self, frames: Frames) -> Sequence[Event]:
+        return (frames,) if frames.error is None else (frames, self._end(frames.error))
 
     def _advance(self) -> Sequence[Event]:
         try:
@@ -224,23 +158,19 @@ class Session:
                 self._open()
             if self.state is State.AUTH:
                 return self._take_auth()
-            if self.state is State.RESPONSE:
-                return self._take_response()
+            return self._take_response()
         except PeerError as error:
             return (self._end(error.bare()),)
-        return ()
 
     def _open(self) -> None:
         first = self._held[0]
-        self.state = State.AUTH
+        self._enter(State.AUTH)
         if 0x80 <= first <= 0x9F or 0xDC <= first <= 0xDF:
-            self._dialect = PackedDialect(self._rules.max_frame, self._rules.quick)
-        elif first == 0x16:
-            raise bad_frame("this port does not speak TLS")
+            self._dialect = MsgpackDialect(self._context.max_frame, self._decoder)
         elif not 0x20 <= first <= 0x7E:
-            raise bad_frame("neither a line of text nor a msgpack map")
-        if self._refusal is not None:
-            raise self._refusal
+            raise bad_frame(_what_begins_with(self._held))
+        if self._context.refusal is not None:
+            raise self._context.refusal
 
     def _take_auth(self) -> Sequence[Event]:
         held, self._held = self._held, b""
@@ -249,30 +179,31 @@ class Session:
             return ()
         self._held = self._dialect.unread()
         self._wants_acks = auth.wants_acks
-        return self._begin(auth)
+        if not auth.data:
+            raise bad_frame(f"{auth.mechanism} needs its initial response in the first message")
+        return self._begin_mechanism(auth)
 
-    def _begin(self, auth: Auth) -> Sequence[Event]:
-        if auth.mechanism == PLAIN:
-            if not self._plaintext:
-                raise PeerError(
-                    ErrorCode.PLAINTEXT_REFUSED,
-                    "PLAIN needs TLS or a loopback connection; use SCRAM-SHA-256",
-                )
-            credentials = parse_plain(auth.data)
-            self.device = credentials.device
-            self.state = State.CHECKING
-            return (CheckToken(credentials),)
+    def _begin_mechanism(self, auth: Auth) -> Sequence[Event]:
         if auth.mechanism == SCRAM_SHA_256:
-            self._scram = ScramExchange(self._rules.find_keys)
-            challenge = self._scram.challenge(auth.data)
-            self.state = State.RESPONSE
-            return (Reply(self._dialect.challenge(challenge)), *self._advance_if_held())
-        raise PeerError(
-            ErrorCode.MECHANISM_UNSUPPORTED, f"the mechanisms are {PLAIN} and {SCRAM_SHA_256}"
-        )
+            return self._begin_scram(auth.data)
+        return self._begin_plain(auth.data)
 
-    def _advance_if_held(self) -> Sequence[Event]:
-        return self._advance() if self._held else ()
+    def _begin_plain(self, initial: bytes) -> Sequence[Event]:
+        if not (self._context.allow_plaintext or self._context.peer.is_private):
+            raise PeerError(
+                ErrorCode.PLAINTEXT_REFUSED,
+                "PLAIN needs TLS or a loopback connection; use SCRAM-SHA-256",
+            )
+        credentials = parse_plain(initial)
+        self.device = credentials.device
+        self._enter(State.CHECKING)
+        return (CheckToken(credentials),)
+
+    def _begin_scram(self, initial: bytes) -> Sequence[Event]:
+        self._scram = ScramExchange(self._context.find_keys)
+        challenge = Send(self._dialect.challenge(self._scram.challenge(initial)))
+        self._enter(State.RESPONSE)
+        return (challenge, *(self._advance() if self._held else ()))
 
     def _take_response(self) -> Sequence[Event]:
         held, self._held = self._held, b""
@@ -286,6 +217,29 @@ class Session:
         self._scram = None
         return (self._claim(),)
 
-    def _claim(self) -> Claim:
-        self.state = State.CLAIMING
-        return Claim(self.device)
+
+_FIRST_BYTES = (
+    (b"\x16", "this port does not speak TLS"),
+    (b"\xff\xfe", "this is UTF-16; send UTF-8"),
+    (b"\xfe\xff", "this is UTF-16; send UTF-8"),
+    (b"\xff", "this is telnet's negotiation; connect without it, such as by nc"),
+    (b"\xef", "this begins with a byte order mark; send UTF-8 without it"),
+)
+"""What else devices begin with, and what they are told."""
+
+
+def _what_begins_with(data: bytes) -> str:
+    for first, text in _FIRST_BYTES:
+        if data.startswith(first):
+            return text
+    return "neither a line of text nor a msgpack map"
+
+
+def make_converse() -> Converse:
+    """Make what makes sessions; those that it makes share a decoder."""
+    decoder = QuickDecoder()
+
+    def converse(context: Context) -> Conversation:
+        return Session(context, decoder)
+
+    return converse

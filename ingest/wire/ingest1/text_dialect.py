@@ -7,9 +7,10 @@ from collections.abc import Iterable
 
 import orjson
 
-from ingest.record import record_block
+from ingest.record import NO_VALUES, Values, escape_steering, printable
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame, too_long
-from ingest.wire.ingest1.messages import MAX_HANDSHAKE, NO_RECORDS, Auth, Records, Response
+from ingest.wire.framing import NO_FRAMES, Frames
+from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response, known_mechanism
 
 _OPTION = re.compile(rb"[a-z_]+=[^=].*")  # base64 has its `=` at the end only
 _DELETE = "\x7f"
@@ -37,7 +38,7 @@ class TextDialect:
         rest, self._rest = bytes(self._rest), b""
         return rest
 
-    def records(self, data: bytes, prefix: bytes, first: int) -> Records:
+    def cut(self, data: bytes) -> Frames:
         end = data.rfind(b"\n") + 1
         if not end:
             return self._hold(data)
@@ -46,15 +47,15 @@ class TextDialect:
         if len(whole) > self._max_frame:
             short = _end_of_short_lines(whole, self._max_frame)
             if short < len(whole):
-                return Records(*_block(whole[:short], prefix, first), too_long(self._max_frame))
-        block, count = _block(whole, prefix, first)
+                return Frames(_values(whole[:short]), too_long(self._max_frame))
+        values = _values(whole)
         if end == len(data):
-            return Records(block, count)
-        return Records(block, count, self._hold(data[end:]).error)
+            return Frames(values)
+        return Frames(values, self._hold(data[end:]).error)
 
-    def last_record(self, prefix: bytes, first: int) -> Records:
+    def finish(self) -> Frames:
         last = self.unread()
-        return Records(*_block(last + b"\n", prefix, first)) if last else NO_RECORDS
+        return Frames(_values(last + b"\n")) if last else NO_FRAMES
 
     def ok(self, device: str, following: int, max_frame: int, data: bytes | None) -> bytes:
         proof = b"" if data is None else b"data=%b " % b64encode(data)
@@ -71,7 +72,7 @@ class TextDialect:
     def ack(self, seq: int) -> bytes:
         return b"ACK %d\n" % seq
 
-    def err(self, error: PeerError) -> bytes:
+    def error(self, error: PeerError) -> bytes:
         return f"ERR {error.code} {error.text}\n".encode()
 
     def _line(self, data: bytes) -> bytes | None:
@@ -83,50 +84,47 @@ class TextDialect:
         self._rest = rest if newline else buffered
         return line if newline else None
 
-    def _hold(self, data: bytes) -> Records:
+    def _hold(self, data: bytes) -> Frames:
         # A bytearray grows in place: a line that trickles in costs its length, not its square.
         if self._rest:
             self._rest += data
         else:
             self._rest = bytearray(data)
         if len(self._rest) - self._rest.endswith(b"\r") <= self._max_frame:
-            return NO_RECORDS
+            return NO_FRAMES
         self._rest = b""
-        return Records(b"", 0, too_long(self._max_frame))
+        return Frames(NO_VALUES, too_long(self._max_frame))
 
 
-def _block(whole: bytes, prefix: bytes, first: int) -> tuple[bytes, int]:
-    """Write the records of whole lines, each with its LF."""
+def _values(whole: bytes) -> Values:
+    """Make the values of whole lines, each with its LF."""
     try:
         text = whole.decode()
     except UnicodeDecodeError:
-        return _mixed_block(whole, prefix, first)
+        return _mixed_values(whole)
     if "\r" in text:
         text = text.replace("\r\n", "\n")
     lines = text[:-1]
     if _DELETE in lines:
-        values = [orjson.dumps(line)[1:-1] for line in lines.split("\n")]
+        items = [printable(orjson.dumps(line)[1:-1]) for line in lines.split("\n")]
     else:
         # One call escapes all lines, and leaves DELETE as it is: so that is where they end.
-        values = orjson.dumps(lines.replace("\n", _DELETE))[1:-1].split(b"\x7f")
-    if b"" in values:
-        values = list(filter(None, values))
-    if not values:
-        return b"", 0
-    return record_block(prefix, first, b',"text":"', values, b'"}\n'), len(values)
+        joined = orjson.dumps(lines.replace("\n", _DELETE))[1:-1]
+        items = escape_steering(joined).split(b"\x7f")
+    if b"" in items:
+        items = list(filter(None, items))
+    return Values(b',"text":"', items, b'"}\n') if items else NO_VALUES
 
 
-def _mixed_block(whole: bytes, prefix: bytes, first: int) -> tuple[bytes, int]:
+def _mixed_values(whole: bytes) -> Values:
     lines: Iterable[bytes] = (line.removesuffix(b"\r") for line in whole[:-1].split(b"\n"))
     fields = [_field(line) for line in lines if line]
-    if not fields:
-        return b"", 0
-    return record_block(prefix, first, b",", fields, b"}\n"), len(fields)
+    return Values(b",", fields, b"}\n") if fields else NO_VALUES
 
 
 def _field(line: bytes) -> bytes:
     try:
-        return b'"text":' + orjson.dumps(line.decode())
+        return b'"text":' + printable(orjson.dumps(line.decode()))
     except UnicodeDecodeError:
         return b'"raw":"%b"' % b64encode(line)
 
@@ -153,16 +151,19 @@ def _parse_auth(line: bytes) -> Auth:
         raise PeerError(
             ErrorCode.AUTH_REQUIRED, "this port takes frames from devices and speaks no HTTP"
         )
+    if b"\0" in line:
+        raise PeerError(ErrorCode.AUTH_REQUIRED, "a NUL byte in the first line: send UTF-8")
     words = line.split()
     if words[:1] != [b"AUTH"]:
         raise PeerError(ErrorCode.AUTH_REQUIRED, "the first line must be AUTH <mechanism> <base64>")
     if len(words) < 2:
         raise bad_frame("AUTH names no mechanism")
-    _, mechanism, *rest = words
+    _, word, *rest = words
+    mechanism = known_mechanism(word.decode("ascii", "replace"))
     initial = rest.pop(0) if rest and not _OPTION.fullmatch(rest[0]) else None
     wants_acks = _parse_options(rest)
     return Auth(
-        mechanism.decode("ascii", "replace"),
+        mechanism,
         b"" if initial is None else _decode_base64(initial),
         wants_acks,
     )

@@ -9,9 +9,11 @@ import msgpack
 import pytest
 from scramp import ScramClient, ScramMechanism
 
+from ingest.record import record_block
+from ingest.wire.conversation import CheckToken, Claim, Context, Ended, Event, Peer, Send
 from ingest.wire.errors import PeerError
-from ingest.wire.ingest1.messages import Records
-from ingest.wire.ingest1.session import CheckToken, Claim, Ended, Event, Reply, Rules, Session
+from ingest.wire.framing import Frames
+from ingest.wire.ingest1.session import Session
 from tests.wire.streams import QUICK, TIME
 
 TOKENS = {"sensor-1": "s3cr3t", "user": "pencil"}
@@ -46,6 +48,7 @@ class Listener:
     Attributes:
         sent: the bytes that the device gets.
         block: the log.
+        last: the number of the newest record.
         asked: the questions of the session that `answer` has not answered yet.
         ended: how the session ended; one item at most.
     """
@@ -59,45 +62,48 @@ class Listener:
         slow: bool = False,
         refusal: PeerError | None = None,
     ) -> None:
-        rules = Rules(max_frame, find_keys, QUICK)
-        self.session = Session(rules, plaintext=plaintext, refusal=refusal)
+        peer = Peer("192.0.2.1", 50123, encrypted=False, local=plaintext)
+        context = Context(peer, max_frame, False, find_keys, refusal)
+        self.session = Session(context, QUICK)
         self.sent = b""
         self.block = b""
         self.asked: list[CheckToken | Claim] = []
         self.ended: list[Ended] = []
         self._following = following
-        self._durable = following - 1
+        self.last = self._durable = following - 1
         self._slow = slow
 
     def receive(self, *pieces: bytes) -> None:
         """Feed what the device sends, a read at a time."""
         for piece in pieces:
-            self._carry_out(self.session.receive(piece, TIME))
+            if not self.ended:
+                self._carry_out(self.session.receive(piece))
 
     def close_side(self) -> None:
         """Tell that the device has closed its side."""
-        self._carry_out(self.session.end_of_stream(TIME))
+        self._carry_out(self.session.end_of_stream())
 
     def fail(self, error: PeerError) -> None:
         """End the session from the listener's side."""
-        self._carry_out(self.session.fail(error))
+        if not self.ended:
+            self._carry_out(self.session.fail(error))
 
     def answer(self) -> None:
         """Answer the session's question."""
         question = self.asked.pop(0)
         if isinstance(question, Claim):
-            self._carry_out(self.session.granted(self._following, TIME))
+            self._carry_out(self.session.granted(self._following))
         else:
             device, token = question.credentials
-            self._carry_out(self.session.token_checked(good=TOKENS.get(device) == token))
+            self._carry_out(self.session.checked(good=TOKENS.get(device) == token))
 
     def _carry_out(self, events: Sequence[Event]) -> None:
         for event in events:
             assert not self.ended, f"{event} after the end"
-            if isinstance(event, Reply):
+            if isinstance(event, Send):
                 self.sent += event.data
-            elif isinstance(event, Records):
-                self.block += event.block
+            elif isinstance(event, Frames):
+                self._append(event)
             elif isinstance(event, Ended):
                 self._end(event)
             else:
@@ -106,9 +112,14 @@ class Listener:
         while self.asked and not self._slow:
             self.answer()
 
+    def _append(self, frames: Frames) -> None:
+        if frames.values.items:
+            self.block += record_block(TIME, b"sensor-1", self.last + 1, frames.values)
+            self.last += len(frames.values.items)
+
     def _acknowledge(self) -> None:
-        if self.session.next - 1 > self._durable:
-            self._durable = self.session.next - 1
+        if self.last > self._durable:
+            self._durable = self.last
             self.sent += self.session.acknowledge(self._durable)
 
     def _end(self, event: Ended) -> None:

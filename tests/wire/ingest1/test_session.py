@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.wire.conversation import Claim, Ended
 from ingest.wire.errors import ErrorCode, PeerError
-from ingest.wire.ingest1.session import Claim, Ended, State
+from ingest.wire.ingest1.session import State
 from tests.wire.ingest1.peer import (
     CREDENTIALS,
     DEVICES,
@@ -34,7 +35,7 @@ def test_plain(device: Device) -> None:
     listener = Listener(following=43)
     listener.receive(device.auth("PLAIN", CREDENTIALS))
     assert device.replies(listener.sent) == [ok(43)]
-    assert (listener.session.state, listener.session.device) == (State.READY, "sensor-1")
+    assert (listener.session.state, listener.session.device) == (State.OPEN, "sensor-1")
     listener.sent = b""
     listener.receive(device.frame("a") + device.frame("b"))
     listener.receive(device.frame("c"))

@@ -1,0 +1,147 @@
+"""A conversation: any protocol's side of one connection. Bytes in, events out.
+
+It is pure: it knows no socket, no clock and no disk. Its shell, `ingest.listener.connection`, feeds
+it what arrives, carries out the events that it returns, in order, and tells it how that went. Of
+each connection the shell keeps the time, the limits, the books and the lease, so that a protocol
+has to care for none of them.
+
+A device that logs in and sends two frames:
+
+    receive(b"AUTH ...\\n")    -> CheckToken(credentials)
+    checked(good=True)        -> Claim("sensor-1")
+    granted(1)                -> Send(b"OK device=sensor-1 next=1 ...\\n")
+    receive(b"a\\nb\\n")        -> Frames(2 values)
+    acknowledge(2)            =  b"ACK 2\\n"
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+from ingest.wire.errors import PeerError
+from ingest.wire.framing import Frames
+from ingest.wire.sasl import Credentials, FindKeys
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send `data` to the device, behind all that was sent before."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CheckToken:
+    """Find out whether the credentials are good; answer with `checked`."""
+
+    credentials: Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Get the lease on `device`, whose name is proved now; answer with `granted`."""
+
+    device: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Bring nothing more. When all frames so far are durable, send `farewell` and close.
+
+    Attributes:
+        error: what the device did wrong, or what ends the conversation from our side; None when
+            the device has closed its side.
+    """
+
+    error: PeerError | None
+
+
+Event: TypeAlias = Send | CheckToken | Claim | Frames | Ended
+
+
+class Peer(NamedTuple):
+    """The other end of a connection; where a proxy stands between, the end behind the proxy.
+
+    Attributes:
+        host: its address, or `local` for a Unix socket.
+        port: its port; None for a Unix socket, and where a proxy does not tell.
+        encrypted: whether the connection is TLS.
+        local: whether nobody but this host can read the connection.
+    """
+
+    host: str
+    port: int | None
+    encrypted: bool
+    local: bool
+
+    def __str__(self) -> str:
+        if self.port is None:
+            return self.host
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_private(self) -> bool:
+        """Whether nobody else can read what crosses the connection."""
+        return self.encrypted or self.local
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a conversation may know of its connection and of its listener.
+
+    Attributes:
+        peer: the other end.
+        max_frame: the most bytes of one frame.
+        allow_plaintext: whether a token may cross a connection in clear that others can read.
+        find_keys: the look-up of a device's SCRAM keys.
+        refusal: why the device is not let in, whatever it says; None if it may be.
+    """
+
+    peer: Peer
+    max_frame: int
+    allow_plaintext: bool
+    find_keys: FindKeys
+    refusal: PeerError | None = None
+
+
+class Conversation(Protocol):
+    """The server's side of a protocol on one connection.
+
+    Its shell calls a method only when that can happen: `checked` after `CheckToken`, `granted`
+    after `Claim`, nothing but `acknowledge` and `farewell` after `Ended`. Any other call is a
+    fault of the shell, and raises `IllegalStep`.
+    """
+
+    def begin(self) -> Sequence[Event]:
+        """Begin; a protocol in which the server speaks first says something."""
+
+    def receive(self, data: bytes) -> Sequence[Event]:
+        """Go on with `data`, what one read brought: at least one byte.
+
+        Between `CheckToken` or `Claim` and its answer, it is kept for later.
+        """
+
+    def end_of_stream(self) -> Sequence[Event]:
+        """Go on after the device has closed its side, cleanly."""
+
+    def checked(self, *, good: bool) -> Sequence[Event]:
+        """Go on after `CheckToken`."""
+
+    def granted(self, following: int) -> Sequence[Event]:
+        """Go on after `Claim`; the device's next frame gets the number `following`."""
+
+    def fail(self, error: PeerError) -> Sequence[Event]:
+        """End the conversation from our side."""
+
+    def acknowledge(self, seq: int) -> bytes:
+        """Write that all frames up to `seq` are durable; empty if the device is not to be told.
+
+        It is called when there is room to send, with rising numbers, and may skip some.
+        """
+
+    def farewell(self, error: PeerError) -> bytes:
+        """Write why the connection closes."""
+
+
+Converse: TypeAlias = Callable[[Context], Conversation]
+"""Makes the conversation of a new connection: what a protocol is to a listener."""
