@@ -66,33 +66,3 @@ class Authenticator:
             self._reactor, self._pool, matches, keys, credentials.token
         )
         return checked.addCallback(remember)
-
-
-class FailureLimit:
-    """Counts failed attempts by address; each address is forgiven some, and one more a while later.
-
-    Behind one address there may be a whole site of devices, one of them with a wrong token, so the
-    limit is generous: it keeps guessing slow, and the threads that check tokens free.
-    """
-
-    BURST = 300
-    PER_SECOND = 5.0
-    _ADDRESSES = 10_000
-
-    def __init__(self) -> None:
-        self._failures: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def failed(self, address: str, now: float) -> None:
-        """Count a failed attempt; `now` in seconds."""
-        self._failures[address] = (self._count(address, now) + 1, now)
-        self._failures.move_to_end(address)
-        if len(self._failures) > self._ADDRESSES:
-            self._failures.popitem(last=False)
-
-    def is_exceeded(self, address: str, now: float) -> bool:
-        """Tell whether the address has failed too often lately."""
-        return address in self._failures and self._count(address, now) >= self.BURST
-
-    def _count(self, address: str, now: float) -> float:
-        count, since = self._failures.get(address, (0.0, now))
-        return max(0.0, count - (now - since) * self.PER_SECOND)

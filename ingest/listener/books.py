@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ingest.journal.interface import Lease
+from ingest.wire.errors import ErrorCode
+
+_FRAME_ERRORS = frozenset({ErrorCode.BAD_FRAME, ErrorCode.FRAME_TOO_LONG})
 
 
 @dataclass(slots=True)
@@ -46,7 +49,7 @@ class Account:
 
 
 @dataclass(slots=True)
-class Visit:
+class Delivery:
     """What one connection brought; it reads on as its lease does.
 
     Attributes:
@@ -62,9 +65,14 @@ class Visit:
     refused: str = ""
 
     @property
-    def is_settled(self) -> bool:
-        """Whether all it brought is durable."""
+    def is_durable(self) -> bool:
+        """Whether all it brought is on disk."""
         return self.lease.durable == self.lease.last
+
+    def ended_by(self, code: ErrorCode) -> None:
+        """Called when an error has ended the connection; some are frames that were no frames."""
+        if code in _FRAME_ERRORS:
+            self.refused = code
 
     def account(self) -> Account:
         """Return its account as of now."""
@@ -84,40 +92,38 @@ class Books:
     """The accounts of all devices that came since the start.
 
     Attributes:
-        errors: how many connections ended with each error code, before and after the handshake.
         connections: how many were accepted.
     """
 
     def __init__(self) -> None:
-        self.errors: Counter[str] = Counter()
         self.connections = 0
         self._closed: dict[str, Account] = {}
-        self._unsettled: list[Visit] = []
+        self._ended: list[Delivery] = []
 
-    def close(self, visit: Visit) -> None:
-        """Take over what a connection brought, now that it has ended."""
-        self._unsettled.append(visit)
+    def end(self, delivery: Delivery) -> None:
+        """Called when a connection has ended; the disk may still work on what it brought."""
+        self._ended.append(delivery)
 
-    def settle(self) -> None:
-        """Enter the visits whose frames are all durable; called now and then."""
-        unsettled, self._unsettled = self._unsettled, []
-        for visit in unsettled:
-            if visit.is_settled:
-                self._closed.setdefault(visit.lease.device, Account()).add(visit.account())
+    def close_durable(self) -> None:
+        """Close the books of what is durable and ended; called now and then."""
+        ended, self._ended = self._ended, []
+        for delivery in ended:
+            if delivery.is_durable:
+                self._closed.setdefault(delivery.lease.device, Account()).add(delivery.account())
             else:
-                self._unsettled.append(visit)
+                self._ended.append(delivery)
 
-    def accounts(self, open_visits: Iterable[Visit]) -> dict[str, Account]:
+    def accounts(self, open_deliveries: Iterable[Delivery]) -> dict[str, Account]:
         """Return the account of each device, as of now.
 
         Args:
-            open_visits: those of the connections that have not ended.
+            open_deliveries: those of the connections that have not ended.
         """
         accounts: dict[str, Account] = {}
         for device, closed in self._closed.items():
             accounts.setdefault(device, Account()).add(closed)
-        for visit in (*self._unsettled, *open_visits):
-            accounts.setdefault(visit.lease.device, Account()).add(visit.account())
+        for delivery in (*self._ended, *open_deliveries):
+            accounts.setdefault(delivery.lease.device, Account()).add(delivery.account())
         return accounts
 
 

@@ -1,131 +1,156 @@
-"""One device's connection: the pump between its transport, its session and the journal."""
+"""One device's connection: the pump between its transport, its conversation and the journal."""
 
 from collections.abc import Iterable
-from functools import lru_cache
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
-from twisted.internet import tcp
-from twisted.internet.address import UNIXAddress
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, ISSLTransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from ingest.journal.interface import Lease
-from ingest.listener.books import Visit
-from ingest.listener.halfclose import pass_half_close
-from ingest.listener.outlet import DeviceTransport, Outlet, outlet_for
-from ingest.wire.errors import ErrorCode, PeerError
-from ingest.wire.ingest1.messages import Records
-from ingest.wire.ingest1.session import (
-    WAITING_FOR_PEER,
+from ingest.listener.books import Delivery
+from ingest.listener.guard import guarded
+from ingest.listener.outlet import DeviceTransport, NoOutlet, Outlet, outlet_for
+from ingest.listener.peer import peer_of, socket_of
+from ingest.listener.phases import PHASES, TAKING, Deadline, Phase
+from ingest.listener.surroundings import Surroundings
+from ingest.record import Values, record_block
+from ingest.wire.conversation import (
     CheckToken,
     Claim,
+    Conversation,
+    Converse,
     Ended,
     Event,
-    Reply,
-    Session,
-    State,
+    Peer,
+    Send,
 )
+from ingest.wire.errors import ErrorCode, IllegalStep, PeerError
+from ingest.wire.framing import Frames
+from ingest.wire.sasl import Credentials
 
-if TYPE_CHECKING:
-    from ingest.listener.fleet import Hub
-
-_FRAME_ERRORS = frozenset({ErrorCode.BAD_FRAME, ErrorCode.FRAME_TOO_LONG})
-
-_READ = 120 << 10
+READ = 120 << 10
 """Bytes of one read at most, where Twisted would take 64 KiB: at full speed a read has a price,
 whatever its size. From 128 KiB on the C library would map new memory for each."""
 
+GREETING_READ = 8 << 10
+"""The same before the device is let in: its messages have at most 4 KiB each, and what it sends
+ahead is kept, at our cost, for whoever connects."""
+
+ANSWER = 60.0
+"""Seconds that our own part may take: a turn, a check, a lease, the disk. Far more than any takes,
+so that what never comes holds no connection for ever."""
+
 LINGER = 2.0
-"""Seconds that a device has to read our last words before the connection is cut. To close at once
-would send a reset where it is still sending, and take the words away."""
+"""Seconds that a device has to read the last message before the connection is cut. To close at once
+would send a reset where it is still sending, and the message would be lost."""
+
+_NO_OUTLET = NoOutlet()
 
 
 @implementer(IHalfCloseableProtocol)
-class DeviceProtocol(Protocol):
-    """Carries out what the session says.
+class Connection(Protocol):
+    """Carries out what the conversation says, as a `Holder` of the device's lease.
 
     Attributes:
-        heard: when the device last sent something; seconds since 1970.
-        visit: what it has brought, from the moment that the device was let in.
+        phase: where it stands.
+        heard: when the device last sent something, by `Surroundings.now`.
+        claimed: the name that the device claims, proved or not; empty before it claims one.
+        delivery: what it has brought, from the moment that the device was let in.
     """
 
-    def __init__(self, hub: "Hub", refusal: PeerError | None) -> None:
-        self._hub = hub
+    _log = Logger(namespace="ingest.listener")
+
+    def __init__(
+        self, surroundings: Surroundings, converse: Converse, refusal: PeerError | None = None
+    ) -> None:
+        """Make the protocol of a connection that is about to be made.
+
+        Args:
+            surroundings: what it sees of all others.
+            converse: makes its conversation.
+            refusal: why it is not let in, whatever the device says.
+        """
+        self._surroundings = surroundings
+        self._converse = converse
         self._refusal = refusal
+        self._conversation: Conversation
+        self._outlet: Outlet = _NO_OUTLET
         self._lease: Lease | None = None
         self._error: PeerError | None = None
-        self._reading = True
-        self._waiting = False  # for its turn, for the token's check, or for the lease
         self._early = b""  # what waits for its turn
-        self._said_all = False
-        self._peer_closed = False
-        self._lost = False
-        self._spent = 0.0  # seconds of the handshake, when we last stopped reading
-        self._sent_ahead = 0  # bytes before the device was let in
-        self.visit: Visit | None = None
+        self._sent_ahead = 0  # bytes that came before the device was let in
+        self._spent = 0.0  # seconds of the handshake that the device has taken so far
+        self._reading = True
+        self._resting = False
+        self._stream_ended = False  # the device has closed its side
+        self.phase = Phase.GREETING
+        self.claimed = ""
+        self.delivery: Delivery | None = None
 
-    # The transport's side.
+    # What the transport tells.
 
+    @guarded
     def connectionMade(self) -> None:
-        """Begin the session."""
+        """Begin the conversation."""
         self._transport = cast(DeviceTransport, self.transport)
-        pass_half_close(self.transport, self)
-        if isinstance(self.transport, tcp.Connection):
-            self.transport.bufferSize = _READ
-        self._outlet: Outlet = outlet_for(self._transport)
-        self._session = Session(self._hub.rules, plaintext=False, refusal=self._refusal)
-        self._revocations = self._hub.revocations()
-        self.heard = self._begun = self._hub.now()
-        self._hub.add(self)
+        self._socket = socket_of(self.transport)
+        self._read_at_most(GREETING_READ)
+        self.heard = self._since = self.made = self._surroundings.now()
+        self._surroundings.add(self)
+        self._outlet = outlet_for(self._transport, self._acknowledgement)
+        self._revocations = self._surroundings.last_revocation()
+        context = self._surroundings.context(self.peer, self._refusal)
+        self._conversation = self._converse(context)
+        self._carry_out(self._conversation.begin())
 
+    @guarded
     def dataReceived(self, data: bytes) -> None:
-        """Pass on what one read brought; before the device is let in, when it is its turn."""
-        self.heard = now = self._hub.now()
-        if self.visit is not None:
-            self.visit.received_bytes += len(data)
-            self._carry_out(self._session.receive(data, self._hub.stamp(now)))
-            self._hub.count_read(len(data))
-            return
-        self._sent_ahead += len(data)
-        if self._session.state not in WAITING_FOR_PEER:
-            self._session.receive(data, b"")  # which keeps it, or wants no more
-            return
-        self._early += data
-        if not self._waiting:
-            self._waiting = True
-            self._hub.queue_up(self)
-            self.update_reading()
+        """Deal with what one read brought; before the device is let in, when it is its turn."""
+        self.heard = now = self._surroundings.now()
+        if self.delivery is None:
+            self._receive_early(data)
+        elif self.phase is Phase.OPEN:
+            self.delivery.received_bytes += len(data)
+            self._carry_out(self._conversation.receive(data))
+            self._surroundings.took(self, len(data), now)
 
+    @guarded
     def readConnectionLost(self) -> None:
-        """Take that the device has closed its side: it wants its last acknowledgement."""
-        self.go_on()
-        self._peer_closed = True
-        if self._said_all:
+        """Called when the device has closed its side: it wants its last acknowledgement."""
+        if self._outlet.broken:
+            self.abort()
+            return
+        if self.phase is Phase.QUEUED:
+            self.take_turn()
+        self._stream_ended = True
+        if self.phase in TAKING:
+            self._carry_out(self._conversation.end_of_stream())
+        elif self.phase is Phase.LINGERING:
             self._close()
-        else:
-            self._end_of_stream()
 
     def writeConnectionLost(self) -> None:
-        """Take that our side is closed: what we had to say has gone."""
+        """Called when our side is closed: what we had to say has gone."""
 
+    @guarded
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give back what the connection held. What it sent is in the journal."""
-        self._early = b""
-        self._peer_closed = self._lost = True
-        if self._session.state is State.READY and reason.check(ConnectionDone):
-            self._end_of_stream()
-        else:
-            self._session.abandon()
-        if self._lease is not None:
-            self._give_back(self._lease)
-        self._withdraw_claim()
-        self._hub.remove(self)
+        try:
+            if reason.check(SSL.Error):
+                self._surroundings.broke(self, reason.getErrorMessage())
+            is_clean = reason.check(ConnectionDone) and not self._outlet.broken
+            if self.phase is Phase.OPEN and is_clean:
+                self._stream_ended, self._outlet = True, _NO_OUTLET
+                self._carry_out(self._conversation.end_of_stream())
+        finally:
+            self._leave()
+            self._surroundings.remove(self)
 
-    # The hub's side.
+    # What others see and ask for.
 
     @property
     def device(self) -> str:
@@ -133,213 +158,287 @@ class DeviceProtocol(Protocol):
         return self._lease.device if self._lease is not None else ""
 
     @property
-    def host(self) -> str:
-        """The other end's address, without its port; `local` for a Unix socket."""
-        return str(getattr(self._transport.getPeer(), "host", "local"))
+    def peer(self) -> Peer:
+        """The other end."""
+        return peer_of(cast(ITransport, self.transport))
 
     @property
-    def peer(self) -> str:
-        """The other end, for people: `192.0.2.7:50123`."""
-        port = getattr(self._transport.getPeer(), "port", None)
-        return self.host if port is None else f"{self.host}:{port}"
+    def lease(self) -> Lease | None:
+        """The device's lease, while it holds one."""
+        return self._lease
 
-    def go_on(self) -> None:
-        """Go on with the handshake, if it is still there: it is our turn."""
-        if not self._early:
+    @property
+    def is_reading(self) -> bool:
+        """Whether we read from the device, and so will hear when it closes."""
+        return self._reading
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 where there is none, or no longer."""
+        return self._socket.fileno() if self._socket is not None else -1
+
+    @guarded
+    def take_turn(self) -> None:
+        """Go on with the handshake, if it is still there."""
+        if self.phase is not Phase.QUEUED:
             return
-        if self._session.state is State.OPENING:
-            # Now it counts who the other end is; behind a proxy, the bytes before these said it.
-            self._session = self._make_session()
         data, self._early = self._early, b""
-        self._waiting = False
-        self._carry_out(self._session.receive(data, b""))
-        self.update_reading()
+        self._carry_out(self._conversation.receive(data))
+        if self.phase is Phase.QUEUED:
+            self._enter(Phase.GREETING)
 
+    @guarded
     def fail(self, error: PeerError) -> None:
         """End the conversation from our side, with all that was accepted acknowledged."""
-        self._carry_out(self._session.fail(error))
+        if self.phase in TAKING:
+            self._early = b""
+            self._carry_out(self._conversation.fail(error))
 
+    @guarded
     def update_reading(self) -> None:
-        """Read, unless the journal is full or the session waits for us."""
-        wanted = not self._peer_closed and (
-            self._said_all
-            or not (self._waiting or self._hub.paused or self._session.state is State.ENDED)
-        )
-        if wanted == self._reading or self._lost:
+        """Read, unless the phase, the journal or the device's own cost is against it."""
+        wanted = PHASES[self.phase].reads and not self._stream_ended
+        if self.phase is Phase.OPEN:
+            wanted = wanted and not (self._resting or self._surroundings.paused)
+        if wanted == self._reading or self.phase is Phase.LOST:
             return
         self._reading = wanted
-        now = self._hub.now()
         if wanted:
-            # While we did not listen, no time passed.
-            self._begun = now - self._spent
-            self.heard = now
+            self.heard = self._surroundings.now()  # while we did not listen, no time passed
             self._transport.resumeProducing()
         else:
-            self._spent = now - self._begun
             self._transport.pauseProducing()
 
-    def check_time(self, now: float, handshake: float) -> None:
-        """End a handshake or a farewell that has taken too long; called now and then.
+    def rest(self, size: int) -> None:
+        """Read nothing until `resume`, and then at most `size` bytes at once."""
+        self._resting = True
+        self._read_at_most(size)
+        self.update_reading()
+
+    def resume(self) -> None:
+        """Read again after `rest`."""
+        self._resting = False
+        self.update_reading()
+
+    @guarded
+    def check_deadline(self, now: float) -> None:
+        """End what has taken too long; called now and then.
 
         Args:
-            now: seconds since 1970.
-            handshake: seconds that the device may take to say who it is.
+            now: by `Surroundings.now`.
         """
-        if self._said_all:
-            if now - self._ended > LINGER:
-                self.abort()
-        elif (
-            self._reading
-            and self._session.state in WAITING_FOR_PEER
-            and now - self._begun > handshake
-        ):
-            self.fail(PeerError(ErrorCode.AUTH_TIMEOUT, f"not authenticated in {handshake:g} s"))
+        match PHASES[self.phase].deadline:
+            case Deadline.HANDSHAKE:
+                seconds = self._surroundings.handshake_timeout
+                if self._spent + now - self._since > seconds:
+                    self.fail(
+                        PeerError(ErrorCode.AUTH_TIMEOUT, f"not authenticated in {seconds:g} s")
+                    )
+            case Deadline.IDLE:
+                seconds = self._surroundings.idle_timeout
+                if self._reading and seconds and now - self.heard > seconds:
+                    self.fail(PeerError(ErrorCode.IDLE_TIMEOUT, f"nothing came for {seconds:g} s"))
+            case Deadline.ANSWER:
+                if self._surroundings.paused:
+                    self._since = now  # the disk takes nothing, which is said elsewhere
+                elif now - self._since > ANSWER:
+                    self._answer_is_late()
+            case Deadline.LINGER:
+                if now - self._since > LINGER:
+                    self.abort()
 
-    def check_idle(self, now: float, idle: float) -> None:
-        """End the conversation with a device that has said nothing for too long.
+    def forgive(self, seconds: float) -> None:
+        """Let the seconds just passed not count against the device: we were not listening."""
+        self.heard += seconds
+        self._since += seconds
 
-        Args:
-            now: seconds since 1970.
-            idle: seconds that it may say nothing; 0 for no bound.
-        """
-        if self._reading and idle and now - self.heard > idle:
-            self.fail(PeerError(ErrorCode.IDLE_TIMEOUT, f"nothing came for {idle:g} s"))
-
+    @guarded
     def abort(self) -> None:
         """Cut the connection."""
         self._transport.abortConnection()
 
-    # The journal's side: see `Holder`.
+    # What the journal tells: see `Holder`.
 
+    @guarded
     def granted(self, lease: Lease) -> None:
-        """Take the lease, and let the frames come."""
+        """See `Holder.granted`."""
         self._lease = lease
-        self.visit = Visit(lease, self._sent_ahead, lease.last)
-        self._waiting = False
-        self._hub.let_in(self)
-        self._carry_out(self._session.granted(lease.last + 1, self._hub.stamp(self._hub.now())))
-        self.update_reading()
+        self.delivery = Delivery(lease, self._sent_ahead, lease.last)
+        self._enter(Phase.OPEN)
+        self._read_at_most(READ)
+        self._surroundings.let_in(self)
+        self._carry_out(self._conversation.granted(lease.last + 1))
 
+    @guarded
     def fenced(self) -> None:
-        """Make way for a newer connection of the device."""
+        """See `Holder.fenced`."""
         self.fail(PeerError(ErrorCode.REPLACED, "a newer connection of this device has taken over"))
 
+    @guarded
     def durable(self, seq: int) -> None:
-        """Tell the device, unless our last words are about to say it."""
-        if self._session.state is State.ENDED:
+        """See `Holder.durable`."""
+        if self.phase is Phase.DRAINING:
             self._say_farewell_if_durable()
-            return
-        data = self._session.acknowledge(seq)
-        if data:
-            assert self.visit is not None
-            self.visit.acknowledged = seq
-            self._outlet.acknowledge(data)
+        elif self.phase is Phase.OPEN:
+            self._outlet.acknowledge(seq)
 
-    # What the session asks for.
+    # What the conversation asks for.
+
+    def _receive_early(self, data: bytes) -> None:
+        self._sent_ahead += len(data)
+        match self.phase:
+            case Phase.GREETING:
+                self._early = data
+                self._enter(Phase.QUEUED)
+                self._surroundings.queue_up(self)
+            case Phase.QUEUED:
+                self._early += data
+            case Phase.CHECKING | Phase.CLAIMING:
+                self._carry_out(self._conversation.receive(data))
 
     def _carry_out(self, events: Iterable[Event]) -> None:
         for event in events:
             match event:
-                case Records():
-                    if event.frames:
-                        assert self._lease is not None
-                        self._hub.journal.append(self._lease, event.block, event.frames)
-                case Reply():
+                case Frames():
+                    self._append(event.values)
+                case Send():
                     self._outlet.send(event.data)
                 case CheckToken():
-                    self._check_token(event)
+                    self._check_token(event.credentials)
                 case Claim():
-                    self._claim(event)
+                    self._claim(event.device)
                 case Ended():
                     self._end(event.error)
 
-    def _check_token(self, event: CheckToken) -> None:
-        self._waiting = True
-        self._hub.check_token(event.credentials).addCallback(self._token_checked)
-        self.update_reading()
-
-    def _token_checked(self, good: bool) -> None:
-        self._waiting = False
-        self._carry_out(self._session.token_checked(good=good))
-        self.update_reading()
-
-    def _claim(self, event: Claim) -> None:
-        # The keys that proved the name may have been revoked since they were looked up.
-        if self._hub.is_revoked(event.device, self._revocations):
-            self.fail(PeerError(ErrorCode.REVOKED, "the device was disabled or has a new token"))
+    def _append(self, values: Values) -> None:
+        if not values.items:
             return
-        self._waiting = True
-        self._hub.journal.claim(event.device, self)
-        self.update_reading()
+        lease = self._lease
+        assert lease is not None
+        block = record_block(
+            self._surroundings.stamp(), lease.device.encode(), lease.last + 1, values
+        )
+        self._surroundings.journal.append(lease, block, len(values.items))
+
+    def _check_token(self, credentials: Credentials) -> None:
+        self.claimed = credentials.device
+        self._enter(Phase.CHECKING)
+        checked = self._surroundings.check_token(self.peer, credentials)
+        checked.addCallbacks(self._token_checked, self._token_not_checked)
+
+    @guarded
+    def _token_checked(self, good: bool) -> None:
+        if self.phase is Phase.CHECKING:
+            self._carry_out(self._conversation.checked(good=good))
+
+    @guarded
+    def _token_not_checked(self, failure: Failure) -> None:
+        failure.raiseException()
+
+    def _claim(self, device: str) -> None:
+        self.claimed = device
+        self._enter(Phase.CLAIMING)
+        # The keys that proved the name may have been revoked since they were looked up.
+        if self._surroundings.is_revoked(device, self._revocations):
+            raise PeerError(ErrorCode.REVOKED, "the device was disabled or has a new token")
+        self._surroundings.journal.claim(device, self)
 
     def _end(self, error: PeerError | None) -> None:
         self._error = error
         if error is not None:
-            self._hub.ended(self, error)
-            if self.visit is not None and error.code in _FRAME_ERRORS:
-                self.visit.refused = error.code
+            self._surroundings.ended(self, error)
+            if self.delivery is not None:
+                self.delivery.ended_by(error.code)
         self._withdraw_claim()
-        self.update_reading()
+        self._enter(Phase.DRAINING)
         self._say_farewell_if_durable()
-
-    def _end_of_stream(self) -> None:
-        self._carry_out(self._session.end_of_stream(self._hub.stamp(self._hub.now())))
 
     def _say_farewell_if_durable(self) -> None:
         lease = self._lease
-        if self._lost or self._said_all or (lease is not None and lease.durable < lease.last):
+        if lease is not None and lease.durable < lease.last:
             return
-        self._said_all = True
-        self._ended = self._hub.now()
-        words = self._last_acknowledgement()
+        self._enter(Phase.LINGERING)
+        words = b"" if lease is None else self._acknowledgement(lease.last)
         if self._error is not None:
-            words += self._session.farewell(self._error)
+            words += self._conversation.farewell(self._error)
         if words:
             self._outlet.send(words)
         self._close()
-        if lease is not None:
-            self._give_back(lease)
+        self._release()
 
-    def _last_acknowledgement(self) -> bytes:
-        if self.visit is None or self.visit.acknowledged == self.visit.lease.last:
+    def _acknowledgement(self, seq: int) -> bytes:
+        """Ask the conversation how to acknowledge `seq`, unless the device was told already."""
+        delivery = self.delivery
+        if delivery is None or delivery.acknowledged == seq or self._outlet.broken:
             return b""
-        data = self._session.acknowledge(self.visit.lease.last)
+        data = self._conversation.acknowledge(seq)
         if data:
-            self.visit.acknowledged = self.visit.lease.last
+            delivery.acknowledged = seq
         return data
 
-    def _withdraw_claim(self) -> None:
-        if self._lease is None and self._session.device:
-            self._hub.journal.withdraw(self._session.device, self)
-
-    def _give_back(self, lease: Lease) -> None:
-        self._hub.left(self)
-        self._lease = None
-        self._hub.journal.release(lease)
-
     def _close(self) -> None:
-        """Close our side now, and all of it when the device has closed its own."""
-        if self._peer_closed:
+        """Close our side, and all of it when the device has closed its own."""
+        if self._stream_ended:
             self._transport.loseConnection()
         else:
             self._outlet.finish()
-            self.update_reading()  # only to hear the device close; what it says is dropped
 
-    def _make_session(self) -> Session:
-        refusal = self._refusal or self._hub.refusal_of(self.host)
-        return Session(self._hub.rules, plaintext=self._may_send_plaintext(), refusal=refusal)
+    # The phases.
 
-    def _may_send_plaintext(self) -> bool:
-        if self._hub.settings.allow_plaintext_auth or ISSLTransport.providedBy(self.transport):
-            return True
-        address = self._transport.getPeer()
-        return isinstance(address, UNIXAddress) or _is_loopback(getattr(address, "host", ""))
+    def _enter(self, phase: Phase) -> None:
+        rule = PHASES[self.phase]
+        if phase not in rule.next:
+            raise IllegalStep(f"{phase} follows {self.phase}")
+        now = self._surroundings.now()
+        if rule.deadline is Deadline.HANDSHAKE:
+            self._spent += now - self._since
+        self.phase = phase
+        self._since = now
+        self.update_reading()
 
+    def _read_at_most(self, size: int) -> None:
+        if self._socket is not None:
+            self._socket.bufferSize = size
 
-@lru_cache(maxsize=1024)
-def _is_loopback(host: str) -> bool:
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return False
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+    def _answer_is_late(self) -> None:
+        self._log.warn(
+            "the connection of {device!r} at {peer} has waited for {seconds:g} s in {phase}",
+            device=self.claimed, peer=str(self.peer), seconds=ANSWER, phase=self.phase.name,
+        )  # fmt: skip
+        if self.phase is Phase.DRAINING:
+            self.abort()
+        else:
+            self.fail(PeerError(ErrorCode.BUSY, "the listener is too busy; try again later"))
+
+    def give_up(self) -> None:
+        """Called when a fault of ours has shown: say so, give back what it held, and cut it."""
+        self._log.failure("the connection of {device!r} has failed and is cut", device=self.claimed)
+        try:
+            self._leave()
+        finally:
+            self._transport.abortConnection()
+
+    def _leave(self) -> None:
+        """Give back all that the connection holds."""
+        if self.phase is Phase.LOST:
+            return
+        self._enter(Phase.LOST)
+        self._outlet = _NO_OUTLET  # it knows us: as a cycle, both would wait for the collector
+        self._early = b""
+        try:
+            self._withdraw_claim()
+        finally:
+            self._release()
+
+    def _withdraw_claim(self) -> None:
+        if self._lease is None and self.claimed:
+            self._surroundings.journal.withdraw(self.claimed, self)
+
+    def _release(self) -> None:
+        lease, delivery = self._lease, self.delivery
+        if lease is None or delivery is None:
+            return
+        try:
+            self._surroundings.left(self, delivery)
+        finally:
+            self._lease = None
+            self._surroundings.journal.release(lease)

@@ -1,184 +1,225 @@
-"""What all connections share: the limits, the clock, the journal's pressure, the books."""
+"""All connections of a listener: who is there, and what is done with them together."""
 
 import random
-from collections import deque
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import replace
-from functools import partial
-from typing import cast
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress, IReactorTime
-from twisted.internet.protocol import Factory, Protocol
-from twisted.internet.task import Cooperator
-from twisted.logger import Logger
+from twisted.internet.interfaces import IReactorTime
 
-from ingest.devices.registry import Registry
+from ingest.devices.registry import Registry, RegistryError
 from ingest.journal.interface import Journal
-from ingest.listener.authentication import Authenticator, FailureLimit
-from ingest.listener.books import Account, Books
-from ingest.listener.connection import DeviceProtocol
-from ingest.listener.outlet import DeviceTransport
-from ingest.listener.pacing import ReadCoalescer
+from ingest.listener.admission import Admission
+from ingest.listener.authentication import Authenticator
+from ingest.listener.books import Account, Books, Delivery
+from ingest.listener.hangups import Hangups
+from ingest.listener.incidents import Incidents
+from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
+from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
-from ingest.service.settings import Settings
+from ingest.listener.surroundings import Member
+from ingest.wire.conversation import Context, Peer
 from ingest.wire.errors import ErrorCode, PeerError
-from ingest.wire.ingest1.msgpack_dialect import QuickDecoder
-from ingest.wire.ingest1.session import Rules
-from ingest.wire.sasl import Credentials
+from ingest.wire.sasl import Credentials, StoredKeys
 
-_REFUSALS = 256
-"""Connections beyond the limit that are told so; any more are closed without a word."""
-_HANDSHAKES = 0.003
-"""Seconds of handshakes at once. Each costs as much as many frames: were those of a fleet that
-reconnects done as they come, the devices that send would wait for all of them."""
 _ROUND = 0.001
 """Seconds of a round at once, and twenty times as much without: nobody waits for a round."""
 _ROUND_PAUSE = 20 * _ROUND
+_UNHEARD = 1.0
+"""Seconds without reading after which it is time to watch for devices that give up."""
+_STALL = 1.0
+"""Seconds between two looks at the deadlines, beyond what was agreed, that count as a stall."""
+_UNSAID = frozenset({ErrorCode.SHUTTING_DOWN, ErrorCode.IDLE_TIMEOUT})
+"""How conversations end every day: counted, and not said."""
+
+_Clock = Callable[[], float]
 
 
-class Hub(Factory):
-    """The factory of device connections, and what they have in common.
+@dataclass(frozen=True)
+class Parts:
+    """What a fleet is given.
 
     Attributes:
-        settings: the limits; `set_settings` replaces them.
-        rules: what all sessions share.
+        reactor: calls later.
+        registry: the devices.
+        authenticator: checks tokens.
+        admission: decides who is let in.
+        hangups: hears of devices that go while nothing is read.
+        now: the time by which deadlines are kept: seconds since some moment; never set back.
+        wall: the time by which records are stamped: seconds since 1970.
+        rest: rests between reads.
+    """
+
+    reactor: IReactorTime
+    registry: Registry
+    authenticator: Authenticator
+    admission: Admission
+    hangups: Hangups | None = None
+    now: _Clock = time.monotonic
+    wall: _Clock = time.time
+    rest: RestBetweenReads = field(default_factory=RestBetweenReads)
+
+
+class Fleet:
+    """The connections, and what they have in common; see `Surroundings` and `Pressure`.
+
+    Attributes:
         journal: where records go; set before the first connection.
+        admission: decides who is let in.
         books: what came and what became of it.
+        incidents: what went wrong with connections.
         paused: whether the journal takes no more for now.
     """
 
-    noisy = False
     journal: Journal
 
-    def __init__(
-        self,
-        settings: Settings,
-        clock: IReactorTime,
-        registry: Registry,
-        authenticator: Authenticator,
-    ) -> None:
+    def __init__(self, parts: Parts) -> None:
+        self.admission = parts.admission
         self.books = Books()
+        self.incidents = Incidents()
         self.paused = False
-        self.now = clock.seconds
-        self.stamp = Stamper()
-        self.count_read = ReadCoalescer().count
-        self.revocations = registry.last_revocation
-        self._registry = registry
-        self._authenticator = authenticator
-        self._failures = FailureLimit()
-        self._log = Logger()
-        self._connections: set[DeviceProtocol] = set()
-        self._passing: set[DeviceProtocol] = set()  # those of them that come or go
-        self._devices: dict[str, DeviceProtocol] = {}
-        self._queue: deque[DeviceProtocol] = deque()  # of handshakes
-        self._seen: dict[str, tuple[str, str, str]] = {}
+        self.now = parts.now
+        self._wall = parts.wall
+        self._stamp = Stamper()
+        self._registry = parts.registry
+        self._authenticator = parts.authenticator
+        self._hangups = parts.hangups
+        self._after_read = parts.rest.after_read
+        self._slow = SlowLane(parts.reactor)
+        self.queue_up = Turns(parts.reactor).queue_up
+        self._rounds = cooperator(parts.reactor, _ROUND, pause=_ROUND_PAUSE)
+        self._sightings = Sightings()
+        self.take_seen = self._sightings.take
         self._seen_at = Stamper()
-        self._handshakes = _cooperator(clock, _HANDSHAKES, pause=0)
-        self._rounds = _cooperator(clock, _ROUND, pause=_ROUND_PAUSE)
-        self._revocation = registry.last_revocation()
+        self._members: set[Member] = set()
+        self._passing: set[Member] = set()  # those of them that come or go
+        self._devices: dict[str, Member] = {}
+        self._revocation = parts.registry.last_revocation()
+        self._paused_at = 0.0
+        self._looked_at = self.now()
         self._stopped: Deferred[None] | None = None
-        self.settings = settings
-        self.rules = Rules(settings.max_frame, authenticator.keys, QuickDecoder())
 
     def __len__(self) -> int:
         """Return how many connections there are."""
-        return len(self._connections)
+        return len(self._members)
 
-    def set_settings(self, settings: Settings) -> None:
-        """Go by other limits from now on; a session keeps the `max_frame` it was told."""
-        self.settings = settings
-        self.rules = replace(self.rules, max_frame=settings.max_frame)
+    # What a connection sees: see `Surroundings`.
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:  # noqa: ARG002
-        """Make the protocol of a new connection; beyond all limits, one that closes it."""
-        self.books.connections += 1
-        limit = self.settings.max_connections
-        if len(self._connections) >= limit + _REFUSALS:
-            self.books.errors[ErrorCode.BUSY] += 1
-            return _Refused()
-        refusal = None
+    @property
+    def handshake_timeout(self) -> float:
+        """See `Surroundings.handshake_timeout`."""
+        return self.admission.limits.handshake_timeout
+
+    @property
+    def idle_timeout(self) -> float:
+        """See `Surroundings.idle_timeout`."""
+        return self.admission.limits.idle_timeout
+
+    def stamp(self) -> bytes:
+        """See `Surroundings.stamp`."""
+        return self._stamp(self._wall())
+
+    def refusal(self) -> PeerError | None:
+        """Return why a new connection is not let in; None if it is."""
         if self._stopped is not None:
-            refusal = _shutting_down()
-        elif len(self._connections) >= limit:
-            refusal = PeerError(ErrorCode.BUSY, "too many connections; try again later")
-        protocol = DeviceProtocol(self, refusal)
-        protocol.factory = self
-        return protocol
+            return _shutting_down()
+        return self.admission.refusal(len(self._members))
 
-    def refusal_of(self, host: str) -> PeerError | None:
-        """Return why devices at `host` are not let in for now; None if they are."""
-        if not self._failures.is_exceeded(host, self.now()):
-            return None
-        return PeerError(ErrorCode.BUSY, "too many failed attempts from your address")
+    def context(self, peer: Peer, refusal: PeerError | None) -> Context:
+        """See `Surroundings.context`."""
+        limits = self.admission.limits
 
-    # What connections tell.
+        def find_keys(device: str) -> StoredKeys:
+            self.admission.check(peer.host, device, self.now())
+            try:
+                return self._authenticator.keys(device)
+            except RegistryError as error:
+                raise self._not_now(peer, device, error) from None
 
-    def add(self, connection: DeviceProtocol) -> None:
-        """Take a new connection."""
-        self._connections.add(connection)
+        return Context(peer, limits.max_frame, limits.allow_plaintext_auth, find_keys, refusal)
+
+    def add(self, connection: Member) -> None:
+        """See `Surroundings.add`."""
+        self.books.connections += 1
+        self._members.add(connection)
         self._passing.add(connection)
-        if self.paused:
-            connection.update_reading()
+        self.admission.count(len(self._members))
 
-    def queue_up(self, connection: DeviceProtocol) -> None:
-        """Take that a handshake has something to go on with; it will be told when."""
-        if not self._queue:
-            self._handshakes.coiterate(self._serve_queue())
-        self._queue.append(connection)
+    def check_token(self, peer: Peer, credentials: Credentials) -> Deferred[bool]:
+        """See `Surroundings.check_token`."""
+        self.admission.check(peer.host, credentials.device, self.now())
+        try:
+            return self._authenticator.check(credentials)
+        except RegistryError as error:
+            raise self._not_now(peer, credentials.device, error) from None
 
-    def remove(self, connection: DeviceProtocol) -> None:
-        """Forget a connection that is lost."""
-        self._connections.discard(connection)
-        self._passing.discard(connection)
-        if self._stopped is not None and not self._connections:
-            stopped, self._stopped = self._stopped, succeed(None)
-            stopped.callback(None)
-
-    def let_in(self, connection: DeviceProtocol) -> None:
-        """Take that a device has proved who it is and holds its lease."""
-        self._passing.discard(connection)
-        self._devices[connection.device] = connection
-        self._saw(connection)
-
-    def left(self, connection: DeviceProtocol) -> None:
-        """Take that a device gives its lease back."""
-        self._passing.add(connection)
-        if self._devices.get(connection.device) is connection:
-            del self._devices[connection.device]
-        self._saw(connection)
-        if connection.visit is not None:
-            self.books.close(connection.visit)
-
-    def ended(self, connection: DeviceProtocol, error: PeerError) -> None:
-        """Count why a conversation ended, and tell the operator of failed attempts now and then."""
-        self.books.errors[error.code] += 1
-        if error.code is not ErrorCode.AUTH_FAILED:
-            return
-        host = connection.host
-        self._failures.failed(host, self.now())
-        count = self.books.errors[error.code]
-        if count == 1 or count % 100 == 0:
-            self._log.warn(
-                "authentication failed, {count} times so far; this time from {host}",
-                count=count,
-                host=host,
-            )
-
-    def check_token(self, credentials: Credentials) -> Deferred[bool]:
-        """Tell whether a token is a device's."""
-        return self._authenticator.check(credentials)
+    def last_revocation(self) -> int:
+        """See `Surroundings.last_revocation`."""
+        try:
+            return self._registry.last_revocation()
+        except RegistryError:
+            return self._revocation  # an older mark; no key can be looked up now either
 
     def is_revoked(self, device: str, since: int) -> bool:
-        """Tell whether the keys of a device were revoked since `revocations()` gave `since`."""
+        """See `Surroundings.is_revoked`."""
         return device in self._registry.revoked_since(since)[1]
+
+    def let_in(self, connection: Member) -> None:
+        """See `Surroundings.let_in`."""
+        self._passing.discard(connection)
+        self._devices[connection.device] = connection
+        self.admission.proved(connection.peer.host, connection.device)
+        self._note_seen(connection)
+
+    def left(self, connection: Member, delivery: Delivery) -> None:
+        """See `Surroundings.left`."""
+        self._passing.add(connection)
+        self.books.end(delivery)
+        if self._devices.get(connection.device) is connection:
+            del self._devices[connection.device]
+        self._note_seen(connection)
+
+    def ended(self, connection: Member, error: PeerError) -> None:
+        """See `Surroundings.ended`."""
+        self._passing.add(connection)  # its deadlines are short from now on
+        host = connection.peer.host
+        if error.code is ErrorCode.AUTH_FAILED:
+            self.admission.failed(host, connection.claimed, self.now())
+        if error.code in _UNSAID:
+            self.incidents.counts[error.code] += 1
+        else:
+            self.incidents.note(error.code, connection.claimed, host, error.text)
+
+    def broke(self, connection: Member, reason: str) -> None:
+        """See `Surroundings.broke`."""
+        self.incidents.note("tls-failed", connection.claimed, connection.peer.host, reason)
+
+    def took(self, connection: Member, size: int, begun: float) -> None:
+        """See `Surroundings.took`."""
+        seconds = self.now() - begun
+        if seconds > SLOW:
+            self._slow.enter(connection, size, seconds)
+        self._after_read(size)
+
+    def remove(self, connection: Member) -> None:
+        """See `Surroundings.remove`."""
+        self._members.discard(connection)
+        self._passing.discard(connection)
+        if self._hangups is not None:
+            self._hangups.forget(connection)
+        self.admission.count(len(self._members))
+        if self._stopped is not None and not self._members:
+            stopped, self._stopped = self._stopped, succeed(None)
+            stopped.callback(None)
 
     # What the journal tells: see `Pressure`.
 
     def pause(self) -> None:
-        """Stop reading from all devices."""
+        """Stop reading frames from all devices."""
         self.paused = True
-        for connection in self._connections:
+        self._paused_at = self.now()
+        for connection in self._devices.values():
             connection.update_reading()
 
     def resume(self) -> None:
@@ -188,17 +229,28 @@ class Hub(Factory):
         a few turns all progress alike.
         """
         self.paused = False
-        for connection in random.sample(list(self._connections), len(self._connections)):
+        for connection in random.sample(list(self._devices.values()), len(self._devices)):
             connection.update_reading()
 
     # What the service asks for.
 
-    def check_times(self) -> None:
-        """End handshakes and farewells that have taken too long."""
-        now, timeout = self.now(), self.settings.handshake_timeout
+    def check_deadlines(self, every: float) -> None:
+        """End handshakes, answers and farewells that have taken too long.
+
+        Args:
+            every: seconds between two calls. If many more have passed, such as while the process
+                was stopped, the devices' bytes have waited unheard, and the time is not theirs.
+        """
+        now = self.now()
+        missed = now - self._looked_at - every
+        self._looked_at = now
+        if missed > _STALL:
+            for connection in self._members:
+                connection.forgive(missed)
         for connection in list(self._passing):
-            connection.check_time(now, timeout)
-        self.books.settle()
+            connection.check_deadline(now)
+        self._watch_unread(now)
+        self.books.close_durable()
 
     def go_round(self) -> Deferred[Iterator[None]]:
         """Note when each device was last heard, and end the connections of those that are idle.
@@ -217,17 +269,16 @@ class Hub(Factory):
                     PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
                 )
 
-    def take_seen(self) -> Collection[tuple[str, str, str]]:
-        """Return device, time and peer of those that came, left or were seen on a round."""
-        seen, self._seen = self._seen, {}
-        return seen.values()
-
     def accounts(self) -> dict[str, Account]:
         """Return the account of each device that came since the start."""
-        connections = self._devices.values()
+        members = self._devices.values()
         return self.books.accounts(
-            connection.visit for connection in connections if connection.visit is not None
+            member.delivery for member in members if member.delivery is not None
         )
+
+    def members(self) -> Iterator[Member]:
+        """Go through the connections."""
+        return iter(self._members)
 
     def devices(self) -> Iterator[str]:
         """Go through the devices that are connected."""
@@ -235,58 +286,43 @@ class Hub(Factory):
 
     def stop(self) -> Deferred[None]:
         """Say good-bye to all; fires when the last connection is gone."""
-        if not self._connections:
+        if not self._members:
             return succeed(None)
         self._stopped = Deferred()
-        for connection in list(self._connections):
+        for connection in list(self._members):
             connection.fail(_shutting_down())
         return self._stopped
 
     def abort(self) -> None:
         """Cut all connections that are left."""
-        for connection in list(self._connections):
+        for connection in list(self._members):
             connection.abort()
 
-    def _saw(self, connection: DeviceProtocol) -> None:
-        device, time = connection.device, self._seen_at(connection.heard).decode()
-        self._seen[device] = (device, time, connection.peer)
+    def _note_seen(self, connection: Member) -> None:
+        ago = self.now() - connection.heard
+        self._sightings.note(connection, self._seen_at(self._wall() - ago).decode())
+
+    def _watch_unread(self, now: float) -> None:
+        if self._hangups is None:
+            return
+        unread = [member for member in self._passing if not member.is_reading]
+        if self.paused and now - self._paused_at > _UNHEARD:
+            unread += self._devices.values()
+        for connection in unread:
+            self._hangups.watch(connection)
 
     def _go_round(self) -> Iterator[None]:
         for device in list(self._devices):
             connection = self._devices.get(device)
             if connection is not None:
-                self._saw(connection)
-                connection.check_idle(self.now(), self.settings.idle_timeout)
+                self._note_seen(connection)
+                connection.check_deadline(self.now())
             yield
 
-    def _serve_queue(self) -> Iterator[None]:
-        while self._queue:
-            connection = self._queue[0]
-            try:
-                connection.go_on()
-            except Exception:
-                self._log.failure("a handshake failed; its connection is cut")
-                connection.abort()
-            self._queue.popleft()
-            yield
-
-
-def _cooperator(clock: IReactorTime, seconds: float, pause: float) -> Cooperator:
-    """Make what works for some seconds at once, and pauses before it goes on."""
-
-    def begin_slice() -> Callable[[], bool]:
-        end = clock.seconds() + seconds
-        return lambda: clock.seconds() >= end
-
-    return Cooperator(begin_slice, partial(clock.callLater, pause))
+    def _not_now(self, peer: Peer, device: str, error: RegistryError) -> PeerError:
+        self.incidents.note("registry-failed", device, peer.host, str(error))
+        return PeerError(ErrorCode.BUSY, "devices can't be looked up now; try again later")
 
 
 def _shutting_down() -> PeerError:
     return PeerError(ErrorCode.SHUTTING_DOWN, "the listener is stopping; connect again")
-
-
-class _Refused(Protocol):
-    """Closes its connection without a word. A factory of wrapped protocols can't have None."""
-
-    def connectionMade(self) -> None:
-        cast(DeviceTransport, self.transport).abortConnection()

@@ -1,24 +1,36 @@
 """What goes out to a device: replies in order, and of the acknowledgements only the newest.
 
-An acknowledgement is cumulative, so a device that does not read costs a constant: while the
-socket takes nothing, one waits and newer ones replace it.
+A device that does not read costs a constant: while its connection takes nothing, the newest number
+is held, and when there is room the conversation is asked what to say of it.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
+Acknowledge = Callable[[int], bytes]
+"""Writes the acknowledgement of all frames up to a number."""
+
 
 class Outlet(Protocol):
-    """One connection's way out."""
+    """One connection's way out.
+
+    Attributes:
+        broken: whether something could not be sent. Then the connection is broken, even if its
+            other direction is going to look as if the device had closed it cleanly: the system
+            reports a reset once, and to whom it was reported it belongs.
+    """
+
+    broken: bool
 
     def send(self, data: bytes) -> None:
         """Send a reply, after all that was sent before."""
 
-    def acknowledge(self, data: bytes) -> None:
-        """Send an acknowledgement, now or, in place of an older one, when there is room."""
+    def acknowledge(self, seq: int) -> None:
+        """Acknowledge all frames up to `seq`, now or when there is room."""
 
     def finish(self) -> None:
         """Close our side once all has gone; where the transport can't do that, all of it."""
@@ -55,11 +67,11 @@ class DeviceTransport(Protocol):
         """See `IPushProducer`."""
 
 
-def outlet_for(transport: DeviceTransport) -> Outlet:
+def outlet_for(transport: DeviceTransport, acknowledge: Acknowledge) -> Outlet:
     """Make the way out over a transport: the short one for a plain socket."""
     if isinstance(transport, tcp.Connection):
-        return SocketOutlet(transport)
-    return BufferedOutlet(transport)
+        return SocketOutlet(transport, acknowledge)
+    return BufferedOutlet(transport, acknowledge)
 
 
 @implementer(IPullProducer)
@@ -71,34 +83,45 @@ class SocketOutlet:
     the usual way, and then this is the transport's producer, so as to hear when it has gone.
     """
 
-    __slots__ = ("_finishing", "_full", "_latest", "_registered", "_transport")
+    __slots__ = (
+        "_acknowledge",
+        "_finishing",
+        "_full",
+        "_held",
+        "_registered",
+        "_transport",
+        "broken",
+    )
 
-    def __init__(self, transport: tcp.Connection) -> None:
+    def __init__(self, transport: tcp.Connection, acknowledge: Acknowledge) -> None:
         self._transport = transport
+        self._acknowledge = acknowledge
         self._full = False
         self._registered = False
         self._finishing = False
-        self._latest = b""
+        self._held = 0
+        self.broken = False
 
     def send(self, data: bytes) -> None:
         """See `Outlet.send`."""
         if self._full:
-            self._transport.write(self._latest + data)
-            self._latest = b""
+            self._transport.write(self._take_held() + data)
             return
         sent = self._transport.writeSomeData(data)
         if sent == len(data):
             return
-        # Anything but a number says that the connection is lost; `write` lets the reactor find it.
-        self._transport.write(data[sent:] if isinstance(sent, int) else data)
+        if not isinstance(sent, int):
+            self.broken = True
+            sent = 0  # the transport is told all the same: it finds out in the reactor's next turn
+        self._transport.write(data[sent:])
         self._full = True
         self._transport.registerProducer(self, False)
 
-    def acknowledge(self, data: bytes) -> None:
+    def acknowledge(self, seq: int) -> None:
         """See `Outlet.acknowledge`."""
         if self._full:
-            self._latest = data
-        else:
+            self._held = seq
+        elif data := self._acknowledge(seq):
             self.send(data)
 
     def finish(self) -> None:
@@ -109,45 +132,52 @@ class SocketOutlet:
             self._transport.loseWriteConnection()
 
     def resumeProducing(self) -> None:
-        """Take that the transport has nothing left; its first call says only that we registered."""
+        """Called when the transport has nothing left; at first only because we registered."""
         if not self._registered:
             self._registered = True
             return
         self._full = self._registered = False
         self._transport.unregisterProducer()
-        latest, self._latest = self._latest, b""
-        if latest:
-            self.send(latest)
+        if data := self._take_held():
+            self.send(data)
         if self._finishing:
             self.finish()
 
     def stopProducing(self) -> None:
-        """Take that the connection is lost."""
-        self._latest = b""
+        """Called when the connection is lost."""
+        self._held = 0
+
+    def _take_held(self) -> bytes:
+        held, self._held = self._held, 0
+        return self._acknowledge(held) if held else b""
 
 
 @implementer(IPushProducer)
 class BufferedOutlet:
-    """Goes through the transport's buffer, as TLS must; holds back while that is full."""
+    """Goes through the transport's buffer, as TLS must; holds back while that is full.
 
-    __slots__ = ("_full", "_latest", "_transport")
+    What can't be sent is the transport's to tell, which then loses the connection.
+    """
 
-    def __init__(self, transport: DeviceTransport) -> None:
+    __slots__ = ("_acknowledge", "_full", "_held", "_transport", "broken")
+
+    def __init__(self, transport: DeviceTransport, acknowledge: Acknowledge) -> None:
         self._transport = transport
+        self._acknowledge = acknowledge
         self._full = False
-        self._latest = b""
+        self._held = 0
+        self.broken = False
         transport.registerProducer(self, True)
 
     def send(self, data: bytes) -> None:
         """See `Outlet.send`."""
-        self._transport.write(self._latest + data)
-        self._latest = b""
+        self._transport.write(self._take_held() + data)
 
-    def acknowledge(self, data: bytes) -> None:
+    def acknowledge(self, seq: int) -> None:
         """See `Outlet.acknowledge`."""
         if self._full:
-            self._latest = data
-        else:
+            self._held = seq
+        elif data := self._acknowledge(seq):
             self._transport.write(data)
 
     def finish(self) -> None:
@@ -159,16 +189,34 @@ class BufferedOutlet:
             self._transport.loseWriteConnection()
 
     def pauseProducing(self) -> None:
-        """Take that the buffer is full."""
+        """Called when the buffer is full."""
         self._full = True
 
     def resumeProducing(self) -> None:
-        """Take that there is room again."""
+        """Called when there is room again."""
         self._full = False
-        latest, self._latest = self._latest, b""
-        if latest:
-            self._transport.write(latest)
+        if data := self._take_held():
+            self._transport.write(data)
 
     def stopProducing(self) -> None:
-        """Take that the connection is lost."""
-        self._latest = b""
+        """Called when the connection is lost."""
+        self._held = 0
+
+    def _take_held(self) -> bytes:
+        held, self._held = self._held, 0
+        return self._acknowledge(held) if held else b""
+
+
+class NoOutlet:
+    """Where a lost connection sends to."""
+
+    broken = True
+
+    def send(self, data: bytes) -> None:
+        """Send nothing."""
+
+    def acknowledge(self, seq: int) -> None:
+        """Acknowledge nothing."""
+
+    def finish(self) -> None:
+        """Nothing is left to be closed."""

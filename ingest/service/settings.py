@@ -11,11 +11,12 @@ from ingest.journal.archive import ArchivePolicy, Compression
 from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import DEFAULT_DATA
+from ingest.listener.admission import REFUSALS, Limits
 from ingest.units import parse_duration, parse_size
 
 DEFAULT_LISTEN: Final = ("tcp:7650",)
-_SPARE_FILES = 64
-"""File descriptors that a listener needs for other things than devices."""
+_SPARE_FILES = 64 + REFUSALS
+"""File descriptors that a listener needs for other things than the devices that it lets in."""
 
 
 class SettingsError(ValueError):
@@ -117,6 +118,16 @@ class Settings:
         "cut a device that says nothing for so long; a keep-alive is enough; 0: never",
         "DURATION",
     )  # fmt: skip
+
+    def limits(self) -> Limits:
+        """Return what connections may do."""
+        return Limits(
+            self.max_connections,
+            self.max_frame,
+            self.handshake_timeout,
+            self.idle_timeout,
+            self.allow_plaintext_auth,
+        )
 
     def journal_policy(self) -> JournalPolicy:
         """Return how the journal is to keep records."""

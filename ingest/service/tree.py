@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Generator
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any, cast
 
 from twisted.application.service import Service
@@ -20,11 +21,13 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
     IReactorCore,
+    IReactorFDSet,
     IReactorFromThreads,
     IReactorTime,
     IReactorUNIX,
     IStreamServerEndpoint,
 )
+from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -34,12 +37,16 @@ from ingest.devices.registry import Registry, RegistryError
 from ingest.journal.file import FileJournal
 from ingest.journal.writer import HOLD
 from ingest.layout import Layout
+from ingest.listener.admission import Admission, Port
 from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, total
-from ingest.listener.fleet import Hub
+from ingest.listener.factory import ConnectionFactory
+from ingest.listener.fleet import Fleet, Parts
+from ingest.listener.hangups import Hangups
 from ingest.log.files import ACTIVE
 from ingest.ops.control import Command, ControlSocket
 from ingest.service.settings import Settings, SettingsError
+from ingest.wire.ingest1.session import make_converse
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: a fleet that reconnects comes all at once."""
@@ -54,13 +61,16 @@ _COLLECT_AFTER = 20_000
 are gone before the next: they are no reason to look for garbage, as they are by Python's 700."""
 
 _DRAIN_SWEEP = 0.5
+_SUMMARY = 60.0  # seconds between two summaries of incidents
 
 
 class StartError(Exception):
     """The listener can't start; the text is one line for a person."""
 
 
-class IListenerReactor(IReactorCore, IReactorFromThreads, IReactorTime, IReactorUNIX):
+class IListenerReactor(
+    IReactorCore, IReactorFDSet, IReactorFromThreads, IReactorTime, IReactorUNIX
+):
     """What a listener needs of a reactor."""
 
 
@@ -124,18 +134,19 @@ class ListenerService(Service):
         self._stop_timers()
         yield self._control.stop()
         yield DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
-        self._hub.check_times()
-        sweep = LoopingCall(self._hub.check_times)
+        self._fleet.check_deadlines(0.0)
+        sweep = LoopingCall(self._fleet.check_deadlines, _DRAIN_SWEEP)
         sweep.clock = self._reactor
         sweep.start(_DRAIN_SWEEP, now=False)
-        deadline = self._reactor.callLater(DRAIN, self._hub.abort)
-        yield self._hub.stop()
+        deadline = self._reactor.callLater(DRAIN, self._fleet.abort)
+        yield self._fleet.stop()
         sweep.stop()
         if deadline.active():
             deadline.cancel()
         yield deferToThread(self._journal.close)
         self._authenticator.stop()
-        self._save_seen(self._hub.take_seen())
+        self._hangups.close()
+        self._save_seen(self._fleet.take_seen())
         self._registry.close()
         os.close(self._lock)
         self._log.info("stopped: all acknowledged frames are on disk")
@@ -146,17 +157,25 @@ class ListenerService(Service):
         _raise_file_limit()
         self._registry = Registry(self._layout.devices)
         self._authenticator = Authenticator(self._registry, self._reactor)
-        self._hub = Hub(self._settings, self._reactor, self._registry, self._authenticator)
+        self._admission = Admission(self._settings.limits())
+        self._hangups = Hangups(self._reactor)
+        self._fleet = Fleet(
+            Parts(
+                self._reactor, self._registry, self._authenticator, self._admission, self._hangups
+            )
+        )
+        factory = ConnectionFactory(self._fleet, make_converse())
         for text, endpoint in zip(self._settings.listen, self._endpoints, strict=True):
-            self._ports.append(_listen(text, endpoint, self._hub))
+            self._ports.append(_listen(text, endpoint, factory))
+        self._admission.ports = [cast(Port, port) for port in self._ports]
         self._journal = FileJournal(
             self._layout,
             self._settings.journal_policy(),
             self._reactor.callFromThread,
-            self._hub,
+            self._fleet,
             _Report(),
         )
-        self._hub.journal = self._journal
+        self._fleet.journal = self._journal
         self._authenticator.start()
         commands: dict[str, Command] = {
             "hold": self._hold,
@@ -172,8 +191,10 @@ class ListenerService(Service):
 
     def _start_timers(self) -> None:
         settings = self._settings
-        self._every(min(settings.handshake_timeout, 4.0) / 4, self._hub.check_times)
-        self._every(_REVOCATIONS, self._hub.check_revocations)
+        sweep = min(settings.handshake_timeout, 4.0) / 4
+        self._every(sweep, partial(self._fleet.check_deadlines, sweep))
+        self._every(_SUMMARY, self._fleet.incidents.summarise)
+        self._every(_REVOCATIONS, self._fleet.check_revocations)
         self._every(min(_ROUND, settings.idle_timeout / 4 or _ROUND), self._go_round)
 
     def _stop_timers(self) -> None:
@@ -189,7 +210,7 @@ class ListenerService(Service):
         self._timers.append(timer)
 
     def _timer_failed(self, failure: Failure, call: Callable[[], object]) -> None:
-        self._log.failure("{call} failed and is tried again", failure, call=call.__name__)
+        self._log.failure("{call} failed and is tried again", failure, call=str(call))
         self._reactor.callLater(1.0, self._every, 1.0, call)
 
     def _announce(self) -> None:
@@ -212,7 +233,7 @@ class ListenerService(Service):
             self._log.error("the settings stay as they are: {error}", error=str(error))
             return
         self._settings = settings
-        self._hub.set_settings(settings)
+        self._admission.limits = settings.limits()
         self._journal.set_policy(settings.journal_policy())
         self._stop_timers()
         self._start_timers()
@@ -229,23 +250,23 @@ class ListenerService(Service):
         return done
 
     def _status(self) -> dict[str, object]:
-        accounts = self._hub.accounts()
+        accounts = self._fleet.accounts()
         failure = self._journal.failure
         return {
             "health": "ok" if failure is None else "disk-failing",
             "reason": "" if failure is None else str(failure.strerror),
-            "connections": len(self._hub),
-            "devices_connected": len(list(self._hub.devices())),
+            "connections": len(self._fleet),
+            "devices_connected": len(list(self._fleet.devices())),
             "waiting_bytes": self._journal.backlog,
-            "errors": self._hub.books.errors,
+            "errors": self._fleet.incidents.counts,
             "total": _account_fields(total(accounts.values())),
             "devices": {name: _account_fields(account) for name, account in accounts.items()},
         }
 
     @inlineCallbacks
     def _go_round(self) -> Generator[Deferred[Any], Any, None]:
-        yield self._hub.go_round()
-        yield deferToThread(self._save_seen, self._hub.take_seen())
+        yield self._fleet.go_round()
+        yield deferToThread(self._save_seen, self._fleet.take_seen())
 
     def _save_seen(self, seen: Collection[tuple[str, str, str]]) -> None:
         if seen:
@@ -271,10 +292,10 @@ def _endpoint(reactor: IListenerReactor, text: str) -> IStreamServerEndpoint:
         raise StartError(f"--listen {text}: no such endpoint: {error}") from None
 
 
-def _listen(text: str, endpoint: IStreamServerEndpoint, hub: Hub) -> IListeningPort:
+def _listen(text: str, endpoint: IStreamServerEndpoint, factory: Factory) -> IListeningPort:
     ports: list[IListeningPort] = []
     failures: list[Failure] = []
-    endpoint.listen(hub).addCallbacks(ports.append, failures.append)
+    endpoint.listen(factory).addCallbacks(ports.append, failures.append)
     if failures:
         error = failures[0].value
         reason = getattr(error, "socketError", None) or error

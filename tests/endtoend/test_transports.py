@@ -216,7 +216,7 @@ def test_plaintext_where_the_operator_allows_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "haproxy:tcp", "ssl"])
-def test_a_crowd_beyond_the_limit_is_shut_out(tmp_path: Path, certificate: Path, kind: str) -> None:
+def test_a_crowd_beyond_the_limit_waits(tmp_path: Path, certificate: Path, kind: str) -> None:
     keys = f":privateKey={certificate}:certKey={certificate}" if kind == "ssl" else ""
     listen = (f"unix:{tmp_path / 'socket'}", f"{kind}:0:interface=127.0.0.1{keys}")
     with Listener(tmp_path / "data", "--max-connections", "1", listen=listen) as listener:
@@ -224,7 +224,11 @@ def test_a_crowd_beyond_the_limit_is_shut_out(tmp_path: Path, certificate: Path,
         with TextDevice(listener.addresses[0]) as device:
             device.log_in("a")
             crowd = [TextDevice(listener.addresses[1]) for _ in range(400)]
-            wait_for(lambda: listener.status()["errors"].get("busy") == 400 - 256, "refusals")
+            wait_for(lambda: listener.status()["connections"] >= 65, "the limit")
             device.push_all("x", last=1)
             for each in crowd:
                 each.socket.close()
+            wait_for(lambda: listener.status()["connections"] == 1, "the crowd's end")
+        wait_for(lambda: listener.status()["connections"] == 0, "the last one's end")
+        with TextDevice(listener.addresses[1]) as device:
+            assert device.log_in("a") == 2

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.listener.parts import Parts
+from tests.listener.parts import Listener
 
 
 @pytest.fixture
-def parts() -> Iterator[Parts]:
+def parts() -> Iterator[Listener]:
     """A hub with the default settings."""
-    parts = Parts()
+    parts = Listener()
     yield parts
     parts.close()

@@ -1,4 +1,4 @@
-"""A hub with real parts, a clock that a test turns, and transports in memory."""
+"""A fleet with real parts, a clock that a test turns, and transports in memory."""
 
 import queue
 from base64 import b64encode
@@ -15,10 +15,12 @@ from twisted.python.failure import Failure
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
 from ingest.journal.memory import MemoryJournal
+from ingest.listener.admission import Admission, Limits
 from ingest.listener.authentication import Authenticator
-from ingest.listener.connection import DeviceProtocol
-from ingest.listener.fleet import Hub
-from ingest.service.settings import Settings
+from ingest.listener.connection import Connection
+from ingest.listener.factory import ConnectionFactory
+from ingest.listener.fleet import Fleet, Parts
+from ingest.wire.ingest1.session import make_converse
 
 TOKEN = "s3cr3t"
 PATIENCE = 20.0
@@ -68,10 +70,10 @@ class Transport(StringTransport):
         return bool(self.producerState == "paused")
 
 
-class Parts:
+class Listener:
     """Everything of a listener but its sockets, its disk and its time."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, **limits: Any) -> None:
         self.clock = Clock()
         self.clock.rightNow = BEGIN
         self.registry = Registry(":memory:")
@@ -79,9 +81,19 @@ class Parts:
         reactor = cast(IReactorFromThreads, self.turns)
         self.authenticator = Authenticator(self.registry, reactor)
         self.authenticator.start()
-        self.hub = Hub(Settings(**settings), self.clock, self.registry, self.authenticator)
+        self.fleet = Fleet(
+            Parts(
+                self.clock,
+                self.registry,
+                self.authenticator,
+                Admission(Limits(**limits)),
+                now=self.clock.seconds,
+                wall=self.clock.seconds,
+            )
+        )
         self.journal = MemoryJournal()
-        self.hub.journal = self.journal
+        self.fleet.journal = self.journal
+        self.factory = ConnectionFactory(self.fleet, make_converse())
 
     def close(self) -> None:
         """Stop the threads."""
@@ -92,14 +104,13 @@ class Parts:
         """Register devices; their token is `TOKEN`."""
         self.registry.add_many((name, _VERIFIER, "") for name in names)
 
-    def connect(self, peer: IAddress = LOOPBACK) -> tuple[DeviceProtocol, Transport]:
+    def connect(self, peer: IAddress = LOOPBACK) -> tuple[Connection, Transport]:
         """Let a device connect."""
-        protocol, transport = self.hub.buildProtocol(peer), Transport(peerAddress=peer)
-        assert isinstance(protocol, DeviceProtocol)
+        protocol, transport = self.factory.buildProtocol(peer), Transport(peerAddress=peer)
         protocol.makeConnection(transport)
         return protocol, transport
 
-    def log_in(self, name: str = "a") -> tuple[DeviceProtocol, Transport]:
+    def log_in(self, name: str = "a") -> tuple[Connection, Transport]:
         """Let a device connect and prove its name with PLAIN; forget what it was told."""
         if self.registry.get(name) is None:
             self.add(name)
@@ -110,16 +121,16 @@ class Parts:
         transport.clear()
         return protocol, transport
 
-    def hear(self, protocol: DeviceProtocol, data: bytes) -> None:
+    def hear(self, protocol: Connection, data: bytes) -> None:
         """Let a protocol receive data, and have its turn."""
         protocol.dataReceived(data)
         self.clock.advance(0)
 
     def pass_time(self, seconds: float) -> None:
         """Turn the clock, and look at the times as the service does."""
-        self.hub.go_round()
+        self.fleet.go_round()
         self.clock.advance(seconds)
-        self.hub.check_times()
+        self.fleet.check_deadlines(seconds)
 
 
 def plain(name: str, token: str = TOKEN, ack: str = "") -> bytes:
@@ -128,6 +139,6 @@ def plain(name: str, token: str = TOKEN, ack: str = "") -> bytes:
     return b"AUTH PLAIN " + b64encode(f"\0{name}\0{token}".encode()) + f"{option}\n".encode()
 
 
-def lose(protocol: DeviceProtocol, reason: type[Exception] = ConnectionDone) -> None:
+def lose(protocol: Connection, reason: type[Exception] = ConnectionDone) -> None:
     """Let a connection be lost."""
     protocol.connectionLost(Failure(reason()))

@@ -5,21 +5,21 @@ from hypothesis import strategies as st
 
 from ingest.journal.interface import Holder
 from ingest.journal.memory import MemoryJournal
-from ingest.listener.books import Account, Books, Visit, total
+from ingest.listener.books import Account, Books, Delivery, total
 from tests.journal.holders import Holder as NotingHolder
 from tests.journal.holders import append
 
 
-def visit(journal: MemoryJournal, device: str = "a") -> Visit:
+def visit(journal: MemoryJournal, device: str = "a") -> Delivery:
     holder = NotingHolder()
     claimant: Holder = holder
     journal.claim(device, claimant)
-    return Visit(holder.lease, 0, holder.lease.last)
+    return Delivery(holder.lease, 0, holder.lease.last)
 
 
-def close(journal: MemoryJournal, books: Books, ended: Visit) -> None:
+def close(journal: MemoryJournal, books: Books, ended: Delivery) -> None:
     journal.release(ended.lease)
-    books.close(ended)
+    books.end(ended)
 
 
 def test_an_account_reads_on_as_its_lease_does() -> None:
@@ -55,7 +55,7 @@ def test_a_second_visit_counts_from_its_own_first_frame() -> None:
         journal.commit()
         assert current.account().received_frames == 5
         close(journal, books, current)
-    books.settle()
+    books.close_durable()
     assert books.accounts([])["a"].written_frames == 10
 
 
@@ -64,10 +64,10 @@ def test_a_visit_that_waits_for_the_disk_stays_open_in_the_books() -> None:
     current = visit(journal)
     append(journal, current.lease, 5)
     close(journal, books, current)
-    books.settle()
+    books.close_durable()
     assert books.accounts([])["a"].waiting_frames == 5
     journal.commit()
-    books.settle()
+    books.close_durable()
     assert books.accounts([])["a"].waiting_frames == 0
 
 
@@ -88,12 +88,12 @@ _STEPS = st.lists(
 @given(_STEPS)
 def test_they_balance_whatever_happens(steps: list[tuple[str, int]]) -> None:
     journal, books = MemoryJournal(), Books()
-    visits: dict[int, Visit] = {}
+    visits: dict[int, Delivery] = {}
     received = refused = 0
     for step, number in steps:
         if step == "commit":
             journal.commit()
-            books.settle()
+            books.close_durable()
         elif step == "open" and number not in visits and not _waits(journal, number):
             visits[number] = visit(journal, str(number))
         elif step == "append" and number in visits:

@@ -3,25 +3,25 @@
 from base64 import b64encode
 
 import pytest
+from twisted.internet.interfaces import IAddress
 
-from ingest.listener.authentication import FailureLimit
-from ingest.listener.connection import DeviceProtocol
+from ingest.listener.admission import REFUSALS, Limits
 from ingest.listener.stamp import Stamper
 from ingest.wire.errors import ErrorCode
-from tests.listener.parts import ELSEWHERE, LOOPBACK, Parts, Transport, lose, plain
+from tests.listener.parts import LOOPBACK, Listener, lose, plain
 
 
-def test_connections_are_counted_until_they_are_lost(parts: Parts) -> None:
+def test_connections_are_counted_until_they_are_lost(parts: Listener) -> None:
     device, _ = parts.log_in()
     parts.connect()
-    assert (len(parts.hub), list(parts.hub.devices())) == (2, ["a"])
+    assert (len(parts.fleet), list(parts.fleet.devices())) == (2, ["a"])
     lose(device)
-    assert (len(parts.hub), list(parts.hub.devices())) == (1, [])
-    assert parts.hub.books.connections == 2
+    assert (len(parts.fleet), list(parts.fleet.devices())) == (1, [])
+    assert parts.fleet.books.connections == 2
 
 
 def test_too_many_connections_are_told_so() -> None:
-    parts = Parts(max_connections=1)
+    parts = Listener(max_connections=1)
     parts.log_in()
     device, transport = parts.connect()
     assert transport.read() == b""  # in its own dialect, so not before it speaks
@@ -30,37 +30,86 @@ def test_too_many_connections_are_told_so() -> None:
     parts.close()
 
 
-def test_a_crowd_is_shut_out() -> None:
-    parts = Parts(max_connections=1)
-    for _ in range(1 + 256):
-        parts.connect()
-    protocol, transport = parts.hub.buildProtocol(LOOPBACK), Transport()
-    assert not isinstance(protocol, DeviceProtocol)
-    protocol.makeConnection(transport)
-    assert transport.disconnected
-    assert parts.hub.books.errors == {"busy": 1}
+def test_a_crowd_waits_to_be_accepted() -> None:
+    parts = Listener(max_connections=2)
+    port = Port()
+    parts.fleet.admission.ports = [port]
+    crowd = [parts.connect()[0] for _ in range(2 + REFUSALS)]
+    assert port.said == ["pause"]
+    while len(crowd) > 2:
+        lose(crowd.pop())
+    assert port.said == ["pause"]
+    lose(crowd.pop())
+    assert port.said == ["pause", "resume"]
     parts.close()
 
 
-def test_too_many_failed_attempts_from_one_address(parts: Parts) -> None:
-    parts.add("a")
-    for _ in range(FailureLimit.BURST):
-        device, _ = parts.connect()
-        parts.hear(device, plain("a", "wrong"))
+class Port:
+    """A port that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def pauseProducing(self) -> None:
+        self.said.append("pause")
+
+    def resumeProducing(self) -> None:
+        self.said.append("resume")
+
+
+def fail(parts: Listener, device: str, peer: IAddress = LOOPBACK) -> bytes:
+    """Let a device come with a wrong token; return what it is told."""
+    connection, transport = parts.connect(peer)
+    parts.hear(connection, plain(device, "wrong"))
+    if not transport.value():
         parts.turns.run_one()
-        lose(device)
-    device, transport = parts.connect()
-    parts.hear(device, plain("a"))
-    assert transport.read().startswith(b"ERR busy ")
-    assert parts.hub.refusal_of(LOOPBACK.host) is not None
-    assert parts.hub.refusal_of(ELSEWHERE.host) is None
+    lose(connection)
+    return transport.read()
+
+
+def greet(parts: Listener, device: str, peer: IAddress = LOOPBACK) -> bytes:
+    """Let a device come with its token; return what it is told."""
+    connection, transport = parts.connect(peer)
+    parts.hear(connection, plain(device))
+    if not transport.value():
+        parts.turns.run_one()
+    lose(connection)
+    return transport.read()
+
+
+def test_a_device_with_a_wrong_token_keeps_no_other_out(parts: Listener) -> None:
+    parts.add("good", "bad")
+    for _ in range(300):
+        assert fail(parts, "bad").startswith(b"ERR auth-failed ")
+    assert fail(parts, "bad").startswith(b"ERR busy ")
+    assert greet(parts, "bad").startswith(b"ERR busy ")
+    assert greet(parts, "good").startswith(b"OK ")
     parts.clock.advance(1)
-    assert parts.hub.refusal_of(LOOPBACK.host) is None
+    assert greet(parts, "bad").startswith(b"OK ")
 
 
-def test_a_new_limit_counts_for_new_sessions(parts: Parts) -> None:
+def test_guessing_names_from_one_address_is_slow_and_known_devices_get_in(
+    parts: Listener,
+) -> None:
+    parts.add("known", "new")
+    assert greet(parts, "known").startswith(b"OK ")
+    for number in range(3000):
+        parts.fleet.admission.failed(LOOPBACK.host, f"guess-{number}", parts.clock.seconds())
+    assert greet(parts, "new").startswith(b"ERR busy ")
+    assert greet(parts, "known").startswith(b"OK ")
+
+
+def test_scram_comes_under_the_same_limit(parts: Listener) -> None:
+    for _ in range(300):
+        parts.fleet.admission.failed(LOOPBACK.host, "a", parts.clock.seconds())
+    device, transport = parts.connect()
+    parts.hear(device, b"AUTH SCRAM-SHA-256 " + b64encode(b"n,,n=a,r=nonce") + b"\n")
+    assert transport.read().startswith(b"ERR busy ")
+
+
+def test_a_new_limit_counts_for_new_sessions(parts: Listener) -> None:
     older, older_transport = parts.log_in("older")
-    parts.hub.set_settings(Parts(max_frame=10).hub.settings)
+    parts.fleet.admission.limits = Limits(max_frame=10)
     newer, newer_transport = parts.log_in("newer")
     parts.hear(older, b"x" * 20 + b"\n")
     parts.hear(newer, b"x" * 20 + b"\n")
@@ -69,53 +118,53 @@ def test_a_new_limit_counts_for_new_sessions(parts: Parts) -> None:
     assert newer_transport.read().startswith(b"ERR frame-too-long ")
 
 
-def test_revoked_devices_are_cut(parts: Parts) -> None:
+def test_revoked_devices_are_cut(parts: Listener) -> None:
     transports = {name: parts.log_in(name)[1] for name in ("disabled", "removed", "kept")}
     parts.registry.set_enabled("disabled", False)
     parts.registry.remove("removed")
-    parts.hub.check_revocations()
+    parts.fleet.check_revocations()
     for name in ("disabled", "removed"):
         assert transports[name].read().startswith(b"ERR revoked ")
     assert transports["kept"].read() == b""
-    assert list(parts.hub.devices()) == ["kept"]
+    assert list(parts.fleet.devices()) == ["kept"]
 
 
-def test_a_revocation_counts_once(parts: Parts) -> None:
+def test_a_revocation_counts_once(parts: Listener) -> None:
     parts.add("a")
     parts.registry.set_enabled("a", False)
     parts.registry.set_enabled("a", True)
-    parts.hub.check_revocations()
+    parts.fleet.check_revocations()
     _, transport = parts.log_in("a")
-    parts.hub.check_revocations()
+    parts.fleet.check_revocations()
     assert transport.read() == b""
 
 
-def test_who_was_seen_when(parts: Parts) -> None:
+def test_who_was_seen_when(parts: Listener) -> None:
     device, _ = parts.log_in()
     begin = parts.clock.seconds()
-    assert list(parts.hub.take_seen()) == [("a", _text(begin), "127.0.0.1:50123")]
+    assert list(parts.fleet.take_seen()) == [("a", _text(begin), "127.0.0.1:50123")]
     parts.clock.advance(5)
     parts.hear(device, b"x\n")
     lose(device)
-    assert list(parts.hub.take_seen()) == [("a", _text(begin + 5), "127.0.0.1:50123")]
-    assert not parts.hub.take_seen()
+    assert list(parts.fleet.take_seen()) == [("a", _text(begin + 5), "127.0.0.1:50123")]
+    assert not parts.fleet.take_seen()
 
 
-def test_a_round_notes_who_is_there(parts: Parts) -> None:
+def test_a_round_notes_who_is_there(parts: Listener) -> None:
     device, _ = parts.log_in()
-    parts.hub.take_seen()
+    parts.fleet.take_seen()
     parts.clock.advance(5)
     heard = parts.clock.seconds()
     parts.hear(device, b"x\n")
     parts.pass_time(5)
-    assert list(parts.hub.take_seen()) == [("a", _text(heard), "127.0.0.1:50123")]
+    assert list(parts.fleet.take_seen()) == [("a", _text(heard), "127.0.0.1:50123")]
 
 
 def _text(seconds: float) -> str:
     return Stamper()(seconds).decode()
 
 
-def test_handshakes_wait_for_their_turn_and_frames_do_not(parts: Parts) -> None:
+def test_handshakes_wait_for_their_turn_and_frames_do_not(parts: Listener) -> None:
     running, acks = parts.log_in("running")
     lose(parts.log_in("a")[0])
     fresh, transport = parts.connect()
@@ -128,16 +177,16 @@ def test_handshakes_wait_for_their_turn_and_frames_do_not(parts: Parts) -> None:
     assert (transport.read()[:3], transport.is_paused) == (b"OK ", False)
 
 
-def test_time_in_the_queue_does_not_count(parts: Parts) -> None:
+def test_time_in_the_queue_does_not_count(parts: Listener) -> None:
     device, transport = parts.connect()
     device.dataReceived(b"AUTH PL")
-    parts.clock.rightNow += 2 * parts.hub.settings.handshake_timeout
-    parts.hub.check_times()
+    parts.clock.rightNow += 2 * parts.fleet.handshake_timeout
+    parts.fleet.check_deadlines(0)
     parts.pass_time(0)
     assert transport.read() == b""
 
 
-def test_who_closes_its_side_is_served_before(parts: Parts) -> None:
+def test_who_closes_its_side_is_served_before(parts: Listener) -> None:
     lose(parts.log_in("a")[0])
     device, transport = parts.connect()
     device.dataReceived(plain("a") + b"the last line")
@@ -146,21 +195,21 @@ def test_who_closes_its_side_is_served_before(parts: Parts) -> None:
     assert transport.read().endswith(b"\nACK 1\n")
 
 
-def test_who_is_lost_before_its_turn_is_not_answered(parts: Parts) -> None:
+def test_who_is_lost_before_its_turn_is_not_answered(parts: Listener) -> None:
     parts.add("a")
     device, transport = parts.connect()
     device.dataReceived(b"AUTH SCRAM-SHA-256 " + b64encode(b"n,,n=a,r=nonce") + b"\n")
     lose(device)
     parts.clock.advance(0)
-    assert (transport.read(), len(parts.hub)) == (b"", 0)
+    assert (transport.read(), len(parts.fleet)) == (b"", 0)
 
 
 def test_a_handshake_that_fails_leaves_the_others_their_turns(
-    parts: Parts, monkeypatch: pytest.MonkeyPatch
+    parts: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose(parts.log_in("a")[0])
     (unlucky, cut), (lucky, transport) = parts.connect(), parts.connect()
-    monkeypatch.setattr(unlucky, "go_on", _fail)
+    monkeypatch.setattr(unlucky._conversation, "_context", None)
     unlucky.dataReceived(plain("a"))
     lucky.dataReceived(plain("a"))
     parts.clock.advance(0)
@@ -168,15 +217,11 @@ def test_a_handshake_that_fails_leaves_the_others_their_turns(
     assert transport.read().startswith(b"OK ")
 
 
-def _fail() -> None:
-    raise OSError("the registry can't be read")
-
-
-def test_stopping_says_good_bye_and_waits(parts: Parts) -> None:
+def test_stopping_says_good_bye_and_waits(parts: Listener) -> None:
     device, transport = parts.log_in()
     parts.hear(device, b"a\n")
     stopped: list[None] = []
-    parts.hub.stop().addCallback(stopped.append)
+    parts.fleet.stop().addCallback(stopped.append)
     assert transport.read() == b""
     parts.journal.commit()
     assert transport.read().startswith(b"ACK 1\nERR shutting-down ")
@@ -189,28 +234,28 @@ def test_stopping_says_good_bye_and_waits(parts: Parts) -> None:
     assert stopped == [None]
 
 
-def test_stopping_without_connections(parts: Parts) -> None:
+def test_stopping_without_connections(parts: Listener) -> None:
     stopped: list[None] = []
-    parts.hub.stop().addCallback(stopped.append)
+    parts.fleet.stop().addCallback(stopped.append)
     assert stopped == [None]
 
 
-def test_what_is_left_is_cut(parts: Parts) -> None:
+def test_what_is_left_is_cut(parts: Listener) -> None:
     _, transport = parts.connect()
-    parts.hub.abort()
+    parts.fleet.abort()
     assert transport.disconnected
 
 
-def test_the_books_of_a_hub(parts: Parts) -> None:
+def test_the_books_of_a_fleet(parts: Listener) -> None:
     device, _ = parts.log_in()
     parts.hear(device, b"a\nb\n")
-    account = parts.hub.accounts()["a"]
+    account = parts.fleet.accounts()["a"]
     assert (account.received_frames, account.written_frames, account.waiting_frames) == (2, 0, 2)
     parts.journal.commit()
     parts.hear(device, b"x" * 70_000)
     lose(device)
-    parts.hub.check_times()
-    account = parts.hub.accounts()["a"]
+    parts.fleet.check_deadlines(0)
+    account = parts.fleet.accounts()["a"]
     assert (account.received_frames, account.written_frames, account.waiting_frames) == (3, 2, 0)
     assert account.refused_frames == {ErrorCode.FRAME_TOO_LONG: 1}
     assert account.received_bytes == len(plain("a")) + 4 + 70_000

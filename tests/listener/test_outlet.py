@@ -58,8 +58,12 @@ class Socket:
             self.producer.resumeProducing()
 
 
+def acknowledgement(seq: int) -> bytes:
+    return b"ACK %d\n" % seq
+
+
 def over(socket: Socket) -> SocketOutlet:
-    return SocketOutlet(cast(tcp.Connection, socket))
+    return SocketOutlet(cast(tcp.Connection, socket), acknowledgement)
 
 
 class TestSocketOutlet:
@@ -67,8 +71,8 @@ class TestSocketOutlet:
         socket = Socket(100)
         outlet = over(socket)
         outlet.send(b"OK\n")
-        outlet.acknowledge(b"ACK 1\n")
-        outlet.acknowledge(b"ACK 2\n")
+        outlet.acknowledge(1)
+        outlet.acknowledge(2)
         assert socket.taken == b"OK\nACK 1\nACK 2\n"
         assert socket.producer is None
 
@@ -77,7 +81,7 @@ class TestSocketOutlet:
         socket = Socket(room)
         outlet = over(socket)
         for seq in range(1, 100):
-            outlet.acknowledge(b"ACK %d\n" % seq)
+            outlet.acknowledge(seq)
         assert socket.taken == b"ACK 1\n"[:room]
         socket.make_room(1000)
         assert socket.taken == b"ACK 1\nACK 99\n"
@@ -87,8 +91,8 @@ class TestSocketOutlet:
         socket = Socket(0)
         outlet = over(socket)
         outlet.send(b"OK\n")
-        outlet.acknowledge(b"ACK 1\n")
-        outlet.acknowledge(b"ACK 2\n")
+        outlet.acknowledge(1)
+        outlet.acknowledge(2)
         outlet.send(b"ERR revoked x\n")
         outlet.finish()
         assert not socket.is_closed
@@ -100,7 +104,7 @@ class TestSocketOutlet:
         socket = Socket(0)
         outlet = over(socket)
         outlet.send(b"0123456789")
-        outlet.acknowledge(b"ACK 1\n")
+        outlet.acknowledge(1)
         outlet.finish()
         for _ in range(16):
             assert not socket.is_closed
@@ -118,25 +122,41 @@ class TestSocketOutlet:
         socket.is_lost = True
         outlet = over(socket)
         outlet.send(b"OK\n")
-        outlet.acknowledge(b"ACK 1\n")
+        outlet.acknowledge(1)
         outlet.stopProducing()
-        assert socket.taken == b""
+        assert (socket.taken, outlet.broken) == (b"", True)
+
+    def test_what_is_acknowledged_is_asked_when_there_is_room(self) -> None:
+        asked: list[int] = []
+
+        def acknowledge(seq: int) -> bytes:
+            asked.append(seq)
+            return b"" if seq == 5 else acknowledgement(seq)
+
+        socket = Socket(0)
+        outlet = SocketOutlet(cast(tcp.Connection, socket), acknowledge)
+        outlet.send(b"OK\n")
+        outlet.acknowledge(3)
+        outlet.acknowledge(4)
+        socket.make_room(1000)
+        outlet.acknowledge(5)
+        assert (asked, socket.taken) == ([4, 5], b"OK\nACK 4\n")
 
 
 class TestBufferedOutlet:
     def test_it_sends_through_the_buffer(self) -> None:
         transport = Transport()
-        outlet = BufferedOutlet(cast(DeviceTransport, transport))
+        outlet = BufferedOutlet(cast(DeviceTransport, transport), acknowledgement)
         outlet.send(b"OK\n")
-        outlet.acknowledge(b"ACK 1\n")
+        outlet.acknowledge(1)
         assert transport.read() == b"OK\nACK 1\n"
 
     def test_one_acknowledgement_waits_while_the_buffer_is_full(self) -> None:
         transport = Transport()
-        outlet = BufferedOutlet(cast(DeviceTransport, transport))
+        outlet = BufferedOutlet(cast(DeviceTransport, transport), acknowledgement)
         outlet.pauseProducing()
-        outlet.acknowledge(b"ACK 1\n")
-        outlet.acknowledge(b"ACK 2\n")
+        outlet.acknowledge(1)
+        outlet.acknowledge(2)
         assert transport.read() == b""
         outlet.resumeProducing()
         assert transport.read() == b"ACK 2\n"
@@ -145,26 +165,28 @@ class TestBufferedOutlet:
 
     def test_replies_stay_behind_an_acknowledgement_that_waits(self) -> None:
         transport = Transport()
-        outlet = BufferedOutlet(cast(DeviceTransport, transport))
+        outlet = BufferedOutlet(cast(DeviceTransport, transport), acknowledgement)
         outlet.pauseProducing()
-        outlet.acknowledge(b"ACK 1\n")
+        outlet.acknowledge(1)
         outlet.send(b"ERR revoked x\n")
         outlet.resumeProducing()
         assert transport.read() == b"ACK 1\nERR revoked x\n"
 
     def test_it_closes_our_side(self) -> None:
         transport = Transport()
-        BufferedOutlet(cast(DeviceTransport, transport)).finish()
+        BufferedOutlet(cast(DeviceTransport, transport), acknowledgement).finish()
         assert transport.is_closed and not transport.disconnecting
         assert transport.producer is None
 
     def test_it_closes_both_sides_of_tls(self) -> None:
         transport = Transport()
         directlyProvides(transport, ISSLTransport)
-        BufferedOutlet(cast(DeviceTransport, transport)).finish()
+        BufferedOutlet(cast(DeviceTransport, transport), acknowledgement).finish()
         assert transport.disconnecting and not transport.is_closed
         assert transport.producer is None
 
 
 def test_which_outlet_a_transport_gets() -> None:
-    assert isinstance(outlet_for(cast(DeviceTransport, Transport())), BufferedOutlet)
+    assert isinstance(
+        outlet_for(cast(DeviceTransport, Transport()), acknowledgement), BufferedOutlet
+    )

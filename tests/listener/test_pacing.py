@@ -2,7 +2,7 @@
 
 import pytest
 
-from ingest.listener.pacing import ReadCoalescer
+from ingest.listener.pacing import RestBetweenReads
 
 
 class Thread:
@@ -12,7 +12,7 @@ class Thread:
         self.now = 1000.0
         self.worked = 5.0
         self.rests: list[float] = []
-        self._coalescer = ReadCoalescer(lambda: self.now, lambda: self.worked, self._rest)
+        self._coalescer = RestBetweenReads(lambda: self.now, lambda: self.worked, self._rest)
 
     def _rest(self, seconds: float) -> None:
         self.rests.append(seconds)
@@ -23,7 +23,7 @@ class Thread:
         for _ in range(count):
             self.now += seconds
             self.worked += work
-            self._coalescer.count(size)
+            self._coalescer.after_read(size)
 
 
 @pytest.fixture

@@ -1,0 +1,70 @@
+"""What goes wrong with connections, said so that an operator can act, and no more often.
+
+The first incident of a kind is one line, with device, peer and reason. What follows within a minute
+is one more line for all of them.
+"""
+
+from collections import Counter
+
+from twisted.logger import Logger
+
+_NAMED = 3
+"""How many devices a summary names, those with the most incidents."""
+_KEYS = 1000
+"""How many devices and addresses are told apart within a minute, for each kind."""
+
+
+class Incidents:
+    """Counts incidents by kind, and says them.
+
+    Attributes:
+        counts: how many of each kind there were since the start.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._unsaid: dict[str, Counter[tuple[str, str]]] = {}
+        self._log = Logger(namespace="ingest.listener")
+
+    def note(self, kind: str, device: str, host: str, text: str) -> None:
+        """Note an incident.
+
+        Args:
+            kind: an error code of the protocol, or a word like it.
+            device: the name that was claimed, proved or not; empty if none was.
+            host: where it came from.
+            text: the reason, for people.
+        """
+        self.counts[kind] += 1
+        if kind not in self._unsaid:
+            self._unsaid[kind] = Counter()
+            self._log.warn(
+                "{kind}: {device} at {host}: {text}",
+                kind=kind, device=_quoted(device), host=host, text=text,
+            )  # fmt: skip
+            return
+        unsaid = self._unsaid[kind]
+        key = (device, host)
+        unsaid[key if key in unsaid or len(unsaid) < _KEYS else ("", "other addresses")] += 1
+
+    def summarise(self) -> None:
+        """Say what was not said yet; called once a minute."""
+        for kind, unsaid in list(self._unsaid.items()):
+            if not unsaid:
+                del self._unsaid[kind]
+                continue
+            self._unsaid[kind] = Counter()
+            most = ", ".join(
+                f"{_quoted(device)} at {host} ({count})"
+                for (device, host), count in unsaid.most_common(_NAMED)
+            )
+            self._log.warn(
+                "{kind}: {count} more in the last minute, of {keys} devices and addresses,"
+                " most of them: {most}",
+                kind=kind, count=unsaid.total(), keys=len(unsaid), most=most,
+            )  # fmt: skip
+
+
+def _quoted(device: str) -> str:
+    """Write a claimed name so that it steers no terminal and garbles no line."""
+    return ascii(device[:128]) if device else "no name yet"

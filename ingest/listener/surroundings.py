@@ -1,0 +1,132 @@
+"""What a connection sees of all others, and what they see of it."""
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+
+from ingest.journal.interface import Journal
+from ingest.listener.books import Delivery
+from ingest.wire.conversation import Context, Peer
+from ingest.wire.errors import PeerError
+from ingest.wire.sasl import Credentials
+
+
+class Member(Protocol):
+    """What the fleet sees of one connection.
+
+    Attributes:
+        heard: when the device last sent something, by `Surroundings.now`.
+        made: when the connection was made, by the same.
+        claimed: the name that the device claims, proved or not; empty before it claims one.
+        delivery: what it has brought; None before the device was let in.
+    """
+
+    heard: float
+    made: float
+    claimed: str
+    delivery: Delivery | None
+
+    @property
+    def device(self) -> str:
+        """The device's name, once it holds its lease; empty before."""
+
+    @property
+    def peer(self) -> Peer:
+        """The other end."""
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether we read from the device, and so hear when it closes."""
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor; -1 where there is none, or no longer."""
+
+    def take_turn(self) -> None:
+        """Go on with the handshake, if it is still there."""
+
+    def fail(self, error: PeerError) -> None:
+        """End the conversation from our side, with all that was accepted acknowledged."""
+
+    def abort(self) -> None:
+        """Cut the connection."""
+
+    def update_reading(self) -> None:
+        """Called when `Surroundings.paused` has changed."""
+
+    def rest(self, size: int) -> None:
+        """Read nothing until `resume`, and then at most `size` bytes at once."""
+
+    def resume(self) -> None:
+        """Read again after `rest`."""
+
+    def check_deadline(self, now: float) -> None:
+        """End what has taken too long; called now and then."""
+
+    def forgive(self, seconds: float) -> None:
+        """Let the seconds just passed not count against the device."""
+
+
+class Surroundings(Protocol):
+    """What one connection sees of all others, and of the listener."""
+
+    @property
+    def journal(self) -> Journal:
+        """Where records go."""
+
+    @property
+    def paused(self) -> bool:
+        """Whether the journal takes no more for now."""
+
+    @property
+    def handshake_timeout(self) -> float:
+        """Seconds that a device may take to say who it is."""
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds that a device may say nothing; 0 for no bound."""
+
+    def now(self) -> float:
+        """Return the time by which deadlines are kept; seconds since some moment."""
+
+    def stamp(self) -> bytes:
+        """Return the time by which records are stamped: UTC, RFC 3339."""
+
+    def context(self, peer: Peer, refusal: PeerError | None) -> Context:
+        """Return what a conversation may know."""
+
+    def add(self, connection: Member) -> None:
+        """Called when a connection was made."""
+
+    def queue_up(self, connection: Member) -> None:
+        """Call `take_turn` of a connection when it is its turn."""
+
+    def check_token(self, peer: Peer, credentials: Credentials) -> Deferred[bool]:
+        """Tell whether a token is a device's.
+
+        Raises:
+            PeerError: it is not to be checked now.
+        """
+
+    def last_revocation(self) -> int:
+        """Return the mark of the last revocation."""
+
+    def is_revoked(self, device: str, since: int) -> bool:
+        """Tell whether the keys of a device were revoked since `last_revocation` gave `since`."""
+
+    def let_in(self, connection: Member) -> None:
+        """Called when a device has proved its name and holds its lease."""
+
+    def left(self, connection: Member, delivery: Delivery) -> None:
+        """Called when a device gives its lease back."""
+
+    def ended(self, connection: Member, error: PeerError) -> None:
+        """Called when a conversation ends with an error."""
+
+    def took(self, connection: Member, size: int, begun: float) -> None:
+        """Called when a read of `size` bytes was dealt with, which began at `begun`."""
+
+    def broke(self, connection: Member, reason: str) -> None:
+        """Called when the encryption of a connection has failed."""
+
+    def remove(self, connection: Member) -> None:
+        """Called when a connection is lost."""
