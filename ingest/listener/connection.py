@@ -15,7 +15,6 @@ from zope.interface import implementer
 
 from ingest.journal.interface import Lease
 from ingest.listener.books import Visit
-from ingest.listener.halfclose import pass_half_close
 from ingest.listener.outlet import DeviceTransport, Outlet, outlet_for
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.ingest1.messages import Records
@@ -73,7 +72,6 @@ class DeviceProtocol(Protocol):
     def connectionMade(self) -> None:
         """Begin the session."""
         self._transport = cast(DeviceTransport, self.transport)
-        pass_half_close(self.transport, self)
         if isinstance(self.transport, tcp.Connection):
             self.transport.bufferSize = _READ
         self._outlet: Outlet = outlet_for(self._transport)

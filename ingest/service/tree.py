@@ -5,17 +5,15 @@ import gc
 import os
 import resource
 import signal
-import socket
 import sqlite3
 import sys
 from collections.abc import Callable, Collection, Generator
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
-from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IListeningPort,
@@ -23,7 +21,6 @@ from twisted.internet.interfaces import (
     IReactorFromThreads,
     IReactorTime,
     IReactorUNIX,
-    IStreamServerEndpoint,
 )
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
@@ -36,13 +33,11 @@ from ingest.journal.writer import HOLD
 from ingest.layout import Layout
 from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, total
+from ingest.listener.doors import DoorError, ProxyDoors, describe, listen, parse_door
 from ingest.listener.fleet import Hub
 from ingest.log.files import ACTIVE
 from ingest.ops.control import Command, ControlSocket
 from ingest.service.settings import Settings, SettingsError
-
-BACKLOG = 4096
-"""Connections that may wait to be accepted: a fleet that reconnects comes all at once."""
 
 DRAIN = 10.0
 """Seconds that stopping may take: for frames to become durable and devices to hear of it."""
@@ -54,6 +49,9 @@ _COLLECT_AFTER = 20_000
 are gone before the next: they are no reason to look for garbage, as they are by Python's 700."""
 
 _DRAIN_SWEEP = 0.5
+
+_WAITING = 256
+"""Connections that may wait for their PROXY header, beyond as many as may be open."""
 
 
 class StartError(Exception):
@@ -101,7 +99,10 @@ class ListenerService(Service):
         self._log = Logger(namespace="ingest")
         self._ports: list[IListeningPort] = []
         self._timers: list[LoopingCall] = []
-        self._endpoints = [_endpoint(reactor, text) for text in settings.listen]
+        try:
+            self._doors = [parse_door(text, reactor) for text in settings.listen]
+        except DoorError as error:
+            raise StartError(str(error)) from None
 
     def startService(self) -> None:
         """Open the files, bind the ports and begin.
@@ -111,7 +112,14 @@ class ListenerService(Service):
         """
         try:
             self._start()
-        except (StartError, RegistryError, CannotListenError, OSError, sqlite3.Error) as error:
+        except (
+            StartError,
+            DoorError,
+            RegistryError,
+            CannotListenError,
+            OSError,
+            sqlite3.Error,
+        ) as error:
             # twistd sends sys.stderr to its log; this line is for who started it.
             print(f"ingest: can't start: {_in_words(error)}", file=sys.__stderr__)
             raise SystemExit(1) from None
@@ -147,8 +155,9 @@ class ListenerService(Service):
         self._registry = Registry(self._layout.devices)
         self._authenticator = Authenticator(self._registry, self._reactor)
         self._hub = Hub(self._settings, self._reactor, self._registry, self._authenticator)
-        for text, endpoint in zip(self._settings.listen, self._endpoints, strict=True):
-            self._ports.append(_listen(text, endpoint, self._hub))
+        self._proxies = ProxyDoors(self._hub, self._reactor, *_door_limits(self._settings))
+        for door in self._doors:
+            self._ports.append(listen(door, self._proxies if door.is_proxied else self._hub))
         self._journal = FileJournal(
             self._layout,
             self._settings.journal_policy(),
@@ -194,7 +203,7 @@ class ListenerService(Service):
 
     def _announce(self) -> None:
         for port in self._ports:
-            self._log.info("listening on {address}", address=_describe(port))
+            self._log.info("listening on {address}", address=describe(port))
         self._log.info("logging to {path}", path=str(self._layout.log_folder / ACTIVE))
         count = self._registry.count()
         self._log.info("{count} devices may connect", count=count)
@@ -213,6 +222,7 @@ class ListenerService(Service):
             return
         self._settings = settings
         self._hub.set_settings(settings)
+        self._proxies.timeout, self._proxies.limit = _door_limits(settings)
         self._journal.set_policy(settings.journal_policy())
         self._stop_timers()
         self._start_timers()
@@ -264,37 +274,8 @@ def _account_fields(account: Account) -> dict[str, object]:
     }
 
 
-def _endpoint(reactor: IListenerReactor, text: str) -> IStreamServerEndpoint:
-    try:
-        return cast(IStreamServerEndpoint, serverFromString(reactor, text))
-    except Exception as error:  # each kind of endpoint has errors of its own, OpenSSL's among them
-        raise StartError(f"--listen {text}: no such endpoint: {error}") from None
-
-
-def _listen(text: str, endpoint: IStreamServerEndpoint, hub: Hub) -> IListeningPort:
-    ports: list[IListeningPort] = []
-    failures: list[Failure] = []
-    endpoint.listen(hub).addCallbacks(ports.append, failures.append)
-    if failures:
-        error = failures[0].value
-        reason = getattr(error, "socketError", None) or error
-        raise StartError(f"--listen {text}: {getattr(reason, 'strerror', None) or reason}")
-    if not ports:
-        raise StartError(f"--listen {text}: this endpoint does not listen at once")
-    port = ports[0]
-    if hasattr(port, "fileno"):
-        # Whatever the endpoint says: the default of 50 refuses most of a fleet that comes at once.
-        with socket.fromfd(port.fileno(), socket.AF_INET, socket.SOCK_STREAM) as listening:
-            listening.listen(BACKLOG)
-    return port
-
-
-def _describe(port: IListeningPort) -> str:
-    address: Any = port.getHost()
-    host = getattr(address, "host", None)
-    if host is None:
-        return os.fsdecode(getattr(address, "name", None) or b"a socket")
-    return f"[{host}]:{address.port}" if ":" in host else f"{host}:{address.port}"
+def _door_limits(settings: Settings) -> tuple[float, int]:
+    return settings.handshake_timeout, settings.max_connections + _WAITING
 
 
 def _in_words(error: Exception) -> str:
