@@ -57,7 +57,9 @@ _COMPLAINTS = {
     r"unexpected keyword argument '(.*)'": "it takes no {}",
     r"missing \d+ required positional arguments?: '(.*)'": "the {} is missing",
     r"invalid literal for int\(\) with base \d+: (.*)": "{} is not a number",
+    r"has no attribute 'AF_(.*)'": "there is no domain {}",
     r"generator raised (StopIteration)": "a backslash ends it",
+    r"bind\(\): (port must be 0-65535)": "the {}",
     r"Unknown endpoint type: (.*)": "there is no kind {}, but " + ", ".join(_EXAMPLES),
 }
 """What Twisted says of an endpoint, as a pattern, and the words for whoever wrote it."""
@@ -99,8 +101,8 @@ def parse_door(text: str, reactor: IReactorUNIX) -> Door:
     is_proxied = kind.lower() == "haproxy"  # Twisted would take any case, and its own parser
     inner = inner if is_proxied else text
     kind = inner.partition(":")[0]
-    if kind.lower() == "haproxy":
-        raise DoorError(text, f"one PROXY header is enough: {_EXAMPLES['haproxy']}")
+    if is_proxied and kind.lower() in ("", "haproxy"):
+        raise DoorError(text, f"the form is {_EXAMPLES['haproxy']}")
     ports = _UnixPorts(reactor) if kind == "unix" else reactor
     try:
         endpoint = cast(IStreamServerEndpoint, serverFromString(ports, inner))
@@ -169,12 +171,17 @@ class _UnixPorts:
 
 
 def _remove_stale_socket(path: str) -> None:
-    """Remove a socket that a killed process left. All else stays, and is found to be in use."""
+    """Remove a socket that a killed process left; one that is in use stays, and so does all else.
+
+    Raises:
+        ValueError: what is there is no socket.
+    """
     try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            return
-    except OSError:
+        mode = os.lstat(path).st_mode
+    except OSError:  # mostly there is nothing; else listening will fail, and say why
         return
+    if not stat.S_ISSOCK(mode):
+        raise ValueError("the path is in use by something that is no socket")
     with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
         probe.setblocking(False)  # a listener that accepts nothing is one too
         try:
@@ -192,21 +199,23 @@ def _explain(text: str, error: Exception, prefix: str) -> str:
     if meant is not None:
         return f"no such endpoint; did you mean {prefix}{meant}?"
     kind = text.partition(":")[0]
+    example = _EXAMPLES.get(kind)
+    form = f"; the form is {prefix}{example}" if example else ""
     if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+        reason = f"{os.fsdecode(error.filename)}: {error.strerror}"
+        return reason if "privateKey=" in text else reason + form  # Twisted has a default
     if isinstance(error, SSL.Error | crypto.Error):
         files = re.findall(r"(?:privateKey|certKey|extraCertChain)=([^:]*)", text)
         return f"no certificate with its key, in PEM, in {' and '.join(files) or 'server.pem'}"
     if kind == "systemd" and isinstance(error, LookupError):
         return (
-            "systemd gave no such socket (LISTEN_FDS, LISTEN_FDNAMES); is there a .socket unit with"
-            " FileDescriptorName= of this name, and was it started?"
+            "systemd gave no such socket: it sets LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, all"
+            " three, for a .socket unit with FileDescriptorName=NAME"
         )
-    example = _EXAMPLES.get(kind)
-    return _in_words(error) + (f"; the form is {prefix}{example}" if example else "")
+    return _in_words(error) + form
 
 
-def _in_words(error: Exception) -> str:
+def _in_words(error: object) -> str:
     for pattern, words in _COMPLAINTS.items():
         match = re.search(pattern, str(error))
         if match is not None:
@@ -218,7 +227,7 @@ def _explain_refusal(error: BaseException | None) -> str:
     if isinstance(error, SSL.Error):
         return "the key is not that of the certificate, or OpenSSL finds both too weak"
     reason = getattr(error, "socketError", None) or error
-    return str(getattr(reason, "strerror", None) or reason)
+    return getattr(reason, "strerror", None) or _in_words(reason)
 
 
 def _suggest(text: str) -> str | None:
@@ -232,12 +241,16 @@ def _suggest(text: str) -> str | None:
         return _suggest_port(match[2], match[1])
     if text.startswith("/"):
         return f"unix:{text}"
-    close = [] if kind in _EXAMPLES else get_close_matches(kind.lower(), _EXAMPLES, n=1)
-    return f"{close[0]}{colon}{arguments}" if close else None
+    if not colon or kind in _EXAMPLES:
+        return None
+    close = get_close_matches(kind.lower(), _EXAMPLES, n=1)
+    return f"{close[0]}:{arguments}" if close else None
 
 
 def _suggest_port(host: str, port: str) -> str | None:
     """Write the endpoint for an address, which may be missing, and a port."""
+    if int(port) > 65535:
+        return None
     if host in ("", "*"):
         return f"tcp:{port}"
     try:
