@@ -27,12 +27,14 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocol,
     IProtocolFactory,
+    IReactorSSL,
     IReactorTime,
     IReactorUNIX,
     IStreamServerEndpoint,
     ITransport,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Factory, Protocol, ServerFactory, connectionDone
+from twisted.internet.ssl import CertificateOptions
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
@@ -65,6 +67,10 @@ _COMPLAINTS = {
 """What Twisted says of an endpoint, as a pattern, and the words for whoever wrote it."""
 
 
+class IReactorPorts(IReactorUNIX, IReactorSSL):
+    """What endpoints need of a reactor, besides what their own kinds do."""
+
+
 class DoorError(Exception):
     """An endpoint makes no sense or can't be had; the text is one line that says which and why."""
 
@@ -87,7 +93,7 @@ class Door:
     is_proxied: bool
 
 
-def parse_door(text: str, reactor: IReactorUNIX) -> Door:
+def parse_door(text: str, reactor: IReactorPorts) -> Door:
     """Make sense of an endpoint; nothing is opened but the files of keys and certificates.
 
     Args:
@@ -103,7 +109,7 @@ def parse_door(text: str, reactor: IReactorUNIX) -> Door:
     kind = inner.partition(":")[0]
     if is_proxied and kind.lower() in ("", "haproxy"):
         raise DoorError(text, f"the form is {_EXAMPLES['haproxy']}")
-    ports = _UnixPorts(reactor) if kind == "unix" else reactor
+    ports = _Ports(reactor) if kind in ("unix", "ssl") else reactor
     try:
         endpoint = cast(IStreamServerEndpoint, serverFromString(ports, inner))
     except Exception as error:  # each kind of endpoint has errors of its own, OpenSSL's among them
@@ -149,25 +155,37 @@ def _lengthen_queue(port: IListeningPort) -> None:
             listening.listen(BACKLOG)
 
 
-class _UnixPorts:
-    """The part of a reactor that listens on Unix sockets, without Twisted's lock.
+class _Ports:
+    """The part of a reactor that some endpoints listen with: careful where Twisted is not."""
 
-    That lock names a process, and in a container every start has the same number: after a kill it
-    looks as if it were held. Here it counts whether anybody answers.
-    """
-
-    def __init__(self, reactor: IReactorUNIX) -> None:
+    def __init__(self, reactor: IReactorPorts) -> None:
         self._reactor = reactor
 
     def listenUNIX(
         self, address: str, factory: Factory, backlog: int, mode: int, wantPID: bool
     ) -> IListeningPort:
-        """See `IReactorUNIX`; `wantPID` asks for the lock."""
+        """See `IReactorUNIX`; the lock that `wantPID` asks for is not made.
+
+        That lock names a process, and in a container every start has the same number: after a kill
+        it looks as if it were held. Here it counts whether anybody answers.
+        """
         del wantPID
         if not address:  # the system would choose a name
             raise ValueError(f"the address is missing; the form is {_EXAMPLES['unix']}")
         _remove_stale_socket(address)
         return self._reactor.listenUNIX(address, factory, backlog=backlog, mode=mode, wantPID=False)
+
+    def listenSSL(
+        self,
+        port: int,
+        factory: ServerFactory,
+        contextFactory: CertificateOptions,
+        backlog: int,
+        interface: str,
+    ) -> IListeningPort:
+        """See `IReactorSSL`; a certificate that OpenSSL refuses is found here, not by devices."""
+        contextFactory.getContext()
+        return self._reactor.listenSSL(port, factory, contextFactory, backlog, interface)
 
 
 def _remove_stale_socket(path: str) -> None:
@@ -220,12 +238,12 @@ def _in_words(error: object) -> str:
         match = re.search(pattern, str(error))
         if match is not None:
             return words.format(match[1])
-    return str(error)
+    return str(error).rstrip(".")
 
 
 def _explain_refusal(error: BaseException | None) -> str:
     if isinstance(error, SSL.Error):
-        return "the key is not that of the certificate, or OpenSSL finds both too weak"
+        return f"OpenSSL refuses the certificate: {error.args[0][-1][-1]}"
     reason = getattr(error, "socketError", None) or error
     return getattr(reason, "strerror", None) or _in_words(reason)
 

@@ -20,7 +20,6 @@ from twisted.internet.interfaces import (
     IReactorCore,
     IReactorFromThreads,
     IReactorTime,
-    IReactorUNIX,
 )
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
@@ -33,7 +32,7 @@ from ingest.journal.writer import HOLD
 from ingest.layout import Layout
 from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, total
-from ingest.listener.doors import DoorError, ProxyDoors, describe, listen, parse_door
+from ingest.listener.doors import DoorError, IReactorPorts, ProxyDoors, describe, listen, parse_door
 from ingest.listener.fleet import Hub
 from ingest.log.files import ACTIVE
 from ingest.ops.control import Command, ControlSocket
@@ -58,7 +57,7 @@ class StartError(Exception):
     """The listener can't start; the text is one line for a person."""
 
 
-class IListenerReactor(IReactorCore, IReactorFromThreads, IReactorTime, IReactorUNIX):
+class IListenerReactor(IReactorCore, IReactorFromThreads, IReactorTime, IReactorPorts):
     """What a listener needs of a reactor."""
 
 

@@ -2,14 +2,21 @@
 
 import gc
 import os
+import re
 import socket
 import struct
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 from twisted.internet import reactor as default_reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone
@@ -17,7 +24,6 @@ from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
     IListeningPort,
-    IReactorUNIX,
     ISSLTransport,
 )
 from twisted.internet.protocol import Factory, Protocol
@@ -26,9 +32,11 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from ingest.bench.certificate import make_certificate
 from ingest.listener.doors import (
     BACKLOG,
     DoorError,
+    IReactorPorts,
     ProxyDoor,
     ProxyDoors,
     describe,
@@ -38,7 +46,7 @@ from ingest.listener.doors import (
 from ingest.listener.outlet import BufferedOutlet, DeviceTransport, outlet_for
 from tests.listener.parts import Parts, Transport, plain
 
-reactor = cast(IReactorUNIX, default_reactor)
+reactor = cast(IReactorPorts, default_reactor)
 
 PROXY = IPv4Address("TCP", "10.0.0.1", 40000)
 DEVICE = IPv4Address("TCP", "192.0.2.7", 50123)
@@ -422,6 +430,37 @@ def test_files_that_are_no_certificate(tmp_path: Path) -> None:
     certificate.write_text("nonsense")
     message = refusal(f"ssl:0:privateKey={key}:certKey={certificate}")
     assert str(key) in message and str(certificate) in message and "PEM" in message
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")  # Twisted does
+def test_a_key_of_another_certificate(tmp_path: Path, opened: list[IListeningPort]) -> None:
+    one, other = tmp_path / "one.pem", tmp_path / "other.pem"
+    make_certificate(one)
+    make_certificate(other)
+    text = "ssl:0:interface=127.0.0.1:privateKey={}:certKey={}"
+    opened.append(listen(parse_door(text.format(one, one), reactor), Inner()))
+    # Each file holds both. What counts is a file's last certificate, so let it have only one part.
+    one.write_bytes(re.sub(rb"(?s)-----BEGIN CERT.*?-----END CERT.*?\n", b"", one.read_bytes()))
+    other.write_bytes(re.sub(rb"(?s)-----BEGIN PRIV.*?-----END PRIV.*?\n", b"", other.read_bytes()))
+    assert "keys do not match" in refusal(text.format(one, other))
+
+
+@pytest.mark.filterwarnings("ignore:Passing pyOpenSSL:DeprecationWarning")  # Twisted does
+def test_a_certificate_that_openssl_refuses(tmp_path: Path) -> None:
+    """Twisted would listen, and fail at each connection."""
+    path = tmp_path / "weak.pem"
+    key = rsa.generate_private_key(65537, 1024)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "weak")])
+    now = datetime.now(UTC)
+    certificate = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, now, now + timedelta(hours=1)
+    ).sign(key, SHA256())
+    path.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        + certificate.public_bytes(Encoding.PEM)
+    )
+    message = refusal(f"ssl:0:interface=127.0.0.1:privateKey={path}")
+    assert message == "OpenSSL refuses the certificate: ee key too small"
 
 
 def test_a_proxied_door() -> None:
