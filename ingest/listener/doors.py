@@ -8,19 +8,15 @@ those that come through a proxy, once the proxy has said from whom.
 """
 
 import os
-import re
 import socket
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
-from difflib import get_close_matches
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from OpenSSL import SSL, crypto
 from twisted.internet.address import IPv4Address, IPv6Address
-from twisted.internet.endpoints import quoteStringArgument, serverFromString
+from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IAddress,
     IHalfCloseableProtocol,
@@ -40,31 +36,11 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
-from ingest.wire.proxy import Endpoint, ProxyError, ProxyHeader, ProxyParser
+from ingest.listener.endpoint_errors import EXAMPLES, explain, explain_refusal
+from ingest.wire.proxy import Endpoint, ProxyError, ProxyParser
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: a fleet that reconnects comes all at once."""
-
-_EXAMPLES = {
-    "tcp": "tcp:7650 or tcp:7650:interface=192.0.2.1",
-    "tcp6": r"tcp6:7650 or tcp6:7650:interface=2001\:db8\:\:1",
-    "ssl": "ssl:7651:privateKey=key.pem:certKey=cert.pem",
-    "unix": "unix:/run/ingest/socket or unix:/run/ingest/socket:mode=660",
-    "systemd": "systemd:domain=INET6:name=ingest, where the domain is INET, INET6 or UNIX",
-    "haproxy": "haproxy:tcp:7650",
-}
-"""The kinds of endpoint, and how each is written."""
-
-_COMPLAINTS = {
-    r"unexpected keyword argument '(.*)'": "it takes no {}",
-    r"missing \d+ required positional arguments?: '(.*)'": "the {} is missing",
-    r"invalid literal for int\(\) with base \d+: (.*)": "{} is not a number",
-    r"has no attribute 'AF_(.*)'": "there is no domain {}",
-    r"generator raised (StopIteration)": "a backslash ends it",
-    r"bind\(\): (port must be 0-65535)": "the {}",
-    r"Unknown endpoint type: (.*)": "there is no kind {}, but " + ", ".join(_EXAMPLES),
-}
-"""What Twisted says of an endpoint, as a pattern, and the words for whoever wrote it."""
 
 
 class IReactorPorts(IReactorUNIX, IReactorSSL):
@@ -108,12 +84,12 @@ def parse_door(text: str, reactor: IReactorPorts) -> Door:
     inner = inner if is_proxied else text
     kind = inner.partition(":")[0]
     if is_proxied and kind.lower() in ("", "haproxy"):
-        raise DoorError(text, f"the form is {_EXAMPLES['haproxy']}")
+        raise DoorError(text, f"the form is {EXAMPLES['haproxy']}")
     ports = _Ports(reactor) if kind in ("unix", "ssl") else reactor
     try:
         endpoint = cast(IStreamServerEndpoint, serverFromString(ports, inner))
     except Exception as error:  # each kind of endpoint has errors of its own, OpenSSL's among them
-        reason = _explain(inner, error, "haproxy:" if is_proxied else "")
+        reason = explain(inner, error, "haproxy:" if is_proxied else "")
         raise DoorError(text, reason) from None
     return Door(text, endpoint, is_proxied)
 
@@ -132,7 +108,7 @@ def listen(door: Door, factory: IProtocolFactory) -> IListeningPort:
     failures: list[Failure] = []
     door.endpoint.listen(factory).addCallbacks(ports.append, failures.append)
     if failures:
-        raise DoorError(door.text, _explain_refusal(failures[0].value))
+        raise DoorError(door.text, explain_refusal(failures[0].value))
     if not ports:
         raise DoorError(door.text, "this endpoint does not listen at once")
     _lengthen_queue(ports[0])
@@ -171,7 +147,7 @@ class _Ports:
         """
         del wantPID
         if not address:  # the system would choose a name
-            raise ValueError(f"the address is missing; the form is {_EXAMPLES['unix']}")
+            raise ValueError(f"the address is missing; the form is {EXAMPLES['unix']}")
         _remove_stale_socket(address)
         return self._reactor.listenUNIX(address, factory, backlog=backlog, mode=mode, wantPID=False)
 
@@ -206,77 +182,6 @@ def _remove_stale_socket(path: str) -> None:
             probe.connect(path)
         except ConnectionRefusedError:
             Path(path).unlink(missing_ok=True)
-
-
-# What is wrong with an endpoint, and what would be right.
-
-
-def _explain(text: str, error: Exception, prefix: str) -> str:
-    """Say why `text` is no endpoint; what it should be begins with `prefix`."""
-    meant = _suggest(text)
-    if meant is not None:
-        return f"no such endpoint; did you mean {prefix}{meant}?"
-    kind = text.partition(":")[0]
-    example = _EXAMPLES.get(kind)
-    form = f"; the form is {prefix}{example}" if example else ""
-    if isinstance(error, OSError) and error.filename is not None:
-        reason = f"{os.fsdecode(error.filename)}: {error.strerror}"
-        return reason if "privateKey=" in text else reason + form  # Twisted has a default
-    if isinstance(error, SSL.Error | crypto.Error):
-        files = re.findall(r"(?:privateKey|certKey|extraCertChain)=([^:]*)", text)
-        return f"no certificate with its key, in PEM, in {' and '.join(files) or 'server.pem'}"
-    if kind == "systemd" and isinstance(error, LookupError):
-        return (
-            "systemd gave no such socket: it sets LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES, all"
-            " three, for a .socket unit with FileDescriptorName=NAME"
-        )
-    return _in_words(error) + form
-
-
-def _in_words(error: object) -> str:
-    for pattern, words in _COMPLAINTS.items():
-        match = re.search(pattern, str(error))
-        if match is not None:
-            return words.format(match[1])
-    return str(error).rstrip(".")
-
-
-def _explain_refusal(error: BaseException | None) -> str:
-    if isinstance(error, SSL.Error):
-        return f"OpenSSL refuses the certificate: {error.args[0][-1][-1]}"
-    reason = getattr(error, "socketError", None) or error
-    return getattr(reason, "strerror", None) or _in_words(reason)
-
-
-def _suggest(text: str) -> str | None:
-    """Guess which endpoint is meant by a port, an address, a path or a misspelt kind."""
-    kind, colon, arguments = text.partition(":")
-    if (match := re.fullmatch(r"(?:tcp6?:)?(?://)?(.*?):?(\d{1,5})/?", text)) is not None:
-        found = _suggest_port(match[1].strip("[]"), match[2])
-        if found is not None:
-            return found
-    if (match := re.fullmatch(r"tcp6?:(\d+):interface=([\d:a-fA-F]+)", text)) is not None:
-        return _suggest_port(match[2], match[1])
-    if text.startswith("/"):
-        return f"unix:{text}"
-    if not colon or kind in _EXAMPLES:
-        return None
-    close = get_close_matches(kind.lower(), _EXAMPLES, n=1)
-    return f"{close[0]}:{arguments}" if close else None
-
-
-def _suggest_port(host: str, port: str) -> str | None:
-    """Write the endpoint for an address, which may be missing, and a port."""
-    if int(port) > 65535:
-        return None
-    if host in ("", "*"):
-        return f"tcp:{port}"
-    try:
-        address = ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError:
-        return None
-    kind = "tcp" if address.version == 4 else "tcp6"
-    return f"{kind}:{port}:interface={quoteStringArgument(str(address))}"
 
 
 # Connections that a proxy passes on.
@@ -326,9 +231,9 @@ class ProxyDoors(Factory):
         self.inner.doStart()
 
     def stopFactory(self) -> None:
-        """Called when the last port is closed: who has not said who he is will not be heard."""
+        """Called when the last port is closed: nobody waits for a header any more."""
         for door in list(self._waiting):
-            door.abort()
+            door.abortConnection()
         self.inner.doStop()
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:  # noqa: ARG002
@@ -375,7 +280,8 @@ class ProxyDoor(ProtocolWrapper):
         self.factory = doors
         self.wrappedProtocol = None
         self._parser: ProxyParser | None = ProxyParser()
-        self._header = ProxyHeader()
+        self._source: Address | None = None
+        self._destination: Address | None = None
 
     # What the transport below calls.
 
@@ -399,15 +305,8 @@ class ProxyDoor(ProtocolWrapper):
 
     def readConnectionLost(self) -> None:
         """Called when the other end has closed its side."""
-        protocol = self.wrappedProtocol
-        if protocol is None:
-            # A health check may connect and say nothing.
-            if self._parser is None or self._parser.is_empty:
-                self.abort()
-            else:
-                self.refuse("the connection ended within it")
-        elif IHalfCloseableProtocol.providedBy(protocol):
-            protocol.readConnectionLost()
+        if IHalfCloseableProtocol.providedBy(self.wrappedProtocol):
+            self.wrappedProtocol.readConnectionLost()
         else:
             self.loseConnection()
 
@@ -418,6 +317,9 @@ class ProxyDoor(ProtocolWrapper):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Called when the connection is over."""
+        # A health check may connect and say nothing.
+        if self._parser is not None and not self._parser.is_empty:
+            self.factory.count_refusal(self.getPeer(), "the connection ended within it")
         self._stop_waiting()
         protocol, self.wrappedProtocol = self.wrappedProtocol, None
         if protocol is not None:
@@ -427,13 +329,13 @@ class ProxyDoor(ProtocolWrapper):
 
     def getPeer(self) -> IAddress:
         """Return who the proxy says is there; the proxy itself when it says nothing of that."""
-        return self._address(self._header.source) or self._below.getPeer()
+        return self._source or self._below.getPeer()
 
     def getHost(self) -> IAddress:
         """Return where they connected to, by the same word."""
-        return self._address(self._header.destination) or self._below.getHost()
+        return self._destination or self._below.getHost()
 
-    def abort(self) -> None:
+    def abortConnection(self) -> None:
         """Cut the connection."""
         self._stop_waiting()
         self._below.abortConnection()
@@ -442,8 +344,8 @@ class ProxyDoor(ProtocolWrapper):
 
     def refuse(self, reason: str) -> None:
         """Cut the connection, and count it."""
-        self.factory.count_refusal(self._below.getPeer(), reason)
-        self.abort()
+        self.factory.count_refusal(self.getPeer(), reason)
+        self.abortConnection()
 
     def _read_header(self, parser: ProxyParser, data: bytes) -> None:
         try:
@@ -453,13 +355,14 @@ class ProxyDoor(ProtocolWrapper):
             return
         if header is not None:
             self._stop_waiting()
-            self._header = header
+            self._source = _address(header.source)
+            self._destination = _address(header.destination)
             self._open(parser.rest)
 
     def _open(self, data: bytes) -> None:
         protocol = self.factory.inner.buildProtocol(self.getPeer())
         if protocol is None:
-            self.abort()
+            self.abortConnection()
             return
         self.wrappedProtocol = protocol
         protocol.makeConnection(cast(ITransport, self))
@@ -479,9 +382,9 @@ class ProxyDoor(ProtocolWrapper):
     def _below(self) -> Any:
         return self.transport
 
-    @staticmethod
-    def _address(endpoint: Endpoint | None) -> Address | None:
-        if endpoint is None:
-            return None
-        kind = IPv4Address if endpoint.version == 4 else IPv6Address
-        return kind("TCP", *endpoint)
+
+def _address(endpoint: Endpoint | None) -> Address | None:
+    if endpoint is None:
+        return None
+    kind = IPv4Address if endpoint.version == 4 else IPv6Address
+    return kind("TCP", *endpoint)

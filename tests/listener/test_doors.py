@@ -257,7 +257,9 @@ def test_a_connection_that_ends_within_its_header(doorway: Doorway) -> None:
     door, transport = doorway.connect(LINE[:20])
     door.readConnectionLost()
     assert transport.disconnecting
+    door.connectionLost(Failure(ConnectionDone()))
     assert doorway.words == ["1 10.0.0.1: the connection ended within it"]
+    assert (len(doorway.doors), doorway.doors.refused) == (0, 1)
 
 
 def test_half_close_is_passed_on(doorway: Doorway) -> None:
