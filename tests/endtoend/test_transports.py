@@ -1,6 +1,7 @@
 """Every endpoint that a listener may be given: several, Unix sockets, TLS, PROXY headers."""
 
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import Iterator
@@ -13,7 +14,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.endtoend.listener import ANY_PORT, Device, Listener, TextDevice, wait_for
+from tests.endtoend.listener import (
+    ANY_PORT,
+    TWISTD,
+    Device,
+    Listener,
+    TextDevice,
+    run,
+    wait_for,
+)
 
 Dialect = type[Device]
 
@@ -59,6 +68,7 @@ def listener(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Ite
         f"unix:{folder / 'socket'}",
         f"ssl:0:interface=127.0.0.1:privateKey={certificate}:certKey={certificate}",
         f"haproxy:{ANY_PORT}",
+        f"haproxy:ssl:0:interface=127.0.0.1:privateKey={certificate}:certKey={certificate}",
     )
     with Listener(folder / "data", listen=listen) as listener:
         yield listener
@@ -71,8 +81,10 @@ def tls(certificate: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=certificate)
 
 
-def connect_with_tls(dialect: Dialect, listener: Listener, tls: ssl.SSLContext) -> Device:
-    device = dialect(listener.addresses[3])
+def connect_with_tls(
+    dialect: Dialect, listener: Listener, tls: ssl.SSLContext, place: int = 3
+) -> Device:
+    device = dialect(listener.addresses[place])
     device.socket = tls.wrap_socket(device.socket, server_hostname="127.0.0.1")
     return device
 
@@ -194,6 +206,161 @@ def test_a_device_behind_a_proxy(listener: Listener, name: str, dialect: Dialect
     assert listener.frames(name) == ["a", "b"]
 
 
+LINE = b"PROXY TCP4 192.0.2.7 192.0.2.1 50123 7650\r\n"
+SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+BINARY = SIGNATURE + b"\x21\x11\x00\x0c" + b"\xc0\x00\x02\x07\xc0\x00\x02\x01\xc3\xcb\x1d\xe2"
+LOCAL = SIGNATURE + b"\x20\x00\x00\x00"
+
+
+def send_apart(device: Device, listener: Listener, *pieces: bytes) -> None:
+    """Send pieces so that the listener reads one by one."""
+    device.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+    for piece in pieces:
+        device.send(piece)
+        # What the listener has before the first answer it has read before the second.
+        listener.status()
+        listener.status()
+
+
+@pytest.mark.parametrize("header", [LINE, BINARY], ids=["line", "binary"])
+@pytest.mark.parametrize("size", [1, 5, 12, 20])
+def test_a_header_in_pieces(listener: Listener, name: str, header: bytes, size: int) -> None:
+    with TextDevice(listener.addresses[4]) as device:
+        send_apart(
+            device, listener, *(header[at : at + size] for at in range(0, len(header), size))
+        )
+        device.send(device.plain(name))
+        assert device.last_words() == "plaintext-refused"  # the device is elsewhere
+    assert listener.frames(name) == []
+
+
+def test_a_header_with_all_that_follows(listener: Listener, name: str, dialect: Dialect) -> None:
+    with dialect(listener.addresses[4]) as device:
+        frames = b"".join(map(device.frame, ("a", "b")))
+        device.send(b"PROXY TCP6 ::1 ::1 1 2\r\n" + device.plain(name) + frames)
+        assert device.reply()[0] == "ok"
+        device.wait_for_ack(2)
+        device.close_side()
+        assert device.replies() == [("end", None)]
+    assert listener.frames(name) == ["a", "b"]
+
+
+@pytest.mark.parametrize("header", [b"PROXY UNKNOWN\r\n", LOCAL], ids=["line", "binary"])
+def test_a_proxy_for_itself(listener: Listener, name: str, header: bytes) -> None:
+    with TextDevice(listener.addresses[4]) as device:
+        device.send(header)
+        assert device.log_in(name) == 1  # the peer is the proxy, on this host
+
+
+@pytest.mark.parametrize("header", [b"", b"PROXY UNKNOWN\r\n", LOCAL])
+def test_a_health_check(listener: Listener, header: bytes) -> None:
+    before = listener.output
+    with TextDevice(listener.addresses[4]) as device:
+        device.send(header)
+        device.close_side()
+        assert device.reply()[0] in ("end", "reset")
+    assert listener.output == before
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 x 7650\r\n",
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 65536 7650\r\n",
+        b"PROXY TCP4 192.0.2.7 192.0.2.1 -1 7650\r\n",
+        b"PROXY TCP4 ::1 ::1 1 2\r\n",
+        b"PROXY TCP4 \x1b[2J 192.0.2.1 1 2\r\n",
+        b"PROXY TCP6 fe80::1%\x1b[2J ::1 1 2\r\n",
+        b"PROXY " + b"x" * 200,
+        b"AUTH PLAIN AAAA\n",
+        bytes(range(256)),
+        SIGNATURE + b"\x21\x11\xff\xff",
+        SIGNATURE + b"\x21\x11\x00\x01x",
+    ],
+)
+@pytest.mark.usefixtures("bystander")
+def test_a_bad_header(listener: Listener, header: bytes) -> None:
+    with TextDevice(listener.addresses[4]) as device:
+        device.send(header)
+        assert device.reply()[0] in ("end", "reset")
+    assert "\x1b" not in listener.output
+
+
+def test_a_thousand_bad_headers(tmp_path: Path) -> None:
+    with Listener(tmp_path / "data", listen=(f"haproxy:{ANY_PORT}",)) as listener:
+        before = len(listener.output.splitlines())
+        for _ in range(1000):
+            with TextDevice(listener.addresses[0]) as device:
+                device.send(b"GET / HTTP/1.1\r\n\r\n")
+                assert device.reply()[0] in ("end", "reset")
+        lines = listener.output.splitlines()[before:]
+        assert len(lines) == 11, lines
+        assert "no good PROXY header, 1 times so far; this time from 127.0.0.1: " in lines[0]
+        assert "1000 times" in lines[-1]
+
+
+def test_no_header_in_time(tmp_path: Path) -> None:
+    options = ("--handshake-timeout", "300ms")
+    with Listener(tmp_path / "data", *options, listen=(f"haproxy:{ANY_PORT}",)) as listener:
+        for begin in (b"", LINE[:20]):
+            with TextDevice(listener.addresses[0]) as device:
+                device.send(begin)
+                assert device.reply()[0] in ("end", "reset")
+        assert "none came in 0.3 s" in listener.output
+
+
+def test_a_stop_waits_for_no_header(tmp_path: Path) -> None:
+    with (
+        Listener(tmp_path / "data", listen=(f"haproxy:{ANY_PORT}",)) as listener,
+        TextDevice(listener.addresses[0]) as device,
+    ):
+        send_apart(device, listener, LINE[:20])
+        listener.stop()
+        assert device.reply()[0] in ("end", "reset")
+
+
+def test_a_proxy_that_speaks_tls(
+    listener: Listener, name: str, dialect: Dialect, tls: ssl.SSLContext
+) -> None:
+    with connect_with_tls(dialect, listener, tls, place=5) as device:
+        device.send(LINE, device.plain(name))  # which TLS keeps secret
+        assert device.reply()[0] == "ok"
+        device.push_all("a", last=1)
+    with connect_with_tls(dialect, listener, tls, place=5) as device:
+        device.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert device.reply()[0] in ("end", "reset")
+    assert listener.frames(name) == ["a"]
+
+
+@pytest.mark.parametrize("kind", ["unix", "haproxy:unix"])
+def test_a_unix_socket_after_a_kill(tmp_path: Path, kind: str) -> None:
+    """Whatever process the lock names that Twisted would leave: in a container it lives again."""
+    listen = (f"{kind}:{tmp_path / 'socket'}:mode=600",)
+    with Listener(tmp_path / "first", listen=listen) as first:
+        first.kill()
+    assert (tmp_path / "socket").is_socket()
+    (tmp_path / "socket.lock").symlink_to(str(os.getpid()))
+    with Listener(tmp_path / "second", listen=listen) as second:
+        assert (tmp_path / "socket").stat().st_mode & 0o777 == 0o600
+        second.add("a")
+        with TextDevice(second.addresses[0]) as device:
+            if kind == "haproxy:unix":
+                device.send(b"PROXY UNKNOWN\r\n")
+            assert device.log_in("a") == 1
+    assert not (tmp_path / "socket").exists()
+
+
+def test_a_unix_socket_that_another_listener_has(tmp_path: Path) -> None:
+    listen = f"unix:{tmp_path / 'socket'}"
+    with Listener(tmp_path / "data", listen=(listen,)) as listener:
+        listener.add("a")
+        other = run(TWISTD, "-n", "--pidfile=", "ingest", "--data", "other", "--listen", listen,
+                    cwd=tmp_path)  # fmt: skip
+        assert other.stderr == f"ingest: can't start: --listen {listen}: Address already in use\n"
+        with TextDevice(listener.addresses[0]) as device:
+            assert device.log_in("a") == 1
+
+
 def test_guessing_behind_a_proxy_counts_by_device(tmp_path: Path) -> None:
     with Listener(tmp_path / "data", listen=(f"haproxy:{ANY_PORT}",) * 5) as listener:
         listener.add("good")
@@ -223,7 +390,11 @@ def test_a_crowd_beyond_the_limit_waits(tmp_path: Path, certificate: Path, kind:
         listener.add("a")
         with TextDevice(listener.addresses[0]) as device:
             device.log_in("a")
-            crowd = [TextDevice(listener.addresses[1]) for _ in range(400)]
+            crowd = []
+            for _ in range(400):
+                crowd.append(TextDevice(listener.addresses[1]))
+                if kind == "haproxy:tcp":  # who it is counts first
+                    crowd[-1].send(b"PROXY UNKNOWN\r\n")
             wait_for(lambda: listener.status()["connections"] >= 65, "the limit")
             device.push_all("x", last=1)
             for each in crowd:

@@ -1,0 +1,98 @@
+"""What an operator may know of a running listener, as one snapshot; its renderings are elsewhere."""
+
+from collections import deque
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What came and what became of it, of one device or of all, since the listener started."""
+
+    received_frames: int = 0
+    received_bytes: int = 0
+    written_frames: int = 0
+    written_bytes: int = 0
+    acknowledged_frames: int = 0
+    refused_frames: dict[str, int] = field(default_factory=dict)
+    waiting_frames: int = 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """One moment of a listener.
+
+    Attributes:
+        health: `ok`, or in one word what is wrong.
+        reason: what is wrong, for a person; empty if nothing is.
+        version: of the program.
+        pid: of its process.
+        uptime_s: seconds since it started.
+        connections: how many there are.
+        devices_connected: how many devices are connected.
+        oldest_silence_s: for how many seconds the quietest of them has sent nothing.
+        oldest_silence_device: its name; empty if none is connected.
+        frames_per_s: frames received a second, over the last minute.
+        bytes_per_s: bytes received a second, over the last minute.
+        waiting_bytes: bytes that wait for the disk.
+        holding_until_s: seconds until `ingest hold` ends by itself; 0 while nothing is held.
+        disk_free_bytes: what is free where the log is.
+        disk_full_in_s: seconds until it is full at the present rate; None where it never will be.
+        errors: how often something went wrong with a connection, by name.
+        handshakes: how many ended well and how many did not, by `mechanism/result`.
+        listening: where connections are accepted, for people.
+        settings: the settings in force, as they are written.
+        total: the books of all devices.
+        devices: the books by device.
+    """
+
+    health: str
+    reason: str
+    version: str
+    pid: int
+    uptime_s: float
+    connections: int
+    devices_connected: int
+    oldest_silence_s: float
+    oldest_silence_device: str
+    frames_per_s: float
+    bytes_per_s: float
+    waiting_bytes: int
+    holding_until_s: float
+    disk_free_bytes: int
+    disk_full_in_s: float | None
+    errors: dict[str, int]
+    handshakes: dict[str, int]
+    listening: list[str]
+    settings: dict[str, str]
+    total: Counts
+    devices: dict[str, Counts]
+
+    def as_json(self) -> Json:
+        """Return it for JSON."""
+        return asdict(self)
+
+
+class Rates:
+    """How much came a second, over the last minute."""
+
+    _KEPT = 13  # samples, five seconds apart
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, int, int, int]] = deque(maxlen=self._KEPT)
+
+    def sample(self, now: float, frames: int, size: int, written: int) -> None:
+        """Note how much had come and was written by `now`, in seconds; called every 5 s."""
+        self._samples.append((now, frames, size, written))
+
+    def per_second(self) -> tuple[float, float, float]:
+        """Return frames received, bytes received and bytes written a second."""
+        if len(self._samples) < 2:
+            return 0.0, 0.0, 0.0
+        (begin, *before), (end, *after) = self._samples[0], self._samples[-1]
+        frames, size, written = (
+            (new - old) / (end - begin) for old, new in zip(before, after, strict=True)
+        )
+        return frames, size, written

@@ -1,0 +1,106 @@
+"""Signals: safe at any time, from the first moment that this package runs."""
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorCore, IReactorFromThreads, IReactorTime
+from twisted.logger import Logger
+
+_STOP = (signal.SIGINT, signal.SIGTERM)
+
+
+class Hangup:
+    """Notes SIGHUP until somebody acts on it. Before Python does, the signal ends a process."""
+
+    def __init__(self) -> None:
+        self._pending = False
+        self._act: Callable[[], None] | None = None
+
+    def install(self) -> None:
+        """Catch the signal from now on."""
+        signal.signal(signal.SIGHUP, self._caught)
+
+    def act(self, act: Callable[[], None] | None) -> None:
+        """Call `act` at each signal, and now if there was one already; None: only note it."""
+        self._act = act
+        if self._pending and act is not None:
+            self._pending = False
+            act()
+
+    def _caught(self, _signal: int, _frame: FrameType | None) -> None:
+        if self._act is None:
+            self._pending = True
+        else:
+            self._act()
+
+
+HANGUP = Hangup()
+"""The process's own: a signal has one handler."""
+
+
+class ISignalReactor(IReactorCore, IReactorFromThreads, IReactorTime):
+    """What the signals need of a reactor."""
+
+
+class Signals(Service):
+    """SIGHUP reloads. SIGINT and SIGTERM stop the reactor once; when repeated, at once."""
+
+    def __init__(
+        self, reactor: ISignalReactor, reload: Callable[[], None], hurry: Callable[[], None]
+    ) -> None:
+        """Make the service.
+
+        Args:
+            reactor: which to stop.
+            reload: called at SIGHUP; those that come meanwhile count as one.
+            hurry: called when it is to stop for a second time: wait for nobody.
+        """
+        self._reactor = reactor
+        self._reload = reload
+        self._hurry = hurry
+        self._reloading = False
+        self._stopping = False
+        self._log = Logger(namespace="ingest")
+
+    def startService(self) -> None:
+        """Begin to act on signals."""
+        super().startService()
+        HANGUP.act(lambda: self._reactor.callFromThread(self._request_reload))
+        # The reactor sets its own handlers when it starts, and they must not be called twice.
+        self._reactor.callLater(0, self._catch_stops)
+
+    def stopService(self) -> None:
+        """Act on none but those that are to stop."""
+        super().stopService()
+        HANGUP.act(None)
+
+    def _request_reload(self) -> None:
+        if not self._reloading:
+            self._reloading = True
+            self._reactor.callLater(0, self._do_reload)
+
+    def _do_reload(self) -> None:
+        self._reloading = False
+        if self.running:
+            self._reload()
+
+    def _catch_stops(self) -> None:
+        for number in _STOP:
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                signal.signal(number, self._caught_stop)
+
+    def _caught_stop(self, number: int, _frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._stop, signal.Signals(number).name)
+
+    def _stop(self, name: str) -> None:
+        if self._stopping:
+            self._log.info("{signal} again: not waiting for devices", signal=name)
+            self._hurry()
+            return
+        self._stopping = True
+        self._log.info("{signal}: stopping", signal=name)
+        stop: Any = self._reactor.stop
+        stop()
