@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
 
+from ingest.journal.events import FileCut, FileMoved
 from ingest.journal.intent import ROOM, IntentFile
 from ingest.journal.positions import Mark
 from ingest.log.files import ACTIVE, head_of, identity, read_head, rotated_name, sync_folder
@@ -113,11 +114,11 @@ class ActiveFile:
             self.close()
         self._open()
 
-    def reopen_if_moved(self) -> str | None:
+    def reopen_if_moved(self) -> FileMoved | FileCut | None:
         """See whether another program renamed, removed, or emptied the file, and follow.
 
         Returns:
-            One line that says what was found, or None.
+            What was found, or None.
 
         Raises:
             OSError: a new file can't be made.
@@ -126,11 +127,11 @@ class ActiveFile:
         if status is None or (status.st_dev, status.st_ino) != self._identity:
             self.close()
             self._open()
-            return f"{self._path} was moved by another program: a new file is begun"
+            return FileMoved(self._path)
         if status.st_size < self.size:
             self.close()
             self._open()
-            return f"{self._path} was cut to {status.st_size} bytes by another program"
+            return FileCut(self._path, status.st_size)
         self.size = status.st_size
         return None
 

@@ -16,7 +16,7 @@ from typing import BinaryIO, Literal, Protocol
 
 import zstandard
 
-from ingest.journal.interface import Reporter
+from ingest.journal.events import ArchiveFailing, Removed, Report
 from ingest.journal.rotation import ClosedFile, RetentionPolicy, expired
 from ingest.log.files import LogFile, log_files, sync_folder
 
@@ -45,7 +45,7 @@ class Archivist:
     """The thread that looks after closed files."""
 
     def __init__(
-        self, folder: Path, policy: ArchivePolicy, report: Reporter, settled: str | None = None
+        self, folder: Path, policy: ArchivePolicy, report: Report, needed_after: str | None = None
     ) -> None:
         """Make the thread; `start` runs it.
 
@@ -53,13 +53,13 @@ class Archivist:
             folder: the log's folder.
             policy: may be replaced at any time, by assignment.
             report: called from the thread.
-            settled: see `settle`; None if all files may be removed.
+            needed_after: see `set_needed_after`; None if all files may be removed.
         """
         self.policy = policy
         self._folder = folder
         self._report = report
-        self._settled = settled
-        self._wake = threading.Event()
+        self._needed_after = needed_after
+        self._woken = threading.Event()
         self._stopped = False
         self._failing = ""
         self._thread = threading.Thread(target=self._run, name="ingest-archive", daemon=True)
@@ -68,38 +68,38 @@ class Archivist:
         """Begin."""
         self._thread.start()
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Look now: a file was closed or the policy has changed."""
-        self._wake.set()
+        self._woken.set()
 
-    def settle(self, closed: str) -> None:
-        """Take the name of the newest file that a start after a crash need not read.
+    def set_needed_after(self, closed: str) -> None:
+        """Name the newest file that a start after a crash need not read.
 
         Younger files stay, whatever the policy says: only they tell the newest numbers.
         """
-        if closed != self._settled:
-            self._settled = closed
-            self.nudge()
+        if closed != self._needed_after:
+            self._needed_after = closed
+            self.wake()
 
     def stop(self) -> None:
         """Stop as soon as the piece at hand is done; a half-made copy is removed."""
         self._stopped = True
-        self._wake.set()
+        self._woken.set()
         self._thread.join()
 
     def _run(self) -> None:
         # Linux gives each thread a priority of its own.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self._stopped:
-            self._wake.clear()
+            self._woken.clear()
             try:
                 self.tidy()
                 self._failing = ""
             except OSError as error:
                 if str(error) != self._failing:  # said once, tried again each time
                     self._failing = str(error)
-                    self._report.warn(f"closed files can't be looked after: {error}")
-            self._wake.wait(_INTERVAL)
+                    self._report(ArchiveFailing(error))
+            self._woken.wait(_INTERVAL)
 
     def tidy(self) -> None:
         """Remove left-overs, compress what is to be compressed, remove what has expired.
@@ -132,17 +132,18 @@ class Archivist:
             ClosedFile(file.path.name, file.path.stat().st_size, _closing_time(file))
             for file in reversed(files)
         ]
-        names = set(expired(self.policy.retention, newest_first, time.time()))
-        gone = [file for file in files if file.path.name in names and self._is_settled(file)]
+        reasons = dict(expired(self.policy.retention, newest_first, time.time()))
+        gone = [file for file in files if file.path.name in reasons and not self._is_needed(file)]
         for file in gone:
             file.path.unlink()
+            self._report(Removed(file.path.name, reasons[file.path.name]))
         if gone:
             sync_folder(self._folder)
         return [file for file in files if file not in gone]
 
-    def _is_settled(self, file: LogFile) -> bool:
+    def _is_needed(self, file: LogFile) -> bool:
         closed = file.path.name.removesuffix(file.compressed)
-        return self._settled is None or closed <= self._settled
+        return self._needed_after is not None and closed > self._needed_after
 
     def _compress(self, file: LogFile, compression: Compression) -> None:
         copy = file.path.with_name(file.path.name + _SUFFIX[compression])

@@ -4,6 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ingest.units import format_size
+
+_DAY = 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class RotationPolicy:
@@ -50,15 +54,26 @@ class ClosedFile(NamedTuple):
     closed: float
 
 
-def expired(policy: RetentionPolicy, newest_first: list[ClosedFile], now: float) -> list[str]:
-    """Return the names of the files that the policy lets go."""
-    names: list[str] = []
+class Expired(NamedTuple):
+    """A file that the policy lets go, and the rule that says so; in words."""
+
+    name: str
+    reason: str
+
+
+def expired(policy: RetentionPolicy, newest_first: list[ClosedFile], now: float) -> list[Expired]:
+    """Return the files that the policy lets go."""
+    gone: list[Expired] = []
     total = 0
     for count, file in enumerate(newest_first, 1):
         total += file.size
-        too_many = policy.files and count > policy.files
-        too_old = policy.age and now - file.closed > policy.age
-        too_large = policy.size and total > policy.size
-        if too_many or too_old or too_large:
-            names.append(file.name)
-    return names
+        if policy.files and count > policy.files:
+            reason = f"{policy.files} newer ones are kept"
+        elif policy.age and now - file.closed > policy.age:
+            reason = f"it was closed more than {policy.age / _DAY:g} days ago"
+        elif policy.size and total > policy.size:
+            reason = f"all from it on are more than {format_size(policy.size)}"
+        else:
+            continue
+        gone.append(Expired(file.name, reason))
+    return gone

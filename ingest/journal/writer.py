@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
 from ingest.journal.active import ActiveFile
+from ingest.journal.events import Event
 from ingest.journal.interface import Lease
 from ingest.journal.positions import Mark
 from ingest.journal.rotation import RotationPolicy
@@ -41,22 +42,22 @@ class Commit(NamedTuple):
 
 
 class Owner(Protocol):
-    """Whom the writer tells; called in the writer's thread."""
+    """Whom the writer tells, in the writer's thread. The methods must not raise."""
 
     def committed(self, commit: Commit) -> None:
-        """Take that these records are on disk."""
+        """Called when these records are on disk."""
 
     def failing(self, error: OSError) -> None:
-        """Take that the disk refuses to take records; they wait."""
+        """Called when the disk refuses to take records; they wait."""
 
     def recovered(self, seconds: float) -> None:
-        """Take that the disk takes records again."""
+        """Called when the disk takes records again, after so many seconds."""
 
     def rotated(self, closed: Path) -> None:
-        """Take that a file was closed."""
+        """Called when a file was closed."""
 
-    def moved(self, what: str) -> None:
-        """Take that another program changed the log."""
+    def tell(self, event: Event) -> None:
+        """Called with what else there is for the operator."""
 
 
 class _GivenUpError(Exception):
@@ -86,7 +87,7 @@ class Writer:
         self._sync = sync
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._requests: deque[Callable[[], None]] = deque()
-        self._going_on = threading.Event()
+        self._released = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest-writer", daemon=True)
         self.put = self._queue.put
@@ -107,22 +108,22 @@ class Writer:
         self._request(self._follow)
 
     def hold(self, done: Callable[[], None]) -> None:
-        """Write nothing more after what was put before, until `go_on` or for `HOLD` seconds.
+        """Write nothing more after what was put before, until `release_hold` or for `HOLD` seconds.
 
         `done` is told, in the writer's thread, when the file stands still.
         """
 
         def wait() -> None:
-            self._going_on.clear()
+            self._released.clear()
             if not self._stopping.is_set():
                 done()
-                self._going_on.wait(HOLD)
+                self._released.wait(HOLD)
 
         self._request(wait)
 
-    def go_on(self) -> None:
+    def release_hold(self) -> None:
         """Write again."""
-        self._going_on.set()
+        self._released.set()
 
     def set_policy(self, policy: RotationPolicy) -> None:
         """Close files by another policy from now on."""
@@ -139,7 +140,7 @@ class Writer:
         was durable.
         """
         self._stopping.set()
-        self._going_on.set()
+        self._released.set()
         self._queue.put(None)
         self._thread.join()
         mark = self._active.mark
@@ -220,7 +221,7 @@ class Writer:
     def _follow(self) -> None:
         def look() -> None:
             if found := self._active.reopen_if_moved():
-                self._owner.moved(found)
+                self._owner.tell(found)
 
         self._persist(look, look)
 

@@ -220,6 +220,10 @@ class DeviceProtocol(Protocol):
         self._carry_out(self._session.granted(lease.last + 1, self._hub.stamp(self._hub.now())))
         self.update_reading()
 
+    def refused(self, reason: str) -> None:
+        """End the conversation: nobody can say which number comes next."""
+        self.fail(PeerError(ErrorCode.BUSY, f"try again later: {reason}"))
+
     def fenced(self) -> None:
         """Make way for a newer connection of the device."""
         self.fail(PeerError(ErrorCode.REPLACED, "a newer connection of this device has taken over"))

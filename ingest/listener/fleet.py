@@ -173,7 +173,7 @@ class Hub(Factory):
         """Tell whether the keys of a device were revoked since `revocations()` gave `since`."""
         return device in self._registry.revoked_since(since)[1]
 
-    # What the journal tells: see `Pressure`.
+    # What the journal tells: see `FlowControl`.
 
     def pause(self) -> None:
         """Stop reading from all devices."""

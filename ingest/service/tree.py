@@ -27,10 +27,11 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
-from twisted.logger import Logger
+from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
 from ingest.devices.registry import Registry, RegistryError
+from ingest.journal.events import Event
 from ingest.journal.file import FileJournal
 from ingest.journal.writer import HOLD
 from ingest.layout import Layout
@@ -64,17 +65,13 @@ class IListenerReactor(IReactorCore, IReactorFromThreads, IReactorTime, IReactor
     """What a listener needs of a reactor."""
 
 
-class _Report:
-    """Puts the journal's lines into the log; what they say is a field, never a format."""
+_journal_log = Logger(namespace="ingest.journal")
 
-    def __init__(self) -> None:
-        self._log = Logger(namespace="ingest.journal")
 
-    def info(self, line: str) -> None:
-        self._log.info("{line}", line=line)
-
-    def warn(self, line: str) -> None:
-        self._log.warn("{line}", line=line)
+def _report(event: Event) -> None:
+    """Put an event of the journal into the log; what it says is a field, never a format."""
+    level = LogLevel.warn if event.is_warning else LogLevel.info
+    _journal_log.emit(level, "{event}", event=event)
 
 
 class ListenerService(Service):
@@ -154,13 +151,13 @@ class ListenerService(Service):
             self._settings.journal_policy(),
             self._reactor.callFromThread,
             self._hub,
-            _Report(),
+            _report,
         )
         self._hub.journal = self._journal
         self._authenticator.start()
         commands: dict[str, Command] = {
             "hold": self._hold,
-            "release": self._journal.go_on,
+            "release": self._journal.release_hold,
             "rotate": self._rotate,
             "status": self._status,
         }
@@ -230,10 +227,10 @@ class ListenerService(Service):
 
     def _status(self) -> dict[str, object]:
         accounts = self._hub.accounts()
-        failure = self._journal.failure
+        trouble = self._journal.health
         return {
-            "health": "ok" if failure is None else "disk-failing",
-            "reason": "" if failure is None else str(failure.strerror),
+            "health": "ok" if trouble is None else trouble.kind,
+            "reason": "" if trouble is None else trouble.reason,
             "connections": len(self._hub),
             "devices_connected": len(list(self._hub.devices())),
             "waiting_bytes": self._journal.backlog,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ingest.journal.active import ActiveFile
+from ingest.journal.events import Event
 from ingest.journal.intent import ROOM, IntentFile
 from ingest.journal.interface import Lease
 from ingest.journal.rotation import RotationPolicy
@@ -42,9 +43,9 @@ class Owner:
         """See `Owner.rotated`."""
         self.said.put(("rotated", closed))
 
-    def moved(self, what: str) -> None:
-        """See `Owner.moved`."""
-        self.said.put(("moved", what))
+    def tell(self, event: Event) -> None:
+        """See `Owner.tell`."""
+        self.said.put(("event", event))
 
     def heard(self) -> tuple[str, Any]:
         """Wait for the next thing that it says."""
