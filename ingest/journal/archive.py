@@ -7,7 +7,6 @@ instant and is taken up at the next start.
 import gzip
 import os
 import threading
-import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +15,10 @@ from typing import BinaryIO, Literal, Protocol
 
 import zstandard
 
-from ingest.journal.events import ArchiveFailing, Removed, Report
-from ingest.journal.rotation import ClosedFile, RetentionPolicy, expired
+from ingest.journal.clock import Calendar, Clock
+from ingest.journal.events import ArchiveFailing, ClockLeapt, Removed, Report
+from ingest.journal.home import FolderReplacedError, Home
+from ingest.journal.rotation import ClosedFile, RetentionPolicy, closing_times, expired
 from ingest.log.files import LogFile, log_files, sync_folder
 
 Compression = Literal["none", "gzip", "zstd"]
@@ -42,23 +43,38 @@ class _Writer(Protocol):
 
 
 class Archivist:
-    """The thread that looks after closed files."""
+    """Looks after closed files; in a thread, or step by step."""
 
     def __init__(
-        self, folder: Path, policy: ArchivePolicy, report: Report, needed_after: str | None = None
+        self,
+        folder: Path,
+        policy: ArchivePolicy,
+        report: Report,
+        clock: Clock,
+        *,
+        home: Home | None = None,
+        needed_after: str | None = None,
     ) -> None:
-        """Make the thread; `start` runs it.
+        """Make the archivist; `start` runs its thread.
 
         Args:
             folder: the log's folder.
             policy: may be replaced at any time, by assignment.
             report: called from the thread.
+            clock: tells the ages of files.
+            home: asked before files are touched; None if the folder is nobody else's.
             needed_after: see `set_needed_after`; None if all files may be removed.
+
+        Raises:
+            OSError: the folder can't be read.
         """
         self.policy = policy
         self._folder = folder
         self._report = report
+        self._home = home
         self._needed_after = needed_after
+        self._calendar = Calendar(clock, _times_of(folder))
+        self._is_leap_told = False
         self._woken = threading.Event()
         self._stopped = False
         self._failing = ""
@@ -85,21 +101,30 @@ class Archivist:
         """Stop as soon as the piece at hand is done; a half-made copy is removed."""
         self._stopped = True
         self._woken.set()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def step(self) -> float:
+        """Do what there is to do; return how many seconds the next step may wait."""
+        try:
+            if self._home is not None:
+                self._home.check()
+            self.tidy()
+            self._failing = ""
+        except FolderReplacedError:
+            pass  # the writer tells
+        except OSError as error:
+            if str(error) != self._failing:  # said once, tried again each time
+                self._failing = str(error)
+                self._report(ArchiveFailing(error))
+        return _INTERVAL
 
     def _run(self) -> None:
         # Linux gives each thread a priority of its own.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self._stopped:
             self._woken.clear()
-            try:
-                self.tidy()
-                self._failing = ""
-            except OSError as error:
-                if str(error) != self._failing:  # said once, tried again each time
-                    self._failing = str(error)
-                    self._report(ArchiveFailing(error))
-            self._woken.wait(_INTERVAL)
+            self._woken.wait(self.step())
 
     def tidy(self) -> None:
         """Remove left-overs, compress what is to be compressed, remove what has expired.
@@ -126,13 +151,17 @@ class Archivist:
 
     def _expire(self, files: list[LogFile]) -> list[LogFile]:
         """Remove the files that the policy lets go, and return the others."""
+        now = self._calendar.now()
         if self.policy.retention == RetentionPolicy():
             return files
-        newest_first = [
-            ClosedFile(file.path.name, file.path.stat().st_size, _closing_time(file))
-            for file in reversed(files)
+        self._tell_of_leap()
+        newest_first = [(file, file.path.stat()) for file in reversed(files)]
+        times = closing_times([(_named(file), found.st_mtime) for file, found in newest_first], now)
+        closed = [
+            ClosedFile(file.path.name, found.st_size, time)
+            for (file, found), time in zip(newest_first, times, strict=True)
         ]
-        reasons = dict(expired(self.policy.retention, newest_first, time.time()))
+        reasons = dict(expired(self.policy.retention, closed, now))
         gone = [file for file in files if file.path.name in reasons and not self._is_needed(file)]
         for file in gone:
             file.path.unlink()
@@ -140,6 +169,12 @@ class Archivist:
         if gone:
             sync_folder(self._folder)
         return [file for file in files if file not in gone]
+
+    def _tell_of_leap(self) -> None:
+        leap = self._calendar.leap if self.policy.retention.age else 0.0
+        if leap and not self._is_leap_told:
+            self._report(ClockLeapt(leap))
+        self._is_leap_told = bool(leap)
 
     def _is_needed(self, file: LogFile) -> bool:
         closed = file.path.name.removesuffix(file.compressed)
@@ -160,7 +195,8 @@ class Archivist:
     def _write_copy(self, source: Path, target: Path, compression: Compression) -> bool:
         """Write a compressed copy and sync it; return False when told to stop meanwhile."""
         status = source.stat()
-        with source.open("rb") as original, target.open("wb") as raw:
+        # Made anew, and never through a link that others may have put there.
+        with source.open("rb") as original, target.open("xb") as raw:
             os.fchmod(raw.fileno(), status.st_mode & 0o777)
             with _compressor(raw, compression) as copy:
                 while chunk := original.read(_CHUNK):
@@ -179,5 +215,11 @@ def _compressor(raw: BinaryIO, compression: Compression) -> AbstractContextManag
     return zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False)
 
 
-def _closing_time(file: LogFile) -> float:
+def _named(file: LogFile) -> float:
+    """Return when a file was closed, by its name; seconds since 1970."""
     return datetime.fromisoformat(f"{file.closed}+00:00").timestamp()
+
+
+def _times_of(folder: Path) -> list[float]:
+    """Return when the files of a log were last changed; seconds since 1970."""
+    return [file.path.stat().st_mtime for file in log_files(folder)]

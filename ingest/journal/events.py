@@ -78,6 +78,19 @@ class Rotated(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RotationFailing(Event):
+    """No new file can be begun, and the active one goes on; said once, until one can."""
+
+    error: OSError
+
+    def __str__(self) -> str:
+        return (
+            f"the log can't be rotated: {self.error}; records go on in the same file,"
+            " and it is tried again"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class FileMoved(Event):
     """Another program renamed or removed the active file."""
 
@@ -126,6 +139,19 @@ class Removed(Event):
 
     def __str__(self) -> str:
         return f"{self.name} is removed: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClockLeapt(Event):
+    """The clock is ahead of what makes sense by so many seconds; no file is removed for its age."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"the clock has leapt {self.seconds / 86400:.0f} days ahead: closed files are removed"
+            " by their age again when it is set back, or has stood so for a day"
+        )
 
 
 @dataclass(frozen=True, slots=True)

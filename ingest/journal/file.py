@@ -8,9 +8,12 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ingest.journal.active import ActiveFile
 from ingest.journal.archive import ArchivePolicy, Archivist
+from ingest.journal.clock import Clock
+from ingest.journal.disk import Disk
 from ingest.journal.events import (
     DiskFailing,
     DiskRecovered,
@@ -20,8 +23,10 @@ from ingest.journal.events import (
     PositionsRecovered,
     Report,
     Rotated,
+    WriterFailed,
     guarded,
 )
+from ingest.journal.home import FolderReplacedError, Home
 from ingest.journal.intent import IntentFile
 from ingest.journal.interface import FlowControl, Holder, Lease, Trouble
 from ingest.journal.keeper import Keeper, is_damage
@@ -58,9 +63,14 @@ class JournalPolicy:
 class FileJournal:
     """A `Journal` in a folder of files that operators tail.
 
+    `start` runs the threads. A simulation leaves them out, and calls the `step` of each by turns.
+
     Attributes:
         backlog: bytes of records that are not durable yet.
         log_folder: where the files are.
+        writer: brings records to disk.
+        keeper: saves the positions.
+        archivist: looks after closed files.
     """
 
     def __init__(
@@ -70,8 +80,11 @@ class FileJournal:
         call_soon: CallSoon,
         flow: FlowControl,
         report: Report,
+        *,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        """Recover the log and begin to take records.
+        """Recover the log; `start` begins to write.
 
         Args:
             layout: where the files are.
@@ -79,6 +92,8 @@ class FileJournal:
             call_soon: brings the answers of other threads.
             flow: told to pause while the disk can't follow.
             report: tells the operator, on the journal's thread.
+            disk: the system calls; those of the operating system by default.
+            clock: the clocks; those of the operating system by default.
 
         Raises:
             OSError: the log can't be read, mended or made.
@@ -94,21 +109,35 @@ class FileJournal:
         self._positions_trouble: Trouble | None = None
         self._is_damaged = False
         self._positions_path = layout.positions
-        self._intent = IntentFile(layout.state_folder / "intent")
+        disk, clock = disk or Disk(), clock or Clock()
+        home = Home((layout.log_folder, layout.lock), disk)
+        self._intent = IntentFile(layout.intent, disk)
         recovered = recover(layout.log_folder, layout.positions, self._intent, self._report)
         self._known = recovered.changed
         self._positions = Positions(layout.positions)
         self._leases = Leases(self._position, self._report)
-        active = ActiveFile(layout.log_folder, self._intent, recovered.newest_closed)
-        self._archivist = Archivist(layout.log_folder, policy.archive, self.tell, needed_after="")
-        self._keeper = Keeper(
-            Positions(layout.positions), recovered.log, self._saved, self._save_failed
+        active = ActiveFile(
+            layout.log_folder,
+            self._intent,
+            recovered.newest_closed,
+            home=home,
+            disk=disk,
+            clock=clock,
         )
-        self._keeper.note(recovered.changed, active.mark)
-        self._writer = Writer(active, policy.rotation, self, sync=policy.sync)
-        self._keeper.start()
-        self._writer.start()
-        self._archivist.start()
+        self.writer = Writer(active, policy.rotation, self, clock, sync=policy.sync)
+        self.archivist = Archivist(
+            layout.log_folder, policy.archive, self.tell, clock, home=home, needed_after=""
+        )
+        self.keeper = Keeper(
+            Positions(layout.positions), recovered.log, clock, self._saved, self._save_failed
+        )
+        self.keeper.note(recovered.changed, active.mark)
+
+    def start(self) -> None:
+        """Begin to write, save and tidy, each in a thread of its own."""
+        self.keeper.start()
+        self.writer.start()
+        self.archivist.start()
 
     @property
     def health(self) -> Trouble | None:
@@ -125,7 +154,7 @@ class FileJournal:
 
     def append(self, lease: Lease, block: bytes, records: int) -> None:
         """See `Journal.append`."""
-        self._writer.put((lease, lease.number(records), block))
+        self.writer.put((lease, lease.number(records), block))
         self.backlog += len(block)
         if self.backlog > BACKLOG:
             self._pause()
@@ -136,13 +165,13 @@ class FileJournal:
 
     def set_policy(self, policy: JournalPolicy) -> None:
         """Rotate and archive by another policy from now on; durability stays as it is."""
-        self._writer.set_policy(policy.rotation)
-        self._archivist.policy = policy.archive
-        self._archivist.wake()
+        self.writer.set_policy(policy.rotation)
+        self.archivist.policy = policy.archive
+        self.archivist.wake()
 
     def reopen(self) -> None:
         """Look whether another program has moved the active file; so does every commit."""
-        self._writer.reopen()
+        self.writer.reopen()
 
     def rotate(self, done: Callable[[Path | None], None]) -> None:
         """Close the active file now; `done` gets its new name, or None if it was empty."""
@@ -150,7 +179,7 @@ class FileJournal:
         def tell(closed: Path | None) -> None:
             self._call_soon(done, closed)
 
-        self._writer.rotate(tell)
+        self.writer.rotate(tell)
 
     def hold(self, done: Callable[[], None]) -> None:
         """Write nothing until `release_hold`, or for a minute; `done` hears when that begins.
@@ -162,20 +191,20 @@ class FileJournal:
         def tell() -> None:
             self._call_soon(done)
 
-        self._writer.hold(tell)
+        self.writer.hold(tell)
 
     def release_hold(self) -> None:
         """Write again after `hold`."""
-        self._writer.release_hold()
+        self.writer.release_hold()
 
     def close(self) -> None:
         """Write what was appended, note the positions and stop; takes as long as the disk does.
 
         May be called from another thread, after the last `append`.
         """
-        mark = self._writer.stop()
-        self._keeper.stop(mark, clean=self._disk_trouble is None)
-        self._archivist.stop()
+        mark = self.writer.stop()
+        self.keeper.stop(mark, clean=self._disk_trouble is None)
+        self.archivist.stop()
         self._positions.close()
         self._intent.close()
 
@@ -193,9 +222,13 @@ class FileJournal:
         """See `Owner.recovered`."""
         self._call_soon(self._recovered, seconds)
 
+    def failed(self, error: Exception) -> None:
+        """See `Owner.failed`."""
+        self._call_soon(self._failed, error)
+
     def rotated(self, closed: Path) -> None:
         """See `Owner.rotated`."""
-        self._archivist.wake()
+        self.archivist.wake()
         self.tell(Rotated(closed.name))
 
     def tell(self, event: Event) -> None:
@@ -203,7 +236,7 @@ class FileJournal:
         self._call_soon(self._report, event)
 
     def _saved(self, mark: Mark) -> None:
-        self._archivist.set_needed_after(mark.closed)
+        self.archivist.set_needed_after(mark.closed)
 
     def _save_failed(self, error: sqlite3.Error) -> None:
         self._call_soon(self._positions_failed, error)
@@ -223,12 +256,15 @@ class FileJournal:
             leases[lease] = None
             changed[lease.device] = last
         self._known.update(changed)
-        self._keeper.note(changed, commit.mark)
+        self.keeper.note(changed, commit.mark)
         self._resume_if_relieved()
         self._leases.announce(leases)
 
     def _failing(self, error: OSError) -> None:
-        self._disk_trouble = Trouble("disk-failing", str(error.strerror))
+        is_replaced = isinstance(error, FolderReplacedError)
+        kind: Literal["disk-failing", "folder-replaced"]
+        kind = "folder-replaced" if is_replaced else "disk-failing"
+        self._disk_trouble = Trouble(kind, str(error.strerror))
         self._report(DiskFailing(self.log_folder, error))
         self._pause()
 
@@ -236,6 +272,11 @@ class FileJournal:
         self._disk_trouble = None
         self._report(DiskRecovered(self.log_folder, seconds))
         self._resume_if_relieved()
+
+    def _failed(self, error: Exception) -> None:
+        self._disk_trouble = Trouble("writer-failed", repr(error))
+        self._report(WriterFailed(error))
+        self._pause()
 
     def _positions_failed(self, error: Exception) -> None:
         self._is_damaged |= is_damage(error)

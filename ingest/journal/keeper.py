@@ -2,9 +2,9 @@
 
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Mapping
 
+from ingest.journal.clock import Clock
 from ingest.journal.positions import Checkpoint, Mark, Positions
 
 _PERIOD = 1.0  # seconds between two checkpoints, at least
@@ -26,6 +26,7 @@ class Keeper:
         self,
         positions: Positions,
         log: str,
+        clock: Clock,
         saved: Callable[[Mark], object],
         failed: Callable[[sqlite3.Error], object],
     ) -> None:
@@ -34,11 +35,13 @@ class Keeper:
         Args:
             positions: where to save; the keeper's alone, which closes it.
             log: the identity of the log.
+            clock: by which to wait.
             saved: called in the keeper's thread after a checkpoint.
             failed: called in the keeper's thread when the database, and not the disk, is at fault.
         """
         self._positions = positions
         self._log = log
+        self._clock = clock
         self._saved = saved
         self._failed = failed
         self._lock = threading.Lock()
@@ -65,9 +68,9 @@ class Keeper:
 
     def step(self) -> float:
         """Save what was noted; return how many seconds the next step may wait."""
-        begun = time.monotonic()
+        begun = self._clock.monotonic()
         self._save()
-        pause = min(_PAUSE * (time.monotonic() - begun), _LONGEST_PERIOD)
+        pause = min(_PAUSE * (self._clock.monotonic() - begun), _LONGEST_PERIOD)
         return max(_PERIOD, pause)
 
     def stop(self, mark: Mark, *, clean: bool) -> None:

@@ -34,7 +34,7 @@ from ingest.devices.registry import Registry, RegistryError
 from ingest.journal.events import Event
 from ingest.journal.file import FileJournal
 from ingest.journal.writer import HOLD
-from ingest.layout import Layout
+from ingest.layout import Layout, open_own
 from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, total
 from ingest.listener.fleet import Hub
@@ -153,6 +153,7 @@ class ListenerService(Service):
             self._hub,
             _report,
         )
+        self._journal.start()
         self._hub.journal = self._journal
         self._authenticator.start()
         commands: dict[str, Command] = {
@@ -302,7 +303,7 @@ def _in_words(error: Exception) -> str:
 
 def _lock(layout: Layout) -> int:
     """Hold the folder, so that no second listener writes the same log."""
-    fd = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_own(layout.lock, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

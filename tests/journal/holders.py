@@ -172,6 +172,7 @@ class DrivenFile:
         self.journal = FileJournal(
             self.layout, policy or JournalPolicy(), self._call_soon, self.flow, self.report
         )
+        self.journal.start()
 
     def _call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
         self._answers.put((call, arguments))

@@ -74,6 +74,7 @@ class Running:
             self,
             self._report,
         )
+        self.journal.start()
 
     def __enter__(self) -> Self:
         return self

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import zstandard
 
 from ingest.journal.archive import ArchivePolicy, Archivist, Compression
+from ingest.journal.clock import Clock
 from ingest.journal.rotation import RetentionPolicy
 from tests.journal.holders import Report
 from tests.log.logs import line, write
@@ -24,7 +26,9 @@ def archivist(
     retention: RetentionPolicy = KEEP_ALL,
     needed_after: str | None = None,
 ) -> Archivist:
-    return Archivist(folder, ArchivePolicy(compression, retention), Report(), needed_after)
+    return Archivist(
+        folder, ArchivePolicy(compression, retention), Report(), Clock(), needed_after=needed_after
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -122,7 +126,8 @@ def test_the_thread_looks_when_it_is_woken_and_stops(folder: Path) -> None:
 
 def test_trouble_is_told_once(folder: Path) -> None:
     report = Report()
-    thread = Archivist(folder / "missing", ArchivePolicy(), report)
+    thread = Archivist(folder, ArchivePolicy(), report, Clock())
+    shutil.rmtree(folder)
     thread.start()
     for _ in range(3):
         thread.wake()
