@@ -8,7 +8,7 @@ import contextlib
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import accumulate
 from pathlib import Path
@@ -23,6 +23,8 @@ from ingest.log.files import ACTIVE, HEAD_SIZE, head_of, rotated_name
 
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT
 _NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+_SPARES = 2
+"""Descriptors in hand: one for the new file, while the old one is open, and one for its folder."""
 _MAX_BLOCKS = 1024  # IOV_MAX
 _MAX_WRITE = ROOM
 """Bytes of one write. Each is copied twice, into the intent and into the log, and after each copy
@@ -42,8 +44,8 @@ _GRACE_STEPS = 20
 class ActiveFile:
     """`ingest.log`, opened for appending; what it holds up to `size` is whole lines on disk.
 
-    It keeps the folder open, and one descriptor in hand: however many connections use up all the
-    others, a new file can be begun.
+    It keeps descriptors in hand: however many connections use up all the others, a new file can be
+    begun.
 
     Attributes:
         size: bytes that are durable.
@@ -84,18 +86,14 @@ class ActiveFile:
         self._written = 0  # bytes of them that are in the file
         self._announced = 0  # bytes of them that the intent covers
         self._trusted = True
-        self._fd = self._spare = -1
+        self._fd = -1
+        self._spares: list[int] = []
         self._identity = (0, 0)
         self._cached_from = 0
         self._head = b""
         self.size = 0
         self.begun = 0.0
-        self._folder_fd = disk.open_folder(folder)
-        try:
-            self._open()
-        except OSError:
-            self.close()
-            raise
+        self._open()
 
     @property
     def mark(self) -> Mark:
@@ -178,10 +176,8 @@ class ActiveFile:
     def close(self) -> None:
         """Close the file, and what is kept open beside it."""
         self._close_file()
-        for fd in (self._folder_fd, self._spare):
-            if fd >= 0:
-                self._disk.close(fd)
-        self._folder_fd = self._spare = -1
+        while self._spares:
+            self._disk.close(self._spares.pop())
 
     def _close_file(self) -> None:
         if self._fd >= 0:
@@ -191,10 +187,10 @@ class ActiveFile:
     def _open(self) -> None:
         """Open what is at the path, or begin it; then close the file that was open before."""
         disk = self._disk
-        fd = self._open_with_spare()
+        fd = self._descriptor(lambda: disk.open(self._path, _FLAGS, 0o644))
         try:
             self._home.check()  # again: it may have been replaced just before the file was opened
-            disk.fsync(self._folder_fd)
+            self._sync_folder()
             status = disk.fstat(fd)
             head = head_of(disk.pread(fd, HEAD_SIZE, 0))
             found = (status.st_dev, status.st_ino)
@@ -203,7 +199,7 @@ class ActiveFile:
             disk.close(fd)
             raise
         self._close_file()
-        self._keep_spare()
+        self._keep_spares()
         self._fd = fd
         self._head = head
         self._cached_from = 0
@@ -211,24 +207,32 @@ class ActiveFile:
         self.size = status.st_size
         self.begun = _begun(head) or status.st_mtime
 
-    def _open_with_spare(self) -> int:
+    def _sync_folder(self) -> None:
+        """Put on disk which names the folder holds."""
+        fd = self._descriptor(lambda: self._disk.open_folder(self._folder))
         try:
-            return self._disk.open(self._path, _FLAGS, 0o644)
+            self._disk.fsync(fd)
+        finally:
+            self._disk.close(fd)
+
+    def _descriptor(self, opened: Callable[[], int]) -> int:
+        """Open something; where there is no descriptor, with one of those in hand."""
+        try:
+            return opened()
         except OSError as error:
-            if error.errno not in _NO_DESCRIPTOR or self._spare < 0:
+            if error.errno not in _NO_DESCRIPTOR or not self._spares:
                 raise
-        self._disk.close(self._spare)
-        self._spare = -1
+        self._disk.close(self._spares.pop())
         try:
-            return self._disk.open(self._path, _FLAGS, 0o644)
+            return opened()
         except OSError:
-            self._keep_spare()
+            self._keep_spares()
             raise
 
-    def _keep_spare(self) -> None:
-        if self._spare < 0:
-            with contextlib.suppress(OSError):  # there is none now; after the next file perhaps
-                self._spare = self._disk.dup(self._folder_fd)
+    def _keep_spares(self) -> None:
+        with contextlib.suppress(OSError):  # if there are none now, then after the next file
+            while len(self._spares) < _SPARES:
+                self._spares.append(self._disk.open_folder(self._folder))
 
     def _rename(self) -> Path:
         name = rotated_name(datetime.fromtimestamp(self._clock.wall(), UTC), self._closed)

@@ -12,7 +12,6 @@ class Disk:
 
     open = staticmethod(open_own)
     close = staticmethod(os.close)
-    dup = staticmethod(os.dup)
     lstat = staticmethod(os.lstat)
     fstat = staticmethod(os.fstat)
     pread = staticmethod(os.pread)
