@@ -1,4 +1,4 @@
-"""Sizes and durations as people write them: `64MiB`, `10s`, `1h`, `1d`."""
+"""Sizes, durations and counts as people write and read them: `64MiB`, `10s`, `1 device`."""
 
 import re
 
@@ -46,3 +46,24 @@ def format_size(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} TiB"
+
+
+_STEPS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as a person reads it, by its largest two units: `3 d 4 h`, `2 min 5 s`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    left = round(seconds)
+    parts: list[str] = []
+    for size, unit in _STEPS:
+        number, left = divmod(left, size)
+        if number or parts:
+            parts.append(f"{number} {unit}" if number else "")
+    return " ".join(filter(None, parts[:2]))
+
+
+def format_count(number: int, noun: str) -> str:
+    """Write a number with its noun: `1 device`, `1,234 devices`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -25,7 +25,7 @@ from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
 from ingest.layout import Layout
 from ingest.log.files import LogFile, log_files, open_log
-from ingest.service.tree import DRAIN
+from ingest.service.parts import DRAIN
 from tests.endtoend.listener import PATIENCE, TOKEN, TWISTD, Listener, run, wait_for
 
 DEPLOY = Path(__file__).parents[1] / "deploy"

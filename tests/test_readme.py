@@ -14,9 +14,9 @@ import click
 import pytest
 
 from ingest.cli import main
+from ingest.service.parts import DRAIN
 from ingest.service.settings import DEFAULT_LISTEN, Settings, option_name, read_settings
 from ingest.service.tap import Options
-from ingest.service.tree import DRAIN
 from tests.endtoend.listener import INGEST, PATIENCE, Listener
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,6 @@ instant and is taken up at the next start.
 import gzip
 import os
 import threading
-import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,8 +15,10 @@ from typing import BinaryIO, Literal, Protocol
 
 import zstandard
 
-from ingest.journal.interface import Reporter
-from ingest.journal.rotation import ClosedFile, RetentionPolicy, expired
+from ingest.journal.clock import Calendar, Clock
+from ingest.journal.events import ArchiveFailing, ClockLeapt, Removed, Report
+from ingest.journal.home import FolderReplacedError, Home
+from ingest.journal.rotation import ClosedFile, RetentionPolicy, closing_times, expired
 from ingest.log.files import LogFile, log_files, sync_folder
 
 Compression = Literal["none", "gzip", "zstd"]
@@ -42,24 +43,39 @@ class _Writer(Protocol):
 
 
 class Archivist:
-    """The thread that looks after closed files."""
+    """Looks after closed files; in a thread, or step by step."""
 
     def __init__(
-        self, folder: Path, policy: ArchivePolicy, report: Reporter, settled: str | None = None
+        self,
+        folder: Path,
+        policy: ArchivePolicy,
+        report: Report,
+        clock: Clock,
+        *,
+        home: Home | None = None,
+        needed_after: str | None = None,
     ) -> None:
-        """Make the thread; `start` runs it.
+        """Make the archivist; `start` runs its thread.
 
         Args:
             folder: the log's folder.
             policy: may be replaced at any time, by assignment.
             report: called from the thread.
-            settled: see `settle`; None if all files may be removed.
+            clock: tells the ages of files.
+            home: asked before files are touched; None if the folder is nobody else's.
+            needed_after: see `set_needed_after`; None if all files may be removed.
+
+        Raises:
+            OSError: the folder can't be read.
         """
         self.policy = policy
         self._folder = folder
         self._report = report
-        self._settled = settled
-        self._wake = threading.Event()
+        self._home = home
+        self._needed_after = needed_after
+        self._calendar = Calendar(clock, _times_of(folder))
+        self._is_leap_told = False
+        self._woken = threading.Event()
         self._stopped = False
         self._failing = ""
         self._thread = threading.Thread(target=self._run, name="ingest-archive", daemon=True)
@@ -68,38 +84,47 @@ class Archivist:
         """Begin."""
         self._thread.start()
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Look now: a file was closed or the policy has changed."""
-        self._wake.set()
+        self._woken.set()
 
-    def settle(self, closed: str) -> None:
-        """Take the name of the newest file that a start after a crash need not read.
+    def set_needed_after(self, closed: str) -> None:
+        """Name the newest file that a start after a crash need not read.
 
         Younger files stay, whatever the policy says: only they tell the newest numbers.
         """
-        if closed != self._settled:
-            self._settled = closed
-            self.nudge()
+        if closed != self._needed_after:
+            self._needed_after = closed
+            self.wake()
 
     def stop(self) -> None:
         """Stop as soon as the piece at hand is done; a half-made copy is removed."""
         self._stopped = True
-        self._wake.set()
-        self._thread.join()
+        self._woken.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def step(self) -> float:
+        """Do what there is to do; return how many seconds the next step may wait."""
+        try:
+            if self._home is not None:
+                self._home.check()
+            self.tidy()
+            self._failing = ""
+        except FolderReplacedError:
+            pass  # the writer tells
+        except OSError as error:
+            if str(error) != self._failing:  # said once, tried again each time
+                self._failing = str(error)
+                self._report(ArchiveFailing(error))
+        return _INTERVAL
 
     def _run(self) -> None:
         # Linux gives each thread a priority of its own.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self._stopped:
-            self._wake.clear()
-            try:
-                self.tidy()
-                self._failing = ""
-            except OSError as error:
-                if str(error) != self._failing:  # said once, tried again each time
-                    self._failing = str(error)
-                    self._report.warn(f"closed files can't be looked after: {error}")
-            self._wake.wait(_INTERVAL)
+            self._woken.clear()
+            self._woken.wait(self.step())
 
     def tidy(self) -> None:
         """Remove left-overs, compress what is to be compressed, remove what has expired.
@@ -126,23 +151,34 @@ class Archivist:
 
     def _expire(self, files: list[LogFile]) -> list[LogFile]:
         """Remove the files that the policy lets go, and return the others."""
+        now = self._calendar.now()
         if self.policy.retention == RetentionPolicy():
             return files
-        newest_first = [
-            ClosedFile(file.path.name, file.path.stat().st_size, _closing_time(file))
-            for file in reversed(files)
+        self._tell_of_leap()
+        newest_first = [(file, file.path.stat()) for file in reversed(files)]
+        times = closing_times([(_named(file), found.st_mtime) for file, found in newest_first], now)
+        closed = [
+            ClosedFile(file.path.name, found.st_size, time)
+            for (file, found), time in zip(newest_first, times, strict=True)
         ]
-        names = set(expired(self.policy.retention, newest_first, time.time()))
-        gone = [file for file in files if file.path.name in names and self._is_settled(file)]
+        reasons = dict(expired(self.policy.retention, closed, now))
+        gone = [file for file in files if file.path.name in reasons and not self._is_needed(file)]
         for file in gone:
             file.path.unlink()
+            self._report(Removed(file.path.name, reasons[file.path.name]))
         if gone:
             sync_folder(self._folder)
         return [file for file in files if file not in gone]
 
-    def _is_settled(self, file: LogFile) -> bool:
+    def _tell_of_leap(self) -> None:
+        leap = self._calendar.leap if self.policy.retention.age else 0.0
+        if leap and not self._is_leap_told:
+            self._report(ClockLeapt(leap))
+        self._is_leap_told = bool(leap)
+
+    def _is_needed(self, file: LogFile) -> bool:
         closed = file.path.name.removesuffix(file.compressed)
-        return self._settled is None or closed <= self._settled
+        return self._needed_after is not None and closed > self._needed_after
 
     def _compress(self, file: LogFile, compression: Compression) -> None:
         copy = file.path.with_name(file.path.name + _SUFFIX[compression])
@@ -159,7 +195,8 @@ class Archivist:
     def _write_copy(self, source: Path, target: Path, compression: Compression) -> bool:
         """Write a compressed copy and sync it; return False when told to stop meanwhile."""
         status = source.stat()
-        with source.open("rb") as original, target.open("wb") as raw:
+        # Made anew, and never through a link that others may have put there.
+        with source.open("rb") as original, target.open("xb") as raw:
             os.fchmod(raw.fileno(), status.st_mode & 0o777)
             with _compressor(raw, compression) as copy:
                 while chunk := original.read(_CHUNK):
@@ -178,5 +215,11 @@ def _compressor(raw: BinaryIO, compression: Compression) -> AbstractContextManag
     return zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False)
 
 
-def _closing_time(file: LogFile) -> float:
+def _named(file: LogFile) -> float:
+    """Return when a file was closed, by its name; seconds since 1970."""
     return datetime.fromisoformat(f"{file.closed}+00:00").timestamp()
+
+
+def _times_of(folder: Path) -> list[float]:
+    """Return when the files of a log were last changed; seconds since 1970."""
+    return [file.path.stat().st_mtime for file in log_files(folder)]

@@ -4,20 +4,34 @@ The methods and the answers stay on one thread, the caller's; the disk's time is
 others: the writer, the keeper of positions, and the archivist.
 """
 
-import contextlib
 import sqlite3
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ingest.journal.active import ActiveFile
 from ingest.journal.archive import ArchivePolicy, Archivist
+from ingest.journal.clock import Clock
+from ingest.journal.disk import Disk
+from ingest.journal.events import (
+    DiskFailing,
+    DiskRecovered,
+    Event,
+    FlowControlFailed,
+    PositionsFailing,
+    PositionsRecovered,
+    Report,
+    Rotated,
+    WriterFailed,
+    guarded,
+)
+from ingest.journal.home import FolderReplacedError, Home
 from ingest.journal.intent import IntentFile
-from ingest.journal.interface import Holder, Lease, Pressure, Reporter
+from ingest.journal.interface import FlowControl, Holder, Lease, Trouble
+from ingest.journal.keeper import Keeper, is_damage
 from ingest.journal.leases import Leases
-from ingest.journal.positions import Checkpoint, Mark, Positions
+from ingest.journal.positions import Mark, Positions
 from ingest.journal.recovery import recover
 from ingest.journal.rotation import RotationPolicy
 from ingest.journal.writer import Commit, Writer
@@ -26,12 +40,6 @@ from ingest.layout import Layout
 BACKLOG = 32 << 20
 """Bytes of records that may wait for the disk; beyond it the devices are made to wait."""
 _RELIEVED = BACKLOG // 4
-_CHECKPOINT = 1.0  # seconds between two checkpoints, at least
-_CHECKPOINT_PAUSE = 200
-"""How many times as long as a checkpoint took it is until the next, within `_CHECKPOINT_LATEST`:
-those of thousands of devices make the log's own syncs wait. What is not in one is read from the
-log, should we be killed."""
-_CHECKPOINT_LATEST = 10.0  # seconds
 
 CallSoon = Callable[..., object]
 """Runs a function with arguments on the journal's thread, soon; may be called from any thread."""
@@ -55,10 +63,14 @@ class JournalPolicy:
 class FileJournal:
     """A `Journal` in a folder of files that operators tail.
 
+    `start` runs the threads. A simulation leaves them out, and calls the `step` of each by turns.
+
     Attributes:
         backlog: bytes of records that are not durable yet.
-        failure: what the disk says while it takes no records; None while it does.
         log_folder: where the files are.
+        writer: brings records to disk.
+        keeper: saves the positions.
+        archivist: looks after closed files.
     """
 
     def __init__(
@@ -66,35 +78,71 @@ class FileJournal:
         layout: Layout,
         policy: JournalPolicy,
         call_soon: CallSoon,
-        pressure: Pressure,
-        report: Reporter,
+        flow: FlowControl,
+        report: Report,
+        *,
+        disk: Disk | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        """Recover the log and begin to take records.
+        """Recover the log; `start` begins to write.
+
+        Args:
+            layout: where the files are.
+            policy: how they are kept.
+            call_soon: brings the answers of other threads.
+            flow: told to pause while the disk can't follow.
+            report: tells the operator, on the journal's thread.
+            disk: the system calls; those of the operating system by default.
+            clock: the clocks; those of the operating system by default.
 
         Raises:
             OSError: the log can't be read, mended or made.
             sqlite3.Error: `positions.db` can't be made.
         """
         self.backlog = 0
-        self.failure: OSError | None = None
         self.log_folder = layout.log_folder
         self._call_soon = call_soon
-        self._pressure = pressure
-        self._report = report
-        self._paused = False
-        self._intent = IntentFile(layout.state_folder / "intent")
-        recovered = recover(layout.log_folder, layout.positions, self._intent, report)
+        self._flow = flow
+        self._report = guarded(report)
+        self._is_paused = False
+        self._disk_trouble: Trouble | None = None
+        self._positions_trouble: Trouble | None = None
+        self._is_damaged = False
+        self._positions_path = layout.positions
+        disk, clock = disk or Disk(), clock or Clock()
+        home = Home((layout.log_folder, layout.lock), disk)
+        self._intent = IntentFile(layout.intent, disk)
+        recovered = recover(layout.log_folder, layout.positions, self._intent, self._report)
         self._known = recovered.changed
         self._positions = Positions(layout.positions)
-        self._leases = Leases(self._position)
-        active = ActiveFile(layout.log_folder, self._intent, recovered.newest_closed)
-        self._archivist = Archivist(layout.log_folder, policy.archive, self, settled="")
-        self._keeper = _Keeper(layout.positions, recovered.log, self._archivist.settle)
-        self._keeper.note(recovered.changed, active.mark)
-        self._writer = Writer(active, policy.rotation, self, sync=policy.sync)
-        self._keeper.start()
-        self._writer.start()
-        self._archivist.start()
+        self._leases = Leases(self._position, self._report)
+        active = ActiveFile(
+            layout.log_folder,
+            self._intent,
+            recovered.newest_closed,
+            home=home,
+            disk=disk,
+            clock=clock,
+        )
+        self.writer = Writer(active, policy.rotation, self, clock, sync=policy.sync)
+        self.archivist = Archivist(
+            layout.log_folder, policy.archive, self.tell, clock, home=home, needed_after=""
+        )
+        self.keeper = Keeper(
+            Positions(layout.positions), recovered.log, clock, self._saved, self._save_failed
+        )
+        self.keeper.note(recovered.changed, active.mark)
+
+    def start(self) -> None:
+        """Begin to write, save and tidy, each in a thread of its own."""
+        self.keeper.start()
+        self.writer.start()
+        self.archivist.start()
+
+    @property
+    def health(self) -> Trouble | None:
+        """See `Journal.health`."""
+        return self._disk_trouble or self._positions_trouble
 
     def claim(self, device: str, holder: Holder) -> None:
         """See `Journal.claim`."""
@@ -106,10 +154,9 @@ class FileJournal:
 
     def append(self, lease: Lease, block: bytes, records: int) -> None:
         """See `Journal.append`."""
-        lease.last += records
-        self._writer.put((lease, lease.last, block))
+        self.writer.put((lease, lease.number(records), block))
         self.backlog += len(block)
-        if self.backlog > BACKLOG and not self._paused:
+        if self.backlog > BACKLOG:
             self._pause()
 
     def release(self, lease: Lease) -> None:
@@ -118,13 +165,13 @@ class FileJournal:
 
     def set_policy(self, policy: JournalPolicy) -> None:
         """Rotate and archive by another policy from now on; durability stays as it is."""
-        self._writer.set_policy(policy.rotation)
-        self._archivist.policy = policy.archive
-        self._archivist.nudge()
+        self.writer.set_policy(policy.rotation)
+        self.archivist.policy = policy.archive
+        self.archivist.wake()
 
     def reopen(self) -> None:
         """Look whether another program has moved the active file; so does every commit."""
-        self._writer.reopen()
+        self.writer.reopen()
 
     def rotate(self, done: Callable[[Path | None], None]) -> None:
         """Close the active file now; `done` gets its new name, or None if it was empty."""
@@ -132,10 +179,10 @@ class FileJournal:
         def tell(closed: Path | None) -> None:
             self._call_soon(done, closed)
 
-        self._writer.rotate(tell)
+        self.writer.rotate(tell)
 
     def hold(self, done: Callable[[], None]) -> None:
-        """Write nothing until `go_on`, or for a minute; `done` hears when the file stands still.
+        """Write nothing until `release_hold`, or for a minute; `done` hears when that begins.
 
         This is for a program that copies the active file and then cuts it: what it finds is all
         that was acknowledged, and nothing comes between the copy and the cut.
@@ -144,24 +191,29 @@ class FileJournal:
         def tell() -> None:
             self._call_soon(done)
 
-        self._writer.hold(tell)
+        self.writer.hold(tell)
 
-    def go_on(self) -> None:
+    @property
+    def hold_ends_in(self) -> float:
+        """Seconds until a `hold` ends by itself; 0 while nothing is held."""
+        return self.writer.hold_ends_in
+
+    def release_hold(self) -> None:
         """Write again after `hold`."""
-        self._writer.go_on()
+        self.writer.release_hold()
 
     def close(self) -> None:
         """Write what was appended, note the positions and stop; takes as long as the disk does.
 
         May be called from another thread, after the last `append`.
         """
-        mark = self._writer.stop()
-        self._keeper.stop(mark, clean=self.failure is None)
-        self._archivist.stop()
+        mark = self.writer.stop()
+        self.keeper.stop(mark, clean=self._disk_trouble is None)
+        self.archivist.stop()
         self._positions.close()
         self._intent.close()
 
-    # What the writer and the archivist say, in their own threads.
+    # What the other threads say, in theirs.
 
     def committed(self, commit: Commit) -> None:
         """See `Owner.committed`."""
@@ -175,119 +227,98 @@ class FileJournal:
         """See `Owner.recovered`."""
         self._call_soon(self._recovered, seconds)
 
+    def failed(self, error: Exception) -> None:
+        """See `Owner.failed`."""
+        self._call_soon(self._failed, error)
+
     def rotated(self, closed: Path) -> None:
         """See `Owner.rotated`."""
-        self._archivist.nudge()
-        self.info(f"the log was rotated to {closed.name}")
+        self.archivist.wake()
+        self.tell(Rotated(closed.name))
 
-    def moved(self, what: str) -> None:
-        """See `Owner.moved`."""
-        self.info(what)
+    def tell(self, event: Event) -> None:
+        """See `Owner.tell`."""
+        self._call_soon(self._report, event)
 
-    def info(self, line: str) -> None:
-        """See `Reporter.info`."""
-        self._call_soon(self._report.info, line)
+    def _saved(self, mark: Mark) -> None:
+        self.archivist.set_needed_after(mark.closed)
 
-    def warn(self, line: str) -> None:
-        """See `Reporter.warn`."""
-        self._call_soon(self._report.warn, line)
+    def _save_failed(self, error: sqlite3.Error) -> None:
+        self._call_soon(self._positions_failed, error)
 
     # The same, on the journal's thread.
 
     def _committed(self, commit: Commit) -> None:
-        latest: dict[Lease, int] = {}
+        # Everyone's numbers first, then the flow, and only then the holders, whose answers depend
+        # on others' code: what one of them does must not keep anything from the rest.
+        changed: dict[str, int] = {}
+        leases: dict[Lease, None] = {}
         for lease, last, block in commit.items:
             size = len(block)
             lease.written += size
             self.backlog -= size
-            latest[lease] = last
-        changed = {lease.device: last for lease, last in latest.items()}
+            lease.durable = last
+            leases[lease] = None
+            changed[lease.device] = last
         self._known.update(changed)
-        self._keeper.note(changed, commit.mark)
-        for lease, last in latest.items():
-            self._leases.durable(lease, last)
+        self.keeper.note(changed, commit.mark)
         self._resume_if_relieved()
+        self._leases.announce(leases)
 
     def _failing(self, error: OSError) -> None:
-        self.failure = error
-        self._report.warn(
-            f"{self.log_folder} takes no records: {error.strerror}; devices wait,"
-            " nothing is acknowledged and nothing is lost"
-        )
-        if not self._paused:
-            self._pause()
+        is_replaced = isinstance(error, FolderReplacedError)
+        kind: Literal["disk-failing", "folder-replaced"]
+        kind = "folder-replaced" if is_replaced else "disk-failing"
+        self._disk_trouble = Trouble(kind, str(error.strerror))
+        self._report(DiskFailing(self.log_folder, error))
+        self._pause()
 
     def _recovered(self, seconds: float) -> None:
-        self.failure = None
-        self._report.warn(f"{self.log_folder} takes records again, after {seconds:.1f} s")
+        self._disk_trouble = None
+        self._report(DiskRecovered(self.log_folder, seconds))
         self._resume_if_relieved()
 
+    def _failed(self, error: Exception) -> None:
+        self._disk_trouble = Trouble("writer-failed", repr(error))
+        self._report(WriterFailed(error))
+        self._pause()
+
+    def _positions_failed(self, error: Exception) -> None:
+        self._is_damaged |= is_damage(error)
+        if self._positions_trouble is None:
+            self._positions_trouble = Trouble("positions-failing", str(error))
+            self._report(PositionsFailing(self._positions_path, error))
+
+    def _positions_answered(self) -> None:
+        # Of a damaged file some pages may be good: that says nothing of the others.
+        if self._positions_trouble is not None and not self._is_damaged:
+            self._positions_trouble = None
+            self._report(PositionsRecovered(self._positions_path))
+
     def _pause(self) -> None:
-        self._paused = True
-        self._pressure.pause()
+        if not self._is_paused:
+            self._is_paused = True
+            self._call_flow(self._flow.pause)
 
     def _resume_if_relieved(self) -> None:
-        if self._paused and self.failure is None and self.backlog <= _RELIEVED:
-            self._paused = False
-            self._pressure.resume()
+        if self._is_paused and self._disk_trouble is None and self.backlog <= _RELIEVED:
+            self._is_paused = False
+            self._call_flow(self._flow.resume)
+
+    def _call_flow(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:
+            self._report(FlowControlFailed(getattr(call, "__name__", repr(call)), error))
 
     def _position(self, device: str) -> int:
         known = self._known.get(device)
-        return self._positions.get(device) if known is None else known
-
-
-class _Keeper:
-    """The thread that keeps `positions.db` a second or a few behind the log."""
-
-    def __init__(self, path: Path, log: str, settle: Callable[[str], None]) -> None:
-        self._path = path
-        self._log = log
-        self._settle = settle
-        self._lock = threading.Lock()
-        self._changed: dict[str, int] = {}
-        self._mark: Mark | None = None
-        self._clean = False
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="ingest-positions", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def note(self, changed: dict[str, int], mark: Mark) -> None:
-        """Take the newest numbers of some devices, true at a place in the log."""
-        with self._lock:
-            self._changed.update(changed)
-            self._mark = mark
-
-    def stop(self, mark: Mark, *, clean: bool) -> None:
-        """Save what is left and where the log ends."""
-        self._stopping.set()
-        self._thread.join()
-        self._mark, self._clean = mark, clean
-        with contextlib.closing(Positions(self._path)) as positions:
-            self._save(positions)
-
-    def _run(self) -> None:
-        with contextlib.closing(Positions(self._path)) as positions:
-            while True:
-                begun = time.monotonic()
-                self._save(positions)
-                taken = time.monotonic() - begun
-                pause = min(_CHECKPOINT_PAUSE * taken, _CHECKPOINT_LATEST)
-                if self._stopping.wait(max(_CHECKPOINT, pause)):
-                    return
-
-    def _save(self, positions: Positions) -> None:
-        with self._lock:
-            changed, self._changed = self._changed, {}
-            mark, self._mark = self._mark, None
-        if mark is None:
-            return
+        if known is not None:
+            return known
         try:
-            positions.save(changed, Checkpoint(self._log, mark, self._clean))
-        except sqlite3.Error:  # the disk is full or failing, as the writer says; tried again
-            with self._lock:
-                self._changed = changed | self._changed
-                self._mark = self._mark or mark
-        else:
-            self._settle(mark.closed)
+            last = self._positions.get(device)
+        except Exception as error:
+            self._positions_failed(error)
+            raise
+        self._positions_answered()
+        return last

@@ -7,13 +7,14 @@ power cut nothing here is trusted: the two files reach the disk in no order. The
 is cut away, and no `tail` is left that printed it.
 """
 
-import mmap
 import os
 import struct
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from ingest.journal.disk import Disk
 
 _MAGIC = b"ingest1\n"
 _NO_MAGIC = bytes(len(_MAGIC))
@@ -37,16 +38,17 @@ class Intent(NamedTuple):
 class IntentFile:
     """Holds the newest intent. Written before the log, through the same page cache."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, disk: Disk) -> None:
         """Open or make the file, and reserve its room so that a full disk does not stop it.
 
         Raises:
             OSError: it can't be made, or there is no room.
         """
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._disk = disk
+        self._fd = disk.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         self._boot = _boot_id()
-        os.posix_fallocate(self._fd, 0, _BODY + ROOM)
-        self._header = mmap.mmap(self._fd, _BODY)
+        disk.fallocate(self._fd, 0, _BODY + ROOM)
+        self._header = disk.map(self._fd, _BODY)
 
     def put(self, identity: tuple[int, int], offset: int, blocks: Sequence[bytes]) -> None:
         """Remember that `blocks` are about to be written at `offset` of a file.
@@ -58,9 +60,10 @@ class IntentFile:
         """
         header = self._header  # in memory that is the file's page: three stores, no system call
         header[: len(_MAGIC)] = _NO_MAGIC
-        length = os.pwritev(self._fd, blocks, _BODY)
+        length = self._disk.pwritev(self._fd, blocks, _BODY)
         while length < (whole := sum(map(len, blocks))):
-            length += os.pwrite(self._fd, b"".join(blocks)[length:whole], _BODY + length)
+            rest = b"".join(blocks)[length:whole]
+            length += self._disk.pwritev(self._fd, [rest], _BODY + length)
         _FIELDS.pack_into(header, len(_MAGIC), self._boot, *identity, offset, length, False)
         header[: len(_MAGIC)] = _MAGIC
 
@@ -73,7 +76,7 @@ class IntentFile:
         Raises:
             OSError: it does not, and what was synced last may not be on the disk.
         """
-        os.posix_fallocate(self._fd, 0, 1)
+        self._disk.fallocate(self._fd, 0, 1)
 
     def done(self) -> None:
         """Remember that the newest intent is on disk, so that a file without it has lost it."""
@@ -84,13 +87,13 @@ class IntentFile:
         boot, device, inode, offset, length, done = _FIELDS.unpack_from(self._header, len(_MAGIC))
         if self._header[: len(_MAGIC)] != _MAGIC or boot != self._boot:
             return None
-        data = os.pread(self._fd, length, _BODY)
+        data = self._disk.pread(self._fd, length, _BODY)
         return Intent((device, inode), offset, data, done) if len(data) == length else None
 
     def close(self) -> None:
         """Close the file; what it holds stays."""
         self._header.close()
-        os.close(self._fd)
+        self._disk.close(self._fd)
 
 
 def _boot_id() -> bytes:

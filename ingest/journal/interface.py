@@ -1,23 +1,49 @@
-"""What a session needs of the place where records are kept.
+"""What a connection needs of the place where records are kept.
 
 A journal numbers each device's records 1, 2, 3 ... and says when they are durable. All
 methods are called from one thread, and all answers come on it.
 """
 
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
+
+
+class LeaseError(Exception):
+    """Records were brought under a lease that has ended."""
+
+
+class Trouble(NamedTuple):
+    """Why a journal is not well.
+
+    Attributes:
+        kind: a word for programs. While it is `positions-failing` records are taken all the same.
+        reason: a few words for a person.
+    """
+
+    kind: Literal["disk-failing", "folder-replaced", "writer-failed", "positions-failing"]
+    reason: str
 
 
 class Holder(Protocol):
-    """The side of a lease that appends; a session's connection."""
+    """The side of a lease that appends; a device's connection.
+
+    An exception that a method raises is reported, and is this holder's alone: it is cut by
+    `abort`, and counts as having released its lease.
+    """
 
     def granted(self, lease: "Lease") -> None:
-        """Take the lease: `lease.last` is the number of the device's newest durable record."""
+        """Called when the claim succeeds; the number of the newest record is `lease.last`."""
+
+    def refused(self, reason: str) -> None:
+        """Called when the claim fails, and is no more; another may succeed later."""
 
     def fenced(self) -> None:
-        """Append no more, and release the lease or withdraw the claim: a newer holder waits."""
+        """Called when a newer holder waits: release the lease, or withdraw the claim."""
 
     def durable(self, seq: int) -> None:
-        """Take that all records up to number `seq` are on disk."""
+        """Called when all records up to number `seq` are on disk."""
+
+    def abort(self) -> None:
+        """Called when the holder failed to act on what the journal told it: cut the connection."""
 
 
 class Lease:
@@ -29,7 +55,7 @@ class Lease:
         last: the number of the newest record appended.
         durable: the number of the newest record that is on disk.
         written: bytes of records that this lease has brought to disk.
-        holder: whom to tell; None once it has released the lease.
+        holder: whom to tell; None once the lease has ended.
     """
 
     __slots__ = ("device", "durable", "first", "holder", "last", "written")
@@ -42,27 +68,55 @@ class Lease:
         self.written = 0
         self.holder: Holder | None = holder
 
+    def number(self, records: int) -> int:
+        """Number `records` more records, and return the last one's number.
+
+        Raises:
+            LeaseError: the lease has ended; its numbers may be another holder's now.
+        """
+        if self.holder is None:
+            raise LeaseError(f"the lease on {self.device} has ended")
+        self.last += records
+        return self.last
+
 
 class Journal(Protocol):
     """A place where records are kept, in order, for ever or as long as its policy says."""
 
+    @property
+    def health(self) -> Trouble | None:
+        """What is wrong; None while all is well."""
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of records that are not durable yet."""
+
     def claim(self, device: str, holder: Holder) -> None:
         """Grant `holder` the lease on `device`, as soon as any older holder has released it.
 
-        The older holder is fenced first, and its records are durable before the grant.
+        The older holder is fenced first, and its records are durable before the grant. The answer
+        is `granted` or `refused`, at once or later; there is none after `withdraw`, or once a
+        newer claim has fenced this one.
         """
 
     def withdraw(self, device: str, holder: Holder) -> None:
         """Give up a claim that was not granted yet."""
 
     def append(self, lease: Lease, block: bytes, records: int) -> None:
-        """Keep `records` finished lines, numbered on from `lease.last`."""
+        """Keep `records` finished lines, numbered on from `lease.last`.
+
+        Raises:
+            LeaseError: the lease has ended; nothing was kept.
+        """
 
     def release(self, lease: Lease) -> None:
         """Give the lease back; what was appended still becomes durable."""
 
+    def close(self) -> None:
+        """Make durable what was appended, as far as the disk takes it, and stop."""
 
-class Pressure(Protocol):
+
+class FlowControl(Protocol):
     """Who can stop the flow of records."""
 
     def pause(self) -> None:
@@ -70,13 +124,3 @@ class Pressure(Protocol):
 
     def resume(self) -> None:
         """Bring records again."""
-
-
-class Reporter(Protocol):
-    """Who tells the operator; one line each."""
-
-    def info(self, line: str) -> None:
-        """Tell what happened."""
-
-    def warn(self, line: str) -> None:
-        """Tell what is wrong, or what was wrong and is mended."""

@@ -1,20 +1,28 @@
 """Who may append for which device: one holder at a time, the newest wins."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from ingest.journal.events import HolderFailed, Report
 from ingest.journal.interface import Holder, Lease
 
 
 class Leases:
-    """The leases of a journal and the claims that wait for them."""
+    """The leases of a journal and the claims that wait for them.
 
-    def __init__(self, position: Callable[[str], int]) -> None:
+    Holders are told one by one. One that raises an exception is cut, and its lease ends; the
+    others do not notice.
+    """
+
+    def __init__(self, position: Callable[[str], int], report: Report) -> None:
         """Make the book of leases.
 
         Args:
-            position: returns the number of a device's newest durable record, 0 for none.
+            position: returns the number of a device's newest durable record, 0 for none; whatever
+                it raises refuses the claim.
+            report: gets an event for each holder that fails; must not raise.
         """
         self._position = position
+        self._report = report
         self._held: dict[str, Lease] = {}
         self._waiting: dict[str, Holder] = {}
 
@@ -30,8 +38,8 @@ class Leases:
             return
         older = self._waiting.get(device, lease.holder)
         self._waiting[device] = holder
-        if older is not None:
-            older.fenced()
+        if older is not None and not self._call(device, older.fenced):
+            self._cut(lease, older)
 
     def withdraw(self, device: str, holder: Holder) -> None:
         """See `Journal.withdraw`."""
@@ -43,13 +51,17 @@ class Leases:
         lease.holder = None
         self._hand_over_if_durable(lease)
 
-    def durable(self, lease: Lease, seq: int) -> None:
-        """Take that the records of `lease` up to `seq` are on disk, and tell its holder."""
-        lease.durable = seq
-        if lease.holder is not None:
-            lease.holder.durable(seq)
-        else:
-            self._hand_over_if_durable(lease)
+    def announce(self, leases: Iterable[Lease]) -> None:
+        """Tell the holders of some leases that `lease.durable` has risen.
+
+        The numbers of all are to be up to date before: a holder that is told may look at others.
+        """
+        for lease in leases:
+            holder = lease.holder
+            if holder is None:
+                self._hand_over_if_durable(lease)
+            elif not self._call(lease.device, holder.durable, lease.durable):
+                self._cut(lease, holder)
 
     def _hand_over_if_durable(self, lease: Lease) -> None:
         if lease.durable < lease.last or self._held.get(lease.device) is not lease:
@@ -60,6 +72,31 @@ class Leases:
             self._grant(lease.device, waiting)
 
     def _grant(self, device: str, holder: Holder) -> None:
-        lease = Lease(device, self._position(device), holder)
-        self._held[device] = lease
-        holder.granted(lease)
+        try:
+            last = self._position(device)
+        except Exception as error:
+            if not self._call(device, holder.refused, f"{device}: {error}"):
+                self._abort(device, holder)
+            return
+        lease = self._held[device] = Lease(device, last, holder)
+        if not self._call(device, holder.granted, lease):
+            self._cut(lease, holder)
+
+    def _cut(self, lease: Lease, holder: Holder) -> None:
+        """Cut a holder that failed; if it holds the lease, release that in its place."""
+        self._abort(lease.device, holder)
+        if lease.holder is holder:
+            self.release(lease)
+
+    def _abort(self, device: str, holder: Holder) -> None:
+        self._call(device, holder.abort)
+
+    def _call(self, device: str, call: Callable[..., None], *arguments: object) -> bool:
+        """Call a method of a holder; return whether it succeeded."""
+        try:
+            call(*arguments)
+        except Exception as error:
+            name = getattr(call, "__name__", repr(call))
+            self._report(HolderFailed(device, name, error))
+            return False
+        return True

@@ -15,8 +15,16 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ingest.journal.events import (
+    FileDamaged,
+    NumbersSkipped,
+    PositionsRebuilt,
+    PositionsSetAside,
+    Report,
+    TornLineCut,
+    WriteCompleted,
+)
 from ingest.journal.intent import IntentFile
-from ingest.journal.interface import Reporter
 from ingest.journal.positions import Checkpoint, Mark, Positions, new_identity
 from ingest.log.files import (
     ACTIVE,
@@ -55,7 +63,7 @@ class Recovered(NamedTuple):
     changed: dict[str, int]
 
 
-def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Reporter) -> Recovered:
+def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Report) -> Recovered:
     """Make the log whole and find out each device's newest number.
 
     Raises:
@@ -72,7 +80,7 @@ def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Repo
         checkpoint = positions.checkpoint()
         log = _identity_of(folder, checkpoint)
         if checkpoint is not None and checkpoint.log != log:
-            report.warn(f"{positions_path} belongs to another log: it is set aside")
+            report(PositionsSetAside(positions_path, "belongs to another log"))
             positions.close()
             _set_aside(positions_path)
             positions, checkpoint = Positions(positions_path), None
@@ -90,7 +98,7 @@ def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Repo
 
 
 def _complete_write(
-    files: list[LogFile], intent_file: IntentFile, report: Reporter
+    files: list[LogFile], intent_file: IntentFile, report: Report
 ) -> dict[str, int]:
     """Finish the write that a kill cut short.
 
@@ -112,13 +120,13 @@ def _complete_write(
                 stream.write(intent.data[-missing:])
                 stream.flush()
                 os.fdatasync(stream.fileno())
-            report.warn(f"{file.path}: the write that was cut short at byte {size} is completed")
+            report(WriteCompleted(file.path, size))
     found: dict[bytes, bytes] = {}
     _read_positions(BytesIO(intent.data), found)
     return _decoded(found)
 
 
-def _cut_torn_lines(folder: Path, newest_closed: str | None, report: Reporter) -> bool:
+def _cut_torn_lines(folder: Path, newest_closed: str | None, report: Report) -> bool:
     """Cut what ends within a line at its last whole line; return whether anything did.
 
     The active file gets the name of a closed one first and is cut second, since a `tail -F` prints
@@ -140,7 +148,7 @@ def _is_torn(path: Path) -> bool:
         return whole_end(stream) < stream.seek(0, os.SEEK_END)
 
 
-def _cut_torn_line(closed: Path, report: Reporter) -> bool:
+def _cut_torn_line(closed: Path, report: Report) -> bool:
     if not _is_torn(closed):
         return False
     with closed.open("r+b") as stream:
@@ -150,7 +158,7 @@ def _cut_torn_line(closed: Path, report: Reporter) -> bool:
     if not end:
         closed.unlink()
     sync_folder(closed.parent)
-    report.warn(f"{closed}: cut from {size} to {end} bytes, the end of its last whole line")
+    report(TornLineCut(closed, size, end))
     return True
 
 
@@ -159,14 +167,14 @@ def _newest_closed(files: Iterable[LogFile]) -> str | None:
     return names[-1] if names else None
 
 
-def _open_positions(path: Path, report: Reporter) -> Positions:
+def _open_positions(path: Path, report: Report) -> Positions:
     try:
         with closing(Positions(path)) as positions:
             positions.check()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF not in _DAMAGED_DATABASE:
             raise  # a full disk says nothing against the file
-        report.warn(f"{path} can't be read ({error}): it is set aside")
+        report(PositionsSetAside(path, f"can't be read ({error})"))
         _set_aside(path)
     return Positions(path)
 
@@ -187,20 +195,18 @@ def _identity_of(folder: Path, checkpoint: Checkpoint | None) -> str:
     return log
 
 
-def _read_all(files: list[LogFile], positions_path: Path, report: Reporter) -> dict[str, int]:
+def _read_all(files: list[LogFile], positions_path: Path, report: Report) -> dict[str, int]:
     if not files:
         return {}
     begun = time.monotonic()
     changed = _read(((file, 0) for file in files), report)
-    report.warn(
-        f"{positions_path} is rebuilt from {len(files)} files of the log:"
-        f" {len(changed)} devices, in {time.monotonic() - begun:.1f} s"
-    )
+    taken = time.monotonic() - begun
+    report(PositionsRebuilt(positions_path, len(files), len(changed), taken))
     return changed
 
 
 def _read_since(
-    checkpoint: Checkpoint, files: list[LogFile], positions: Positions, report: Reporter
+    checkpoint: Checkpoint, files: list[LogFile], positions: Positions, report: Report
 ) -> tuple[dict[str, int], bool]:
     """Read what came after the mark; return also whether it is all there."""
     mark = checkpoint.mark
@@ -217,12 +223,9 @@ def _read_since(
     return changed, is_whole or is_up_to_date or not mark.head
 
 
-def _skip(changed: dict[str, int], positions: Positions, report: Reporter) -> dict[str, int]:
+def _skip(changed: dict[str, int], positions: Positions, report: Report) -> dict[str, int]:
     positions.skip(SKIPPED)
-    report.warn(
-        "the end of the log of the last run is missing: it was moved, deleted or cut;"
-        f" every device's numbers go on {SKIPPED:,} higher, so that none is given twice"
-    )
+    report(NumbersSkipped(SKIPPED))
     return {device: last + SKIPPED for device, last in changed.items()}
 
 
@@ -262,7 +265,7 @@ def _reaches(file: LogFile, offset: int) -> bool:
     return bool(file.compressed) or file.path.stat().st_size >= offset
 
 
-def _read(places: Iterable[tuple[LogFile, int]], report: Reporter) -> dict[str, int]:
+def _read(places: Iterable[tuple[LogFile, int]], report: Report) -> dict[str, int]:
     """Return the newest number of each device in some files, each read from its place on."""
     found: dict[bytes, bytes] = {}
     for file, offset in places:
@@ -271,7 +274,7 @@ def _read(places: Iterable[tuple[LogFile, int]], report: Reporter) -> dict[str, 
                 stream.seek(offset)
                 _read_positions(stream, found)
         except DAMAGED as error:
-            report.warn(f"{file.path} is damaged and read in part only: {error}")
+            report(FileDamaged(file.path, error))
     return _decoded(found)
 
 

@@ -1,11 +1,15 @@
-"""The writer thread: group commit, rotation, and waiting for a disk that is full or failing."""
+"""The writer: group commit, rotation, and waiting for a disk that is full or failing.
+
+Its work is a sequence of steps, with a wait after each; a thread does nothing but take the steps
+and wait. A simulation takes the same steps on a clock of its own.
+"""
 
 import contextlib
+import math
 import threading
-import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterable
 from itertools import accumulate, islice
 from operator import itemgetter
 from pathlib import Path
@@ -13,6 +17,8 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol
 
 from ingest.journal.active import ActiveFile
+from ingest.journal.clock import Clock
+from ingest.journal.events import Event, RotationFailing
 from ingest.journal.interface import Lease
 from ingest.journal.positions import Mark
 from ingest.journal.rotation import RotationPolicy
@@ -26,6 +32,10 @@ _MAX_COMMIT = 4 << 20
 HOLD = 60.0
 """Seconds that another program may ask the log to stand still: it may die and never release it."""
 _RETRY = 0.25  # seconds between two attempts to write to a full or failing disk
+_ROTATE_AGAIN = 1.0  # seconds between two attempts to rotate
+_LOOK_AROUND = 1.0
+"""Seconds between two looks at the wall clock and at the folder while nothing comes. A clock that
+is set, forwards or back, may make the file due sooner than it was."""
 _GATHERING = 0.005
 """Seconds that the next commit gathers, unless the last one was of a single batch. Where many
 devices send little each, a commit costs more than what it brings: the disk's time, and for each of
@@ -40,23 +50,44 @@ class Commit(NamedTuple):
     mark: Mark
 
 
+class Wait(NamedTuple):
+    """What comes before the next step.
+
+    Attributes:
+        seconds: the longest that it may take.
+        until: ends the wait when it is set.
+        is_idle: whether to end it when something is put.
+    """
+
+    seconds: float
+    until: threading.Event | None = None
+    is_idle: bool = False
+
+
+_Work = Generator[Wait, None, None]
+_Request = Callable[[], Iterable[Wait]]
+
+
 class Owner(Protocol):
-    """Whom the writer tells; called in the writer's thread."""
+    """Whom the writer tells, in the writer's thread. The methods must not raise."""
 
     def committed(self, commit: Commit) -> None:
-        """Take that these records are on disk."""
+        """Called when these records are on disk."""
 
     def failing(self, error: OSError) -> None:
-        """Take that the disk refuses to take records; they wait."""
+        """Called when the disk refuses to take records; they wait."""
 
     def recovered(self, seconds: float) -> None:
-        """Take that the disk takes records again."""
+        """Called when the disk takes records again, after so many seconds."""
 
     def rotated(self, closed: Path) -> None:
-        """Take that a file was closed."""
+        """Called when a file was closed."""
 
-    def moved(self, what: str) -> None:
-        """Take that another program changed the log."""
+    def failed(self, error: Exception) -> None:
+        """Called when the writer ends by an error that nobody foresaw."""
+
+    def tell(self, event: Event) -> None:
+        """Called with what else there is for the operator."""
 
 
 class _GivenUpError(Exception):
@@ -70,24 +101,32 @@ class Writer:
     """
 
     def __init__(
-        self, active: ActiveFile, policy: RotationPolicy, owner: Owner, *, sync: bool
+        self, active: ActiveFile, policy: RotationPolicy, owner: Owner, clock: Clock, *, sync: bool
     ) -> None:
-        """Make the thread; `start` runs it.
+        """Make the writer; `start` runs its thread, or else `step` is to be called.
 
         Args:
-            active: the file to write; the thread's alone from `start` on.
+            active: the file to write; the writer's alone from now on.
             policy: when it is closed.
             owner: whom to tell.
+            clock: by which to wait, and to close files.
             sync: whether records count as on disk only after `fdatasync`.
         """
         self._active = active
         self._policy = policy
         self._owner = owner
+        self._clock = clock
         self._sync = sync
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
-        self._requests: deque[Callable[[], None]] = deque()
-        self._going_on = threading.Event()
+        self._taken: list[Item | None] = []  # from the queue, by a wait for it
+        self._requests: deque[_Request] = deque()
+        self._rotations: list[Callable[[Path | None], None]] = []  # asked for and not yet done
+        self._rotate_from = 0.0  # on the monotonic clock
+        self._rotation_fails = False
+        self._held_until = 0.0  # on the monotonic clock; 0 while nothing is held
+        self._released = threading.Event()
         self._stopping = threading.Event()
+        self._work = self._steps()
         self._thread = threading.Thread(target=self._run, name="ingest-writer", daemon=True)
         self.put = self._queue.put
 
@@ -95,40 +134,62 @@ class Writer:
         """Begin."""
         self._thread.start()
 
+    def step(self) -> Wait | None:
+        """Do what there is to do now.
+
+        Returns:
+            What to wait for before the next step; None after the last one.
+        """
+        return next(self._work, None)
+
     def rotate(self, done: Callable[[Path | None], None]) -> None:
         """Close the active file after what was put before; tell `done`, in the writer's thread.
 
         `done` gets the name of the closed file, or None if there was nothing in it.
         """
-        self._request(lambda: done(self._rotate()))
+
+        def rotate() -> _Work:
+            self._rotations.append(done)
+            if self._is_due():
+                yield from self._rotate()
+
+        self._request(rotate)
 
     def reopen(self) -> None:
         """Look whether another program has moved the active file."""
         self._request(self._follow)
 
     def hold(self, done: Callable[[], None]) -> None:
-        """Write nothing more after what was put before, until `go_on` or for `HOLD` seconds.
+        """Write nothing more after what was put before, until `release_hold`, or for `HOLD`.
 
         `done` is told, in the writer's thread, when the file stands still.
         """
 
-        def wait() -> None:
-            self._going_on.clear()
+        def wait() -> _Work:
+            self._released.clear()
             if not self._stopping.is_set():
+                self._held_until = self._clock.monotonic() + HOLD
                 done()
-                self._going_on.wait(HOLD)
+                yield Wait(HOLD, self._released)
+                self._held_until = 0.0
 
         self._request(wait)
 
-    def go_on(self) -> None:
+    @property
+    def hold_ends_in(self) -> float:
+        """Seconds until a `hold` ends by itself; 0 while nothing is held."""
+        return max(0.0, self._held_until - self._clock.monotonic()) if self._held_until else 0.0
+
+    def release_hold(self) -> None:
         """Write again."""
-        self._going_on.set()
+        self._released.set()
 
     def set_policy(self, policy: RotationPolicy) -> None:
         """Close files by another policy from now on."""
 
-        def change() -> None:
+        def change() -> Iterable[Wait]:
             self._policy = policy
+            return ()
 
         self._request(change)
 
@@ -139,114 +200,168 @@ class Writer:
         was durable.
         """
         self._stopping.set()
-        self._going_on.set()
+        self._released.set()
         self._queue.put(None)
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
+        else:
+            while self.step():
+                pass
         mark = self._active.mark
         self._active.close()
         return mark
 
-    def _request(self, request: Callable[[], None]) -> None:
+    def _request(self, request: _Request) -> None:
         self._requests.append(request)
         self._queue.put(None)
 
-    def _run(self) -> None:
-        with contextlib.suppress(_GivenUpError):
-            stopping = False
-            while not stopping:
-                stopping = self._stopping.is_set()
-                items = self._gather(block=not stopping)
-                self._write(items)
-                while self._requests:
-                    self._requests.popleft()()
-                if len(items) > 1:
-                    time.sleep(_GATHERING)
+    # The thread.
 
-    def _gather(self, *, block: bool) -> list[Item]:
-        """Take all that has been put; wait for it, but not past the time of a rotation."""
+    def _run(self) -> None:
+        try:
+            while wait := self.step():
+                self._wait(wait)
+        except Exception as error:
+            self._owner.failed(error)
+
+    def _wait(self, wait: Wait) -> None:
+        if wait.is_idle:
+            with contextlib.suppress(Empty):
+                self._taken.append(self._queue.get(timeout=wait.seconds))
+        elif wait.until is not None:
+            wait.until.wait(wait.seconds)
+        else:
+            self._clock.sleep(wait.seconds)
+
+    # The steps.
+
+    def _steps(self) -> _Work:
+        with contextlib.suppress(_GivenUpError):
+            is_last = False
+            while not is_last:
+                is_last = self._stopping.is_set()
+                items = self._take()
+                if not (items or self._requests or is_last):
+                    yield Wait(self._longest_wait(), is_idle=True)
+                    items = self._take()
+                    if not items:
+                        yield from self._persist(self._active.check_home)
+                yield from self._write(items)
+                while self._requests:
+                    yield from self._requests.popleft()()
+                if len(items) > 1:
+                    yield Wait(_GATHERING)
+
+    def _take(self) -> list[Item]:
+        """Take all that has been put."""
         queue = self._queue
-        waiting: list[Item | None] = []
-        if block:
-            until = self._policy.deadline(self._active.begun) if self._active.size else None
-            try:
-                waiting = [queue.get(timeout=None if until is None else _seconds_to(until))]
-            except Empty:
-                return []
-        waiting += islice(iter(queue.get_nowait, _NEVER), queue.qsize())
+        waiting = [*self._taken, *islice(iter(queue.get_nowait, _NEVER), queue.qsize())]
+        self._taken.clear()
         return [item for item in waiting if item is not None] if None in waiting else waiting  # type: ignore[return-value]
 
-    def _write(self, items: list[Item]) -> None:
+    def _longest_wait(self) -> float:
+        left = self._policy.seconds_left(self._clock.wall()) if self._active.size else _LOOK_AROUND
+        return min(left, _LOOK_AROUND)
+
+    def _write(self, items: list[Item]) -> _Work:
         """Write records, closing the file before those that would exceed its size or time."""
         if self._is_due():
-            self._rotate()
+            yield from self._rotate()
         while items:
             count = self._fitting(items)
             if count == 0:
-                self._rotate()
+                yield from self._rotate()
                 continue
-            self._commit(items[:count])
+            yield from self._commit(items[:count])
             items = items[count:]
 
     def _is_due(self) -> bool:
+        if self._is_put_off():
+            return False
         active = self._active
-        return bool(active.size) and time.time() >= self._policy.deadline(active.begun)
+        return bool(self._rotations) or (
+            bool(active.size) and self._policy.is_due(active.begun, self._clock.wall())
+        )
+
+    def _is_put_off(self) -> bool:
+        return self._rotation_fails and self._clock.monotonic() < self._rotate_from
 
     def _fitting(self, items: list[Item]) -> int:
+        """Return how many of the items are to be written together; 0 if none fits into the file."""
         ends = list(accumulate(map(len, map(_BLOCK_OF, items))))
-        room = self._policy.room(self._active.size)
+        room = math.inf if self._is_put_off() else self._policy.room(self._active.size)
         if ends[0] > room and self._active.size:
             return 0
         return max(1, bisect_right(ends, min(room, _MAX_COMMIT)))
 
-    def _commit(self, items: list[Item]) -> None:
+    def _commit(self, items: list[Item]) -> _Work:
         blocks = list(map(_BLOCK_OF, items))
-        self._follow()
-        self._persist(
+        yield from self._follow()
+        yield from self._persist(
             lambda: self._active.append(blocks, sync=self._sync),
             lambda: self._active.resume(sync=self._sync),
         )
         self._owner.committed(Commit(items, self._active.mark))
 
-    def _rotate(self) -> Path | None:
-        self._follow()
-        if not self._active.size:
-            return None
-        self._persist(self._active.rotate, self._active.rotate)
-        closed = self._active.newest_closed
+    def _rotate(self) -> _Work:
+        """Close the file; where that fails, go on with it and try again later.
+
+        The disk may be well, and only a descriptor be missing. If it is not, the next commit says
+        so.
+        """
+        yield from self._follow()
+        closed = None
+        if self._active.size:
+            try:
+                closed = self._active.rotate()
+            except OSError as error:
+                self._put_rotation_off(error)
+                return
+        self._rotation_fails = False
         if closed is not None:
             self._owner.rotated(closed)
-        return closed
+        rotations, self._rotations = self._rotations, []
+        for done in rotations:
+            done(closed)
 
-    def _follow(self) -> None:
+    def _put_rotation_off(self, error: OSError) -> None:
+        self._rotate_from = self._clock.monotonic() + _ROTATE_AGAIN
+        if not self._rotation_fails:
+            self._rotation_fails = True
+            self._owner.tell(RotationFailing(error))
+
+    def _follow(self) -> _Work:
         def look() -> None:
             if found := self._active.reopen_if_moved():
-                self._owner.moved(found)
+                self._owner.tell(found)
 
-        self._persist(look, look)
+        return self._persist(look)
 
-    def _persist(self, attempt: Callable[[], None], again: Callable[[], None]) -> None:
+    def _persist(
+        self, attempt: Callable[[], None], again: Callable[[], None] | None = None
+    ) -> _Work:
         """Do what may fail until it succeeds.
+
+        Args:
+            attempt: what to do.
+            again: what to do after a failure; the same, if it is None.
 
         Raises:
             _GivenUpError: stopped before that.
         """
-        failing_since = 0.0
+        failing_since = None
         while True:
             try:
                 attempt()
             except OSError as error:
-                if not failing_since:
-                    failing_since = time.monotonic()
+                if failing_since is None:
+                    failing_since = self._clock.monotonic()
                     self._owner.failing(error)
-                if self._stopping.wait(_RETRY):
+                yield Wait(_RETRY, self._stopping)
+                if self._stopping.is_set():
                     raise _GivenUpError from error
-                attempt = again
+                attempt = again or attempt
             else:
-                if failing_since:
-                    self._owner.recovered(time.monotonic() - failing_since)
+                if failing_since is not None:
+                    self._owner.recovered(self._clock.monotonic() - failing_since)
                 return
-
-
-def _seconds_to(moment: float) -> float | None:
-    """Return how long to wait; at most an hour, since the clock may be set meanwhile."""
-    return min(max(0.0, moment - time.time()), 3600.0)

@@ -56,18 +56,25 @@ class Delivery:
         lease: under which it appends.
         received_bytes: bytes that came.
         acknowledged: the newest number that the device was told of, or was let in with.
+        brought_bytes: bytes of the records that were made of its frames.
         refused: the error code of the frame that ended it, if one did.
     """
 
     lease: Lease
     received_bytes: int
     acknowledged: int
+    brought_bytes: int = 0
     refused: str = ""
 
     @property
     def is_durable(self) -> bool:
         """Whether all it brought is on disk."""
         return self.lease.durable == self.lease.last
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of records that wait for the disk."""
+        return self.brought_bytes - self.lease.written
 
     def ended_by(self, code: ErrorCode) -> None:
         """Called when an error has ended the connection; some are frames that were no frames."""

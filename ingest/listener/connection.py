@@ -168,6 +168,11 @@ class Connection(Protocol):
         return self._lease
 
     @property
+    def mechanism(self) -> str:
+        """By what the device proves its name; empty before it says so."""
+        return self._conversation.mechanism
+
+    @property
     def is_reading(self) -> bool:
         """Whether we read from the device, and so will hear when it closes."""
         return self._reading
@@ -269,6 +274,11 @@ class Connection(Protocol):
         self._carry_out(self._conversation.granted(lease.last + 1))
 
     @guarded
+    def refused(self, reason: str) -> None:
+        """See `Holder.refused`; nobody can say which number comes next."""
+        self.fail(PeerError(ErrorCode.BUSY, f"try again later: {reason}"))
+
+    @guarded
     def fenced(self) -> None:
         """See `Holder.fenced`."""
         self.fail(PeerError(ErrorCode.REPLACED, "a newer connection of this device has taken over"))
@@ -312,11 +322,11 @@ class Connection(Protocol):
     def _append(self, values: Values) -> None:
         if not values.items:
             return
-        lease = self._lease
-        assert lease is not None
-        block = record_block(
-            self._surroundings.stamp(), lease.device.encode(), lease.last + 1, values
-        )
+        lease, delivery = self._lease, self.delivery
+        assert lease is not None and delivery is not None
+        stamp = self._surroundings.stamp()
+        block = record_block(stamp, lease.device.encode(), lease.last + 1, values)
+        delivery.brought_bytes += len(block)
         self._surroundings.journal.append(lease, block, len(values.items))
 
     def _check_token(self, credentials: Credentials) -> None:

@@ -1,15 +1,16 @@
 """Where connections come in: endpoints as operators write them, and PROXY headers.
 
     door = parse_door("haproxy:tcp:7650", reactor)
-    port = listen(door, proxies if door.is_proxied else hub)
+    port = listen(door, proxies if door.is_proxied else factory)
 
-`hub` makes the protocols of connections; `proxies = ProxyDoors(hub, reactor, ...)` does so for
-those that come through a proxy, once the proxy has said from whom.
+`factory` makes the protocols of connections; `proxies = ProxyDoors(factory, reactor, ...)` does so
+for those that come through a proxy, once the proxy has said from whom.
 """
 
 import os
 import socket
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,14 +197,18 @@ class ProxyDoors(Factory):
 
     Attributes:
         timeout: seconds that a header may take.
-        limit: how many may wait for their header; any more are cut.
+        room: tells how many may wait for their header; any more are cut.
         refused: how many were cut so far, for a bad header, none in time, or the limit.
     """
 
     noisy = False
 
     def __init__(
-        self, inner: IProtocolFactory, clock: IReactorTime, timeout: float, limit: int
+        self,
+        inner: IProtocolFactory,
+        clock: IReactorTime,
+        timeout: float,
+        room: Callable[[], int],
     ) -> None:
         """Make it.
 
@@ -212,12 +217,12 @@ class ProxyDoors(Factory):
                 header names.
             clock: by which headers are in time.
             timeout: see above; may be changed, for later connections.
-            limit: see above; may be changed.
+            room: see above.
         """
         self.inner = inner
         self.clock = clock
         self.timeout = timeout
-        self.limit = limit
+        self.room = room
         self.refused = 0
         self._waiting: set[ProxyDoor] = set()
         self._log = Logger()
@@ -242,8 +247,8 @@ class ProxyDoors(Factory):
 
     def arrived(self, door: "ProxyDoor") -> None:
         """Called when a connection is there and waits for its header."""
-        if len(self._waiting) >= self.limit:
-            door.refuse(f"more than {self.limit} wait for their header")
+        if len(self._waiting) >= self.room():
+            door.refuse(f"{len(self._waiting)} wait for their header already")
         else:
             self._waiting.add(door)
 

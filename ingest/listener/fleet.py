@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, succeed
@@ -62,7 +62,7 @@ class Parts:
 
 
 class Fleet:
-    """The connections, and what they have in common; see `Surroundings` and `Pressure`.
+    """The connections, and what they have in common; see `Surroundings` and `FlowControl`.
 
     Attributes:
         journal: where records go; set before the first connection.
@@ -169,6 +169,7 @@ class Fleet:
         """See `Surroundings.let_in`."""
         self._passing.discard(connection)
         self._devices[connection.device] = connection
+        self.incidents.handshakes[f"{connection.mechanism}/ok"] += 1
         self.admission.proved(connection.peer.host, connection.device)
         self._note_seen(connection)
 
@@ -184,6 +185,8 @@ class Fleet:
         """See `Surroundings.ended`."""
         self._passing.add(connection)  # its deadlines are short from now on
         host = connection.peer.host
+        if connection.delivery is None:
+            self.incidents.handshakes[f"{connection.mechanism or 'none'}/{error.code}"] += 1
         if error.code is ErrorCode.AUTH_FAILED:
             self.admission.failed(host, connection.claimed, self.now())
         if error.code in _UNSAID:
@@ -213,7 +216,7 @@ class Fleet:
             stopped, self._stopped = self._stopped, succeed(None)
             stopped.callback(None)
 
-    # What the journal tells: see `Pressure`.
+    # What the journal tells: see `FlowControl`.
 
     def pause(self) -> None:
         """Stop reading frames from all devices."""
@@ -280,9 +283,9 @@ class Fleet:
         """Go through the connections."""
         return iter(self._members)
 
-    def devices(self) -> Iterator[str]:
-        """Go through the devices that are connected."""
-        return iter(self._devices)
+    def devices(self) -> Collection[Member]:
+        """Return the connections of devices that were let in."""
+        return self._devices.values()
 
     def stop(self) -> Deferred[None]:
         """Say good-bye to all; fires when the last connection is gone."""

@@ -19,10 +19,13 @@ class Incidents:
 
     Attributes:
         counts: how many of each kind there were since the start.
+        handshakes: how many handshakes ended how, by `mechanism/result`; the result is `ok` or an
+            error code.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.handshakes: Counter[str] = Counter()
         self._unsaid: dict[str, Counter[tuple[str, str]]] = {}
         self._log = Logger(namespace="ingest.listener")
 

@@ -6,6 +6,7 @@ from twisted.internet.defer import Deferred
 
 from ingest.journal.interface import Journal
 from ingest.listener.books import Delivery
+from ingest.listener.phases import Phase
 from ingest.wire.conversation import Context, Peer
 from ingest.wire.errors import PeerError
 from ingest.wire.sasl import Credentials
@@ -19,12 +20,18 @@ class Member(Protocol):
         made: when the connection was made, by the same.
         claimed: the name that the device claims, proved or not; empty before it claims one.
         delivery: what it has brought; None before the device was let in.
+        phase: where it stands.
     """
 
     heard: float
     made: float
     claimed: str
     delivery: Delivery | None
+    phase: Phase
+
+    @property
+    def mechanism(self) -> str:
+        """By what the device proves its name; empty before it says so."""
 
     @property
     def device(self) -> str:

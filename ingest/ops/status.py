@@ -1,4 +1,4 @@
-"""What an operator may know of a running listener, as one snapshot; its renderings are elsewhere."""
+"""What an operator may know of a running listener, as one snapshot."""
 
 from collections import deque
 from dataclasses import asdict, dataclass, field

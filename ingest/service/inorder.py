@@ -5,6 +5,8 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 
 class InOrder(MultiService):
@@ -13,11 +15,20 @@ class InOrder(MultiService):
     `MultiService` stops all at the same moment. Here one is stopped when the next one is.
     """
 
+    _log = Logger(namespace="ingest")
+
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Stop one service after the other; fires when the first one has stopped."""
+        """Stop one service after the other; fires when the first one has stopped.
+
+        One that fails to stop is said, and keeps none of the others from it.
+        """
         self.running = 0
         services: list[IService] = list(self)
         for service in reversed(services):
             if service.running:  # where a start has failed, those behind it never ran
-                yield maybeDeferred(service.stopService)
+                stopped = maybeDeferred(service.stopService)
+                yield stopped.addErrback(self._failed, service)
+
+    def _failed(self, failure: Failure, service: IService) -> None:
+        self._log.failure("{service} did not stop well", failure, service=type(service).__name__)

@@ -9,7 +9,7 @@ from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 
-from ingest.layout import Layout
+from ingest.layout import Layout, open_own
 
 _COLLECT_AFTER = 20_000
 """New containers between two passes of the garbage collector. One read brings a thousand maps that
@@ -62,8 +62,7 @@ class FolderLock:
             StartError: another listener holds it.
             OSError: the lock's file can't be made.
         """
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(layout.lock, flags, 0o600)
+        self._fd = open_own(layout.lock, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -3,7 +3,7 @@
 import resource
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import DEFAULT_DATA
 from ingest.listener.admission import REFUSALS, Limits
-from ingest.units import parse_duration, parse_size
+from ingest.units import format_duration, format_size, parse_duration, parse_size
 
 DEFAULT_LISTEN: Final = ("tcp:7650",)
 _SPARE_FILES = 64 + REFUSALS
@@ -59,7 +59,8 @@ def _timeout(text: str) -> float:
 
 def _default_max_connections() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(1, (1 << 20 if hard == resource.RLIM_INFINITY else hard) - _SPARE_FILES)
+    files = 1 << 20 if hard == resource.RLIM_INFINITY else hard
+    return max(1, files - min(_SPARE_FILES, files // 2))
 
 
 def _setting(default: str, parse: Callable[[str], Any], help_: str, metavar: str) -> Any:
@@ -120,14 +121,25 @@ class Settings:
     )  # fmt: skip
 
     def limits(self) -> Limits:
-        """Return what connections may do."""
+        """Return what connections may do; no more of them than there are descriptors for."""
         return Limits(
-            self.max_connections,
+            min(self.max_connections, _default_max_connections()),
             self.max_frame,
             self.handshake_timeout,
             self.idle_timeout,
             self.allow_plaintext_auth,
         )
+
+    def as_written(self) -> dict[str, str]:
+        """Return each setting as a person would write it, by its name in the file."""
+        return {
+            option_name(field_.name): _write(field_.metadata, getattr(self, field_.name))
+            for field_ in fields(self)
+        }
+
+    def with_those_of_the_start(self, started: "Settings") -> "Settings":
+        """Return these settings, with `started`'s where a change counts after a restart only."""
+        return replace(self, **{name: getattr(started, name) for name in AT_START})
 
     def journal_policy(self) -> JournalPolicy:
         """Return how the journal is to keep records."""
@@ -137,6 +149,26 @@ class Settings:
             ArchivePolicy(self.compress, retention),
             sync=self.durability == "fsync",
         )
+
+
+AT_START: Final = ("listen", "data", "durability")
+"""The settings that count from one start to the next."""
+
+_FORMATS: dict[object, Callable[[float], str]] = {
+    parse_size: format_size,
+    _frame_size: format_size,
+    parse_duration: format_duration,
+    _timeout: format_duration,
+}
+
+
+def _write(metadata: Mapping[str, Any], value: Any) -> str:
+    if isinstance(value, tuple):
+        return " ".join(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    formatted = _FORMATS.get(metadata.get("parse"))
+    return formatted(value) if formatted and value else str(value)
 
 
 PARSED: Final = tuple(field_ for field_ in fields(Settings) if field_.metadata)

@@ -6,7 +6,6 @@ from types import FrameType
 from typing import Any
 
 from twisted.application.service import Service
-from twisted.internet.interfaces import IReactorCore, IReactorFromThreads, IReactorTime
 from twisted.logger import Logger
 
 _STOP = (signal.SIGINT, signal.SIGTERM)
@@ -41,20 +40,14 @@ HANGUP = Hangup()
 """The process's own: a signal has one handler."""
 
 
-class ISignalReactor(IReactorCore, IReactorFromThreads, IReactorTime):
-    """What the signals need of a reactor."""
-
-
 class Signals(Service):
     """SIGHUP reloads. SIGINT and SIGTERM stop the reactor once; when repeated, at once."""
 
-    def __init__(
-        self, reactor: ISignalReactor, reload: Callable[[], None], hurry: Callable[[], None]
-    ) -> None:
+    def __init__(self, reactor: Any, reload: Callable[[], None], hurry: Callable[[], None]) -> None:
         """Make the service.
 
         Args:
-            reactor: which to stop.
+            reactor: which to stop; an `IReactorCore`, `IReactorFromThreads` and `IReactorTime`.
             reload: called at SIGHUP; those that come meanwhile count as one.
             hurry: called when it is to stop for a second time: wait for nobody.
         """
@@ -102,5 +95,4 @@ class Signals(Service):
             return
         self._stopping = True
         self._log.info("{signal}: stopping", signal=name)
-        stop: Any = self._reactor.stop
-        stop()
+        self._reactor.stop()

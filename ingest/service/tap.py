@@ -1,5 +1,6 @@
 """`twistd ingest`: its options, and the service that they make."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,9 @@ from ingest.service.settings import (
     option_name,
     read_settings,
 )
+from ingest.service.signals import HANGUP
+
+_PID_FILE = "twistd.pid"  # unless `twistd --pidfile` says otherwise
 
 
 class Options(usage.Options):
@@ -47,8 +51,19 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
+        HANGUP.install()  # as early as we can
         super().__init__()
         self.listen: list[str] = []
+
+    @property
+    def is_daemonized(self) -> bool:
+        """Whether twistd goes into the background, and waits there for word of the start."""
+        return self.parent is not None and not self.parent["nodaemon"]
+
+    def opt_version(self) -> None:
+        """Print the version and exit."""
+        print(f"ingest {version('ingest')}")
+        raise SystemExit(0)
 
     def opt_listen(self, endpoint: str) -> None:
         self.listen.append(endpoint)
@@ -77,6 +92,11 @@ class Options(usage.Options):
             self.settings = self.read()
         except SettingsError as error:
             raise usage.UsageError(str(error)) from error
+        # In the foreground whoever started us knows our pid. A file would only be in the way: in a
+        # container, where each start has the same pid, a stale one passes for a running twistd.
+        twistd = self.parent
+        if twistd is not None and twistd["nodaemon"] and twistd["pidfile"] == _PID_FILE:
+            twistd["pidfile"] = ""
 
     def read(self) -> Settings:
         """Put the settings together; the file is read afresh.
@@ -100,13 +120,15 @@ def makeService(options: Options) -> IService:
     """Make the service of `twistd ingest`."""
     from twisted.internet import reactor  # noqa: PLC0415 - the one place that chooses it
 
-    from ingest.service.tree import (  # noqa: PLC0415
-        IListenerReactor,
-        ListenerService,
-        StartError,
-    )
+    from ingest.service.parts import IListenerReactor  # noqa: PLC0415
+    from ingest.service.process import StartError, use_monotonic_time  # noqa: PLC0415
+    from ingest.service.tree import ListenerService  # noqa: PLC0415
 
+    chosen = cast(IListenerReactor, reactor)
+    use_monotonic_time(chosen)
     try:
-        return ListenerService(options.settings, cast(IListenerReactor, reactor), options.read)
+        return ListenerService(
+            options.settings, chosen, options.read, daemonized=options.is_daemonized
+        )
     except StartError as error:
         raise SystemExit(f"ingest: can't start: {error}") from None

@@ -110,7 +110,13 @@ class Conversation(Protocol):
     Its shell calls a method only when that can happen: `checked` after `CheckToken`, `granted`
     after `Claim`, nothing but `acknowledge` and `farewell` after `Ended`. Any other call is a
     fault of the shell, and raises `IllegalStep`.
+
+    Attributes:
+        mechanism: by what the device proves its name, such as a SASL mechanism (RFC 4422); empty
+            before it says so.
     """
+
+    mechanism: str
 
     def begin(self) -> Sequence[Event]:
         """Begin; a protocol in which the server speaks first says something."""

@@ -2,10 +2,11 @@
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ingest.journal.events import Event
 from ingest.journal.file import FileJournal, JournalPolicy
 from ingest.journal.interface import Journal, Lease
 from ingest.journal.memory import MemoryJournal
@@ -27,20 +28,28 @@ class Holder:
 
     Attributes:
         told: what the journal said, in order: `granted` with the device's newest number,
-            `fenced`, `durable` with a number.
+            `fenced`, `durable` with a number, `abort`.
+        reasons: why its claims were refused.
         lease: the newest lease that it was granted.
     """
 
     def __init__(self) -> None:
         self.told: list[tuple[str, int]] = []
+        self.reasons: list[str] = []
         self.lease: Lease
 
     def granted(self, lease: Lease) -> None:
         self.lease = lease
         self.told.append(("granted", lease.last))
 
+    def refused(self, reason: str) -> None:
+        self.reasons.append(reason)
+
     def fenced(self) -> None:
         self.told.append(("fenced", 0))
+
+    def abort(self) -> None:
+        self.told.append(("abort", 0))
 
     def durable(self, seq: int) -> None:
         self.told.append(("durable", seq))
@@ -74,7 +83,7 @@ def append(journal: Journal, lease: Lease, count: int = 1) -> None:
     journal.append(lease, block, count)
 
 
-class Pressure:
+class Flow:
     """Counts how often it was told to stop, and to go on."""
 
     def __init__(self) -> None:
@@ -89,16 +98,17 @@ class Pressure:
 
 
 class Report:
-    """Remembers what an operator would read."""
+    """Remembers what an operator would be told."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
+        self.events: list[Event] = []
 
-    def info(self, line: str) -> None:
-        self.lines.append(line)
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
 
-    def warn(self, line: str) -> None:
-        self.lines.append(line)
+    @property
+    def lines(self) -> list[str]:
+        return list(map(str, self.events))
 
 
 class Driven(Protocol):
@@ -114,8 +124,11 @@ class Driven(Protocol):
     def lines(self) -> list[bytes]:
         """Return the log."""
 
+    def events(self) -> Sequence[Event]:
+        """Return what was reported."""
+
     def close(self) -> None:
-        """Stop."""
+        """Stop the journal, unless it is stopped, and let its last answers come."""
 
 
 class DrivenMemory:
@@ -131,36 +144,58 @@ class DrivenMemory:
     def lines(self) -> list[bytes]:
         return self.journal.lines
 
+    def events(self) -> Sequence[Event]:
+        return self.journal.events
+
     def close(self) -> None:
-        """Nothing runs."""
+        self.journal.close()
 
 
 class DrivenFile:
     """A `FileJournal` whose answers wait in a queue, as they would in a reactor."""
 
-    def __init__(self, data: Path, policy: JournalPolicy | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        policy: JournalPolicy | None = None,
+        *,
+        flow: "Flow | None" = None,
+        report: "Report | None" = None,
+    ) -> None:
         self.layout = Layout(data)
         self.layout.create()
-        self.pressure = Pressure()
-        self.report = Report()
+        self.flow = flow or Flow()
+        self.report = report or Report()
+        self._is_closed = False
         self._answers: queue.SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]]
         self._answers = queue.SimpleQueue()
         self.journal = FileJournal(
-            self.layout, policy or JournalPolicy(), self._call_soon, self.pressure, self.report
+            self.layout, policy or JournalPolicy(), self._call_soon, self.flow, self.report
         )
+        self.journal.start()
 
     def _call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
         self._answers.put((call, arguments))
 
     def settle(self, done: Callable[[], bool]) -> None:
         while not done():
-            call, arguments = self._answers.get(timeout=PATIENCE)
-            call(*arguments)
+            self._take()
 
     def lines(self) -> list[bytes]:
         files = sorted(self.layout.log_folder.glob("ingest-*.log"))
         active = self.layout.log_folder / "ingest.log"
         return b"".join(path.read_bytes() for path in [*files, active]).splitlines(keepends=True)
 
+    def events(self) -> Sequence[Event]:
+        return self.report.events
+
     def close(self) -> None:
-        self.journal.close()
+        if not self._is_closed:
+            self._is_closed = True
+            self.journal.close()
+            while not self._answers.empty():
+                self._take()
+
+    def _take(self) -> None:
+        call, arguments = self._answers.get(timeout=PATIENCE)
+        call(*arguments)

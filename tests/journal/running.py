@@ -8,7 +8,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Self
 
-from ingest.journal import file
+from ingest.journal import keeper
+from ingest.journal.events import Event
 from ingest.journal.file import FileJournal, JournalPolicy
 from ingest.journal.interface import Lease
 from ingest.journal.positions import read_positions
@@ -33,6 +34,14 @@ class Holder:
     def granted(self, lease: Lease) -> None:
         """See `Holder.granted`."""
         self.lease, self.seq = lease, lease.last
+
+    def refused(self, reason: str) -> None:
+        """See `Holder.refused`."""
+        raise AssertionError(reason)
+
+    def abort(self) -> None:
+        """See `Holder.abort`."""
+        raise AssertionError("it has not failed")
 
     def fenced(self) -> None:
         """See `Holder.fenced`."""
@@ -59,8 +68,13 @@ class Running:
         self.is_paused = False
         self._calls: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self.journal = FileJournal(
-            self.layout, policy or JournalPolicy(), lambda *call: self._calls.put(call), self, self
+            self.layout,
+            policy or JournalPolicy(),
+            lambda *call: self._calls.put(call),
+            self,
+            self._report,
         )
+        self.journal.start()
 
     def __enter__(self) -> Self:
         return self
@@ -70,20 +84,15 @@ class Running:
         self._take_all()
 
     def pause(self) -> None:
-        """See `Pressure.pause`."""
+        """See `FlowControl.pause`."""
         self.is_paused = True
 
     def resume(self) -> None:
-        """See `Pressure.resume`."""
+        """See `FlowControl.resume`."""
         self.is_paused = False
 
-    def info(self, line: str) -> None:
-        """See `Reporter.info`."""
-        self.said.append(line)
-
-    def warn(self, line: str) -> None:
-        """See `Reporter.warn`."""
-        self.said.append(line)
+    def _report(self, event: Event) -> None:
+        self.said.append(str(event))
 
     def claim(self, device: str) -> Lease:
         """Return the lease on a device that nobody holds."""
@@ -150,7 +159,7 @@ def crash(data: Path, *steps: str) -> None:
 
 def _run_and_die(data: Path, *steps: str) -> None:
     if "checkpoint" in steps:
-        file._CHECKPOINT = file._CHECKPOINT_LATEST = 0.01  # or each would take a second
+        keeper._PERIOD = keeper._LONGEST_PERIOD = 0.01  # or each would take a second
     running = Running(data)
     newest: dict[str, int] = {}
     for step in steps:

@@ -1,5 +1,6 @@
 """The active file: append, fall short, go on in the same place, close, follow."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -8,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from ingest.journal.active import ActiveFile
+from ingest.journal.clock import Clock
 from ingest.journal.intent import ROOM, IntentFile
 from ingest.log.files import ACTIVE, LogFile, identity
+from tests.journal.disks import FaultyDisk, home_of
 from tests.log.limits import largest_file
 from tests.log.logs import BEGIN, at, line
 
@@ -23,15 +26,23 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def make(folder: Path) -> Iterator[Callable[[], ActiveFile]]:
+def disk() -> FaultyDisk:
+    return FaultyDisk()
+
+
+@pytest.fixture
+def make(folder: Path, disk: FaultyDisk) -> Iterator[Callable[[], ActiveFile]]:
     """Opens the active file, as a start does."""
-    intent = IntentFile(folder.with_name("intent"))
+    intent = IntentFile(folder.with_name("intent"), disk)
+    home = home_of(folder)
     opened: list[ActiveFile] = []
 
     def make() -> ActiveFile:
         closed = [path.name for path in sorted(folder.glob("ingest-*"))]
-        opened.append(ActiveFile(folder, intent, closed[-1] if closed else None))
-        return opened[-1]
+        newest = closed[-1] if closed else None
+        active = ActiveFile(folder, intent, newest, home=home, disk=disk, clock=Clock())
+        opened.append(active)
+        return active
 
     yield make
     for active in opened:
@@ -81,24 +92,19 @@ def test_a_short_write_is_completed_in_its_place(active: ActiveFile, folder: Pat
     assert active.size == sum(map(len, blocks))
 
 
-@pytest.mark.parametrize("call", ["fdatasync", "posix_fallocate"])
+@pytest.mark.parametrize("call", ["fdatasync", "fallocate"])
 def test_after_a_failed_sync_the_file_is_left_at_its_last_durable_line(
-    call: str, active: ActiveFile, folder: Path, monkeypatch: pytest.MonkeyPatch
+    call: str, active: ActiveFile, folder: Path, disk: FaultyDisk
 ) -> None:
-    def fail(*_: int) -> None:
-        raise OSError(5, "Input/output error")
-
     first, *rest = _blocks(10)
     active.append([first], sync=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, call, fail)
-        with pytest.raises(OSError):
-            active.append(rest, sync=True)
+    with disk.failing(errno.EIO, call), pytest.raises(OSError):
+        active.append(rest, sync=True)
     active.resume(sync=True)
     (closed,) = folder.glob("ingest-*.log")
     assert closed.read_bytes() == first
     assert (folder / ACTIVE).read_bytes() == b"".join(rest)
-    assert active.newest_closed == closed
+    assert active.mark.closed == closed.name
 
 
 def test_a_file_is_closed_under_a_later_name_each_time(active: ActiveFile, folder: Path) -> None:
@@ -143,7 +149,7 @@ def test_another_program_is_followed(
     assert active.reopen_if_moved() is None
     meddle(folder / ACTIVE)
     found = active.reopen_if_moved()
-    assert found is not None and told in found
+    assert found is not None and told in str(found)
     active.append(blocks[3:], sync=True)
     assert (folder / ACTIVE).read_bytes() == b"".join(blocks[:left] + blocks[3:])
     first = blocks[0] if left else blocks[3]

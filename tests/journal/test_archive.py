@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import zstandard
 
 from ingest.journal.archive import ArchivePolicy, Archivist, Compression
+from ingest.journal.clock import Clock
 from ingest.journal.rotation import RetentionPolicy
 from tests.journal.holders import Report
 from tests.log.logs import line, write
@@ -22,9 +24,11 @@ def archivist(
     folder: Path,
     compression: Compression = "none",
     retention: RetentionPolicy = KEEP_ALL,
-    settled: str | None = None,
+    needed_after: str | None = None,
 ) -> Archivist:
-    return Archivist(folder, ArchivePolicy(compression, retention), Report(), settled)
+    return Archivist(
+        folder, ArchivePolicy(compression, retention), Report(), Clock(), needed_after=needed_after
+    )
 
 
 def names(folder: Path) -> list[str]:
@@ -96,10 +100,10 @@ def test_files_go_by_age_and_size(folder: Path) -> None:
 
 def test_files_that_a_start_would_need_stay(folder: Path) -> None:
     """Whatever the policy says: only they tell the newest numbers."""
-    archive = archivist(folder, "gzip", RetentionPolicy(size=1), settled="")
+    archive = archivist(folder, "gzip", RetentionPolicy(size=1), needed_after="")
     archive.tidy()
     assert names(folder) == [f"{OLDEST}.gz", f"{NEWEST}.gz", "ingest.log"]
-    archive.settle(OLDEST)
+    archive.set_needed_after(OLDEST)
     archive.tidy()
     assert names(folder) == [f"{NEWEST}.gz", "ingest.log"]
 
@@ -111,10 +115,10 @@ def test_files_that_are_not_the_logs_stay(folder: Path) -> None:
     assert {"ingest.log.1", "notes.txt", "ingest-old.log"} <= set(names(folder))
 
 
-def test_the_thread_looks_when_it_is_nudged_and_stops(folder: Path) -> None:
+def test_the_thread_looks_when_it_is_woken_and_stops(folder: Path) -> None:
     thread = archivist(folder, "zstd")
     thread.start()
-    thread.nudge()
+    thread.wake()
     thread.stop()
     assert "ingest-archive" not in [each.name for each in threading.enumerate()]
     assert not [name for name in names(folder) if name.endswith(".tmp")]
@@ -122,10 +126,11 @@ def test_the_thread_looks_when_it_is_nudged_and_stops(folder: Path) -> None:
 
 def test_trouble_is_told_once(folder: Path) -> None:
     report = Report()
-    thread = Archivist(folder / "missing", ArchivePolicy(), report)
+    thread = Archivist(folder, ArchivePolicy(), report, Clock())
+    shutil.rmtree(folder)
     thread.start()
     for _ in range(3):
-        thread.nudge()
+        thread.wake()
     thread.stop()
     assert len(report.lines) == 1
     assert report.lines[0].startswith("closed files can't be looked after: ")

@@ -113,15 +113,15 @@ def test_too_much_that_waits_stops_the_flow(
     monkeypatch.setattr(file_module, "_RELIEVED", 250)
     driven, holder = open_journal(tmp_path)
     append(driven.journal, holder.lease, 5)
-    assert driven.pressure.paused == 0
+    assert driven.flow.paused == 0
     append(driven.journal, holder.lease, 50)
     append(driven.journal, holder.lease, 50)
-    assert driven.pressure.paused == 1
-    driven.settle(lambda: driven.pressure.resumed == 1)
+    assert driven.flow.paused == 1
+    driven.settle(lambda: driven.flow.resumed == 1)
     assert driven.journal.backlog <= 250
     driven.settle(lambda: holder.lease.durable == 105)
     assert driven.journal.backlog == 0
-    assert (driven.pressure.paused, driven.pressure.resumed) == (1, 1)
+    assert (driven.flow.paused, driven.flow.resumed) == (1, 1)
     driven.close()
 
 
@@ -137,13 +137,13 @@ def test_a_failing_disk_stops_the_flow_and_says_so_once(tmp_path: Path) -> None:
     log.rename(log.with_name("ingest.log.1"))
     log.mkdir()
     append(driven.journal, holder.lease)
-    driven.settle(lambda: driven.journal.failure is not None)
-    assert driven.pressure.paused == 1
+    driven.settle(lambda: driven.journal.health is not None)
+    assert driven.flow.paused == 1
     assert holder.lease.durable == 1
     log.rmdir()
     driven.settle(lambda: holder.lease.durable == 2)
-    assert driven.journal.failure is None
-    assert driven.pressure.resumed == 1
+    assert driven.journal.health is None
+    assert driven.flow.resumed == 1
     driven.close()
     said = [line for line in driven.report.lines if "takes" in line]
     assert [("no records" in line, "again" in line) for line in said] == [

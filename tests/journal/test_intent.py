@@ -1,7 +1,7 @@
 """The intent: what it holds, whose word counts, and the write that it completes."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.journal import intent
+from ingest.journal.disk import Disk
 from ingest.journal.intent import Intent, IntentFile
 from ingest.log.files import ACTIVE, identity
 from tests.journal.running import Running, crash
@@ -23,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def file(path: Path) -> Iterator[IntentFile]:
-    file = IntentFile(path)
+    file = IntentFile(path, Disk())
     yield file
     file.close()
 
@@ -35,7 +36,7 @@ def test_a_new_file_holds_nothing(file: IntentFile) -> None:
 def test_the_newest_intent_is_held_beyond_the_process(path: Path, file: IntentFile) -> None:
     file.put((1, 2), 3, [b"older and longer"])
     file.put((2**40, 2**50), 2**60, [b"one\n", b"two\n"])
-    again = IntentFile(path)
+    again = IntentFile(path, Disk())
     assert again.get() == Intent((2**40, 2**50), 2**60, b"one\ntwo\n")
     again.close()
 
@@ -48,20 +49,20 @@ def test_it_is_done_until_the_next(file: IntentFile) -> None:
     assert file.get() == Intent((1, 2), 4, b"two\n", done=False)
 
 
-def test_none_is_held_while_its_bytes_change(
-    file: IntentFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_none_is_held_while_its_bytes_change(path: Path) -> None:
+    class Watched(Disk):
+        @staticmethod
+        def pwritev(fd: int, blocks: Sequence[bytes], offset: int) -> int:  # type: ignore[override]
+            held.append(file.get())
+            return os.pwritev(fd, blocks, offset)
+
+    file = IntentFile(path, Watched())
+    held: list[Intent | None] = []
     file.put((1, 2), 0, [b"one\n"])
-    held = []
-
-    def pwritev(fd: int, blocks: list[bytes], offset: int) -> int:
-        held.append(file.get())
-        return real(fd, blocks, offset)
-
-    real = os.pwritev
-    monkeypatch.setattr(os, "pwritev", pwritev)
+    held.clear()
     file.put((1, 2), 4, [b"two\n"])
     assert held == [None]
+    file.close()
 
 
 def test_its_room_is_reserved(path: Path, file: IntentFile) -> None:
@@ -82,7 +83,7 @@ def test_another_boot_does_not_trust_it(
     other = path.with_name("boot_id")
     other.write_text("01234567-89ab-cdef-0123-456789abcdef\n")
     monkeypatch.setattr(intent, "_BOOT_ID", other)
-    again = IntentFile(path)
+    again = IntentFile(path, Disk())
     assert again.get() is None
     again.close()
 
@@ -92,7 +93,7 @@ def test_garbage_is_no_intent(garbage: bytes) -> None:
     with NamedTemporaryFile() as stream:
         stream.write(garbage)
         stream.flush()
-        file = IntentFile(Path(stream.name))
+        file = IntentFile(Path(stream.name), Disk())
         assert file.get() is None
         file.close()
 
@@ -113,7 +114,7 @@ def test_a_write_that_had_not_begun_is_left_alone(tmp_path: Path) -> None:
     crash(tmp_path, "a=3")
     active = tmp_path / "log" / ACTIVE
     content = active.read_bytes()
-    file = IntentFile(tmp_path / "state" / "intent")
+    file = IntentFile(tmp_path / "state" / "intent", Disk())
     found = identity(active)
     assert found is not None
     file.put(found, len(content), [line(4) + b"\n"])

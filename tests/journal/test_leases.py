@@ -1,11 +1,18 @@
 """One holder at a time, and the newest wins."""
 
+from ingest.journal.interface import Lease
 from ingest.journal.leases import Leases
-from tests.journal.holders import Holder
+from tests.journal.holders import Holder, Report
 
 
 def make(position: int = 0) -> Leases:
-    return Leases(lambda device: position)
+    return Leases(lambda device: position, Report())
+
+
+def settle(leases: Leases, lease: Lease, seq: int) -> None:
+    """Make records durable."""
+    lease.durable = seq
+    leases.announce([lease])
 
 
 def test_a_free_lease_is_granted_at_once() -> None:
@@ -39,9 +46,9 @@ def test_a_release_waits_for_the_disk() -> None:
     older.lease.last = 3
     leases.claim("a", newer)
     leases.release(older.lease)
-    leases.durable(older.lease, 2)
+    settle(leases, older.lease, 2)
     assert newer.told == []
-    leases.durable(older.lease, 3)
+    settle(leases, older.lease, 3)
     assert newer.told == [("granted", 0)]
 
 
@@ -49,9 +56,9 @@ def test_a_holder_hears_what_is_durable_until_it_releases() -> None:
     leases, holder = make(), Holder()
     leases.claim("a", holder)
     holder.lease.last = 2
-    leases.durable(holder.lease, 1)
+    settle(leases, holder.lease, 1)
     leases.release(holder.lease)
-    leases.durable(holder.lease, 2)
+    settle(leases, holder.lease, 2)
     assert holder.told[1:] == [("durable", 1)]
     assert list(leases) == []
 
@@ -105,7 +112,7 @@ def test_a_claim_while_a_released_lease_waits_for_the_disk() -> None:
     leases.claim("a", newer)
     assert older.told == [("granted", 0)]
     assert newer.told == []
-    leases.durable(older.lease, 1)
+    settle(leases, older.lease, 1)
     assert newer.told == [("granted", 0)]
 
 

@@ -26,6 +26,10 @@ def texts(parts: Listener) -> list[str]:
     return [json.loads(line)["text"] for line in parts.journal.lines]
 
 
+def names(parts: Listener) -> list[str]:
+    return [member.device for member in parts.fleet.devices()]
+
+
 def test_an_acknowledgement_waits_for_the_journal(parts: Listener) -> None:
     device, transport = parts.log_in()
     parts.hear(device, b"a\nb\n")
@@ -223,7 +227,7 @@ def test_who_speaks_only_after_its_time_is_not_listened_to(parts: Listener) -> N
     assert transport.read().startswith(b"ERR auth-timeout ")
     parts.hear(device, plain("a") + b"late\n")
     assert transport.read() == b""
-    assert list(parts.fleet.devices()) == []
+    assert names(parts) == []
 
 
 def test_our_time_is_not_the_devices(parts: Listener) -> None:

@@ -44,7 +44,7 @@ from ingest.listener.doors import (
     parse_door,
 )
 from ingest.listener.outlet import BufferedOutlet, DeviceTransport, outlet_for
-from tests.listener.parts import Parts, Transport, plain
+from tests.listener.parts import Listener, Transport, plain
 
 reactor = cast(IReactorPorts, default_reactor)
 
@@ -113,7 +113,7 @@ class Doorway:
     def __init__(self) -> None:
         self.clock = Clock()
         self.inner = Inner()
-        self.doors = ProxyDoors(self.inner, self.clock, timeout=10.0, limit=3)
+        self.doors = ProxyDoors(self.inner, self.clock, timeout=10.0, room=lambda: 3)
         self.logged: list[LogEvent] = []
 
     def connect(self, *data: bytes) -> tuple[ProxyDoor, Transport]:
@@ -238,7 +238,7 @@ def test_more_may_not_wait(doorway: Doorway) -> None:
     assert len(doorway.doors) == 3
     _, transport = doorway.connect()
     assert transport.disconnecting
-    assert doorway.words == ["1 10.0.0.1: more than 3 wait for their header"]
+    assert doorway.words == ["1 10.0.0.1: 3 wait for their header already"]
     waiting[0][0].dataReceived(LINE)
     _, transport = doorway.connect()
     assert not transport.disconnecting
@@ -292,7 +292,7 @@ def test_a_factory_that_wants_no_protocol(doorway: Doorway) -> None:
 
 def test_it_is_the_transport_of_what_is_behind(doorway: Doorway) -> None:
     _, door, transport = doorway.behind(LINE)
-    outlet = outlet_for(cast(DeviceTransport, door))
+    outlet = outlet_for(cast(DeviceTransport, door), lambda seq: b"ACK %d\n" % seq)
     assert isinstance(outlet, BufferedOutlet)
     assert transport.producer is outlet
     outlet.send(b"OK\n")
@@ -327,8 +327,8 @@ def test_who_waits_is_cut_when_the_last_port_closes(doorway: Doorway) -> None:
     assert (len(doorway.doors), doorway.doors.refused) == (0, 0)
 
 
-def test_a_device_behind_it(parts: Parts) -> None:
-    doors = ProxyDoors(parts.hub, parts.clock, timeout=10.0, limit=10)
+def test_a_device_behind_it(parts: Listener) -> None:
+    doors = ProxyDoors(parts.factory, parts.clock, timeout=10.0, room=lambda: 10)
     parts.add("a")
     for host, answer in ((b"192.0.2.7", b"ERR plaintext-refused "), (b"127.0.0.1", b"OK ")):
         door, transport = doors.buildProtocol(PROXY), Transport(peerAddress=PROXY)

@@ -54,6 +54,7 @@ class Session:
         state: where it stands.
         device: the name that the device claims, proved from `CLAIMING` on; empty before it claims
             one.
+        mechanism: the SASL mechanism (RFC 4422) that it has chosen; empty before.
     """
 
     __slots__ = (
@@ -66,6 +67,7 @@ class Session:
         "_stream_ended",
         "_wants_acks",
         "device",
+        "mechanism",
         "state",
     )
 
@@ -86,6 +88,7 @@ class Session:
         self._wants_acks = True
         self.state = State.OPENING
         self.device = ""
+        self.mechanism = ""
 
     def begin(self) -> Sequence[Event]:
         return ()  # the device speaks first
@@ -179,6 +182,7 @@ class Session:
             return ()
         self._held = self._dialect.unread()
         self._wants_acks = auth.wants_acks
+        self.mechanism = auth.mechanism
         if not auth.data:
             raise bad_frame(f"{auth.mechanism} needs its initial response in the first message")
         return self._begin_mechanism(auth)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.journal.interface import LeaseError
 from tests.journal.holders import Driven, DrivenFile, DrivenMemory, Holder, YieldingHolder, append
 
 
@@ -94,6 +95,34 @@ class TestContract:
         driven.journal.release(older.lease)
         assert newer.told == []
         assert claim(driven, "a").told == [("granted", 1)]
+
+    def test_a_lease_that_was_released_brings_no_more(self, driven: Driven) -> None:
+        holder = claim(driven, "a")
+        driven.journal.release(holder.lease)
+        following = claim(driven, "a")
+        with pytest.raises(LeaseError, match="a has ended"):
+            append(driven.journal, holder.lease)
+        append(driven.journal, following.lease)
+        driven.settle(lambda: following.lease.durable == 1)
+        assert len(driven.lines()) == 1
+
+    def test_what_waits_is_the_backlog(self, driven: Driven) -> None:
+        holder = claim(driven, "a")
+        assert driven.journal.backlog == 0
+        append(driven.journal, holder.lease, 5)
+        waiting = driven.journal.backlog
+        driven.settle(lambda: holder.lease.durable == 5)
+        assert (waiting, driven.journal.backlog) == (sum(map(len, driven.lines())), 0)
+
+    def test_all_is_well(self, driven: Driven) -> None:
+        assert driven.journal.health is None
+        assert driven.events() == []
+
+    def test_what_was_appended_before_close_is_written(self, driven: Driven) -> None:
+        holder = claim(driven, "a")
+        append(driven.journal, holder.lease, 1000)
+        driven.close()
+        assert len(driven.lines()) == 1000
 
     def test_a_released_lease_hears_no_more(self, driven: Driven) -> None:
         holder = claim(driven, "a")

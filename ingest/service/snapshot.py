@@ -1,0 +1,109 @@
+"""Puts together what an operator may know of a running listener."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+from ingest.journal.file import FileJournal
+from ingest.listener.books import Account, total
+from ingest.listener.fleet import Fleet
+from ingest.ops.status import Counts, Rates, Status
+from ingest.service.settings import Settings
+
+SAMPLES = 5.0  # seconds between two samples of the rates
+
+
+class Snapshots:
+    """Makes a `Status` when it is asked for one."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        journal: FileJournal,
+        settings: Callable[[], Settings],
+        listening: Sequence[str],
+    ) -> None:
+        """Begin to keep the rates.
+
+        Args:
+            fleet: the connections.
+            journal: where records go.
+            settings: returns the settings in force.
+            listening: where connections are accepted.
+        """
+        self._fleet = fleet
+        self._journal = journal
+        self._settings = settings
+        self._listening = list(listening)
+        self._started = fleet.now()
+        self._rates = Rates()
+        self.sample()
+
+    def sample(self) -> None:
+        """Note how much has come; called every `SAMPLES` seconds."""
+        summed = total(self._fleet.accounts().values())
+        self._rates.sample(
+            self._fleet.now(), summed.received_frames, summed.received_bytes, summed.written_bytes
+        )
+
+    def take(self) -> Status:
+        """Make a snapshot as of now."""
+        fleet, accounts = self._fleet, self._fleet.accounts()
+        trouble = self._journal.health
+        frames_per_s, bytes_per_s, written_per_s = self._rates.per_second()
+        free = shutil.disk_usage(self._journal.log_folder).free
+        quietest = min(fleet.devices(), key=lambda member: member.heard, default=None)
+        return Status(
+            health="ok" if trouble is None else trouble.kind,
+            reason="" if trouble is None else trouble.reason,
+            version=version("ingest"),
+            pid=os.getpid(),
+            uptime_s=fleet.now() - self._started,
+            connections=len(fleet),
+            devices_connected=len(fleet.devices()),
+            oldest_silence_s=0.0 if quietest is None else fleet.now() - quietest.heard,
+            oldest_silence_device="" if quietest is None else quietest.device,
+            frames_per_s=frames_per_s,
+            bytes_per_s=bytes_per_s,
+            waiting_bytes=self._journal.backlog,
+            holding_until_s=self._journal.hold_ends_in,
+            disk_free_bytes=free,
+            disk_full_in_s=free / written_per_s if written_per_s else None,
+            errors=dict(fleet.incidents.counts),
+            handshakes=dict(fleet.incidents.handshakes),
+            listening=self._listening,
+            settings=self._settings().as_written(),
+            total=_counts(total(accounts.values())),
+            devices={name: _counts(account) for name, account in accounts.items()},
+        )
+
+    def connections(self) -> Iterator[dict[str, Any]]:
+        """Go through the connections, as they are when they are reached."""
+        now = self._fleet.now()
+        for member in list(self._fleet.members()):
+            delivery = member.delivery
+            account = None if delivery is None else delivery.account()
+            yield {
+                "device": member.device or member.claimed,
+                "is_proved": bool(member.device),
+                "peer": str(member.peer),
+                "phase": member.phase.name.lower(),
+                "is_reading": member.is_reading,
+                "connected_s": now - member.made,
+                "heard_s_ago": now - member.heard,
+                "waiting_frames": 0 if account is None else account.waiting_frames,
+                "waiting_bytes": 0 if delivery is None else delivery.waiting_bytes,
+                "acknowledged": 0 if delivery is None else delivery.acknowledged,
+            }
+
+
+def _counts(account: Account) -> Counts:
+    fields = asdict(account) | {
+        # `asdict` copies a Counter as if it counted its items.
+        "refused_frames": dict(account.refused_frames),
+        "waiting_frames": account.waiting_frames,
+    }
+    return Counts(**fields)
