@@ -117,7 +117,7 @@ def _make_folder(path: Path, mode: int) -> None:
         path.mkdir(mode)
     except FileExistsError:
         if not path.is_dir():  # or another process has just made it
-            raise
+            raise NotADirectoryError(errno.ENOTDIR, "Not a directory", str(path)) from None
 
 
 def _forbid(folder: Path, bits: int) -> None:

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -82,17 +83,19 @@ class Signals(Service):
 
     def _catch_stops(self) -> None:
         for number in _STOP:
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                signal.signal(number, self._caught_stop)
+            first = signal.getsignal(number)
+            if callable(first):
+                signal.signal(number, partial(self._caught_stop, first))
 
-    def _caught_stop(self, number: int, _frame: FrameType | None) -> None:
-        self._reactor.callFromThread(self._stop, signal.Signals(number).name)
-
-    def _stop(self, name: str) -> None:
+    def _caught_stop(
+        self, first: Callable[[int, FrameType | None], Any], number: int, frame: FrameType | None
+    ) -> None:
         if self._stopping:
-            self._log.info("{signal} again: not waiting for devices", signal=name)
-            self._hurry()
-            return
-        self._stopping = True
-        self._log.info("{signal}: stopping", signal=name)
-        self._reactor.stop()
+            self._reactor.callFromThread(self._stop_again, signal.Signals(number).name)
+        else:
+            self._stopping = True
+            first(number, frame)  # stops the reactor, and lets the process end by this signal
+
+    def _stop_again(self, name: str) -> None:
+        self._log.info("{signal} again: not waiting for devices", signal=name)
+        self._hurry()

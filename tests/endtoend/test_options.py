@@ -109,7 +109,7 @@ def test_it_says_how_many_devices_it_knows(tmp_path: Path) -> None:
         ("--listen unix:missing/socket", ["--listen unix:missing/socket", "No such file"]),
         ("--listen unix:bad.toml", ["--listen unix:bad.toml", "in use"]),
         ("--data bad.toml", ["bad.toml", "Not a directory"]),
-        ("--data bad.toml/below", ["bad.toml/below", "Not a directory"]),
+        ("--data bad.toml/below", ["bad.toml", "Not a directory"]),
     ],
 )
 def test_why_it_does_not_start(tmp_path: Path, arguments: str, words: list[str]) -> None:
@@ -131,7 +131,7 @@ def test_a_busy_port(tmp_path: Path) -> None:
         line = refusal("--data", "other", "--listen", endpoint, cwd=tmp_path)
         assert line == f"ingest: can't start: --listen {endpoint}: Address already in use"
     assert not (tmp_path / "other" / "state" / "control.sock").exists()
-    assert not (tmp_path / "other" / "log" / "ingest.log").exists()
+    assert (tmp_path / "other" / "log" / "ingest.log").read_bytes() == b""
 
 
 def test_a_socket_that_a_failed_start_left(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_a_second_listener_for_one_folder(tmp_path: Path) -> None:
 def test_a_folder_that_takes_no_log(tmp_path: Path) -> None:
     (tmp_path / "data" / "log" / "ingest.log").mkdir(parents=True)
     line = refusal("--data", "data", "--listen", ANY_PORT, cwd=tmp_path)
-    assert "ingest.log" in line and "Is a directory" in line
+    assert "ingest.log" in line and "is not a regular file" in line
 
 
 def test_a_registry_that_is_none(tmp_path: Path) -> None:
