@@ -132,6 +132,7 @@ class FileJournal:
             Positions(layout.positions), recovered.log, clock, self._saved, self._save_failed
         )
         self.keeper.note(recovered.changed, active.mark)
+        self.keeper.step()  # a kill right after the start finds what this start has found
 
     def start(self) -> None:
         """Begin to write, save and tidy, each in a thread of its own."""

@@ -26,6 +26,7 @@ from ingest.journal.events import (
 )
 from ingest.journal.intent import IntentFile
 from ingest.journal.positions import Checkpoint, Mark, Positions, new_identity
+from ingest.layout import open_own
 from ingest.log.files import (
     ACTIVE,
     DAMAGED,
@@ -137,7 +138,7 @@ def _cut_torn_lines(folder: Path, newest_closed: str | None, report: Report) -> 
     if not _is_torn(active):
         return found
     closed = active.rename(folder / rotated_name(datetime.now(UTC), newest_closed))
-    active.touch()
+    active.touch(0o644)
     return _cut_torn_line(closed, report)
 
 
@@ -191,7 +192,8 @@ def _identity_of(folder: Path, checkpoint: Checkpoint | None) -> str:
     if path.exists():
         return path.read_text().strip()
     log = checkpoint.log if checkpoint else new_identity()
-    path.write_text(log + "\n")
+    with os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "w") as stream:
+        stream.write(log + "\n")
     return log
 
 

@@ -19,8 +19,8 @@ from tests.log.logs import BEGIN, line
 PATIENCE = 20.0
 """Seconds that an answer may take."""
 
-_FORKS = get_context("forkserver")
-_FORKS.set_forkserver_preload([__name__])
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
 
 
 class Holder:
@@ -66,6 +66,7 @@ class Running:
         self.layout.create()
         self.said: list[str] = []
         self.is_paused = False
+        self._is_closed = False
         self._calls: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self.journal = FileJournal(
             self.layout,
@@ -80,8 +81,14 @@ class Running:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.journal.close()
-        self._take_all()
+        self.close()
+
+    def close(self) -> None:
+        """Stop the journal, unless it is stopped, and take its last answers."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.journal.close()
+            self._take_all()
 
     def pause(self) -> None:
         """See `FlowControl.pause`."""
@@ -151,7 +158,7 @@ def crash(data: Path, *steps: str) -> None:
         steps: `a=3` writes three records of device `a`; `rotate` closes the file; `checkpoint`
             waits until the positions of what was written are on disk.
     """
-    process = _FORKS.Process(target=_run_and_die, args=(data, *steps))
+    process = FORKS.Process(target=_run_and_die, args=(data, *steps))
     process.start()
     process.join(PATIENCE)
     assert process.exitcode == -signal.SIGKILL

@@ -4,6 +4,7 @@ import gzip
 import os
 import shutil
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,15 @@ import zstandard
 
 from ingest.journal.archive import ArchivePolicy, Archivist, Compression
 from ingest.journal.clock import Clock
+from ingest.journal.events import ClockLeapt, Removed
 from ingest.journal.rotation import RetentionPolicy
+from tests.journal.disks import NOW, Clocks
 from tests.journal.holders import Report
 from tests.log.logs import line, write
 
 OLDEST = "ingest-20261122T110000.000Z.log"
 NEWEST = "ingest-20261122T120000.000Z.log"
+DAY = 86400.0
 KEEP_ALL = RetentionPolicy()
 
 
@@ -134,3 +138,118 @@ def test_trouble_is_told_once(folder: Path) -> None:
     thread.stop()
     assert len(report.lines) == 1
     assert report.lines[0].startswith("closed files can't be looked after: ")
+
+
+def _named(seconds: float) -> str:
+    closed = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+    return f"ingest-{closed:%Y%m%dT%H%M%S}.000Z.log"
+
+
+def _file(folder: Path, closed: float, changed: float | None = None) -> str:
+    """Put a closed file there; times are in seconds since 1970."""
+    name = _named(closed)
+    write(folder / name, line(1))
+    os.utime(folder / name, (NOW, closed if changed is None else changed))
+    return name
+
+
+class TestAges:
+    """Files are removed by their age, and by no age that the clock makes up."""
+
+    @pytest.fixture
+    def clocks(self) -> Clocks:
+        return Clocks()
+
+    @pytest.fixture
+    def log(self, tmp_path: Path) -> Path:
+        (tmp_path / "log").mkdir()
+        return tmp_path / "log"
+
+    def _start(self, log: Path, clocks: Clocks) -> tuple[Archivist, Report]:
+        report = Report()
+        policy = ArchivePolicy(retention=RetentionPolicy(age=30 * DAY))
+        return Archivist(log, policy, report, clocks.clock), report
+
+    def test_each_removal_is_told(self, log: Path, clocks: Clocks) -> None:
+        gone = [_file(log, NOW - days * DAY) for days in (32, 31)]
+        kept = _file(log, NOW - 29 * DAY)
+        archive, report = self._start(log, clocks)
+        archive.tidy()
+        assert names(log) == [kept]
+        assert report.events == [
+            Removed(name, "it was closed more than 30 days ago") for name in gone
+        ]
+        assert report.lines[0] == f"{gone[0]} is removed: it was closed more than 30 days ago"
+
+    @pytest.mark.parametrize("years", [1, 10, 70])
+    def test_a_clock_that_leaps_ahead_removes_nothing_and_is_told_of_once(
+        self, years: int, log: Path, clocks: Clocks
+    ) -> None:
+        kept = [_file(log, NOW - days * DAY) for days in (29, 2, 1)]
+        archive, report = self._start(log, clocks)
+        archive.tidy()
+        clocks.set(years * 365 * DAY)
+        for _ in range(10):
+            clocks.advance(60)
+            archive.tidy()
+        assert names(log) == kept
+        assert report.lines == [
+            f"the clock has leapt {years * 365} days ahead: closed files are removed by their age"
+            " again when it is set back, or has stood so for a day"
+        ]
+        clocks.set(-years * 365 * DAY)
+        clocks.advance(1.5 * DAY)
+        archive.tidy()
+        assert names(log) == kept[1:]
+
+    def test_a_start_while_the_clock_is_ahead_removes_nothing(
+        self, log: Path, clocks: Clocks
+    ) -> None:
+        kept = [_file(log, NOW - days * DAY) for days in (29, 2, 1)]
+        clocks.set(10 * 365 * DAY)
+        archive, report = self._start(log, clocks)
+        archive.tidy()
+        assert names(log) == kept
+        assert [type(event) for event in report.events] == [ClockLeapt]
+
+    def test_files_closed_while_the_clock_was_ahead_go_when_they_are_old(
+        self, log: Path, clocks: Clocks
+    ) -> None:
+        future = NOW + 10 * 365 * DAY
+        _file(log, NOW - 20 * DAY)
+        _file(log, future)
+        # Since then each name is a little later than the one before; only the change tells when.
+        _file(log, future + 1, NOW - 5 * DAY)
+        newest = _file(log, future + 2, NOW - 1 * DAY)
+        archive, report = self._start(log, clocks)
+        archive.tidy()
+        assert report.events == []
+        clocks.advance(26 * DAY)
+        archive.tidy()
+        assert names(log) == [newest]
+        assert len(report.events) == 3
+
+    def test_other_rules_do_not_look_at_the_clock(self, log: Path, clocks: Clocks) -> None:
+        _file(log, NOW - 2 * DAY)
+        kept = _file(log, NOW - 1 * DAY)
+        report = Report()
+        policy = ArchivePolicy(retention=RetentionPolicy(files=1))
+        archive = Archivist(log, policy, report, clocks.clock)
+        clocks.set(10 * 365 * DAY)
+        archive.tidy()
+        assert names(log) == [kept]
+        assert report.lines == [f"{_named(NOW - 2 * DAY)} is removed: 1 newer ones are kept"]
+
+
+def test_a_copy_is_not_written_through_a_link(folder: Path) -> None:
+    """Who may write the folder must not make us write elsewhere."""
+    victim = folder / "victim"
+    victim.write_text("not ours")
+    archive = archivist(folder, "gzip")
+    (folder / f"{OLDEST}.gz.tmp").symlink_to(victim)
+    archive.tidy()
+    assert victim.read_text() == "not ours"
+    with pytest.raises(FileExistsError):
+        (folder / "link").symlink_to(victim)
+        archive._write_copy(folder / "ingest.log", folder / "link", "gzip")
+    assert victim.read_text() == "not ours"

@@ -1,14 +1,26 @@
 """What the journal on disk does beside the contract (see `test_memory`)."""
 
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ingest.journal import file as file_module
 from ingest.journal.archive import ArchivePolicy
+from ingest.journal.events import (
+    DiskFailing,
+    DiskRecovered,
+    PositionsFailing,
+    PositionsRebuilt,
+    PositionsRecovered,
+    PositionsSetAside,
+)
 from ingest.journal.file import BACKLOG, JournalPolicy
 from ingest.journal.interface import Lease
+from ingest.journal.positions import Positions
 from ingest.journal.rotation import RotationPolicy
+from ingest.layout import Layout
 from tests.journal.holders import DrivenFile, Holder, append, eventually
 
 
@@ -32,13 +44,6 @@ def test_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
         push(driven, holder.lease, 3)
         driven.close()
     assert len(driven.lines()) == 9
-
-
-def test_what_was_appended_before_close_is_written(tmp_path: Path) -> None:
-    driven, holder = open_journal(tmp_path)
-    append(driven.journal, holder.lease, 1000)
-    driven.close()
-    assert len(driven.lines()) == 1000
 
 
 def test_a_rotation_on_demand(tmp_path: Path) -> None:
@@ -157,3 +162,146 @@ def test_without_sync_records_are_durable_too(tmp_path: Path) -> None:
     push(driven, holder.lease, 10)
     driven.close()
     assert len(driven.lines()) == 10
+
+
+def _damage(path: Path) -> None:
+    """Overwrite a database that is in use, so that what SQLite holds in memory is outdated too."""
+    for suffix in ("", "-wal", "-shm"):
+        name = path.with_name(path.name + suffix)
+        with name.open("r+b") as stream:
+            stream.write(b"\xff" * name.stat().st_size)
+
+
+def test_damaged_positions_refuse_a_claim_and_are_told_of_once(tmp_path: Path) -> None:
+    driven, holder = open_journal(tmp_path)
+    push(driven, holder.lease, 3)
+    driven.close()
+    driven, known = open_journal(tmp_path)
+    _damage(driven.layout.positions)
+    strangers = [Holder() for _ in range(100)]
+    for number, stranger in enumerate(strangers):
+        driven.journal.claim(f"stranger-{number}", stranger)
+    assert all(len(stranger.reasons) == 1 and not stranger.told for stranger in strangers)
+    assert strangers[0].reasons[0].startswith("stranger-0: ")
+    assert driven.journal.health is not None
+    assert driven.journal.health.kind == "positions-failing"
+    push(driven, known.lease, 2)  # who is here already goes on
+    driven.journal.release(known.lease)
+    again = Holder()
+    driven.journal.claim("a", again)
+    assert again.told == [("granted", 5)]
+    driven.close()
+    assert [type(event) for event in driven.events()] == [PositionsFailing]
+    # The next start heals it.
+    driven, holder = open_journal(tmp_path)
+    assert holder.told == [("granted", 5)]
+    other = Holder()
+    driven.journal.claim("stranger-0", other)
+    assert other.told == [("granted", 0)]
+    assert driven.journal.health is None
+    driven.close()
+    assert [type(event) for event in driven.events()] == [PositionsSetAside, PositionsRebuilt]
+
+
+def test_a_refused_claim_may_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driven, _ = open_journal(tmp_path)
+    holder = Holder()
+    with monkeypatch.context() as patch:
+        patch.setattr(Positions, "get", _fail)
+        driven.journal.claim("b", holder)
+    assert holder.reasons == ["b: unable to open database file"]
+    driven.journal.claim("b", holder)
+    assert holder.told == [("granted", 0)]
+    assert driven.journal.health is None
+    driven.close()
+    assert [type(event) for event in driven.events()] == [PositionsFailing, PositionsRecovered]
+
+
+def _fail(*_: object) -> int:
+    raise sqlite3.OperationalError("unable to open database file")
+
+
+def test_damage_is_noticed_by_a_checkpoint_too(tmp_path: Path) -> None:
+    driven, holder = open_journal(tmp_path)
+    push(driven, holder.lease)
+    driven.journal.keeper.step()
+    _damage(driven.layout.positions)
+    push(driven, holder.lease)
+    driven.journal.keeper.step()
+    driven.settle(lambda: driven.journal.health is not None)
+    driven.close()
+    assert [type(event) for event in driven.events()] == [PositionsFailing]
+
+
+def _folder_moved(layout: Layout) -> tuple[Path, Path]:
+    return layout.data, layout.data.with_name("moved")
+
+
+def _state_moved(layout: Layout) -> tuple[Path, Path]:
+    return layout.state_folder, layout.data / "moved"
+
+
+def _log_moved(layout: Layout) -> tuple[Path, Path]:
+    return layout.log_folder, layout.data / "moved"
+
+
+def _lock_moved(layout: Layout) -> tuple[Path, Path]:
+    return layout.lock, layout.state_folder / "moved"
+
+
+@pytest.mark.parametrize("moved", [_folder_moved, _state_moved, _log_moved, _lock_moved])
+@pytest.mark.parametrize("is_followed", [False, True], ids=["alone", "with a second one"])
+def test_a_folder_that_is_not_the_one_we_locked_takes_no_records(
+    moved: Callable[[Layout], tuple[Path, Path]], is_followed: bool, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path / "data")
+    layout.create()
+    layout.lock.touch()
+    driven, holder = open_journal(layout.data)
+    push(driven, holder.lease, 3)
+    path, target = moved(layout)
+    path.rename(target)
+    if is_followed:
+        layout.create()
+        layout.lock.touch()
+        if not (layout.log_folder / "ingest.log").exists():
+            (layout.log_folder / "ingest.log").touch()
+    before = _content(layout.data)
+    append(driven.journal, holder.lease)  # or nothing at all: it looks once a second
+    driven.settle(lambda: driven.journal.health is not None)
+    assert driven.journal.health is not None
+    assert driven.journal.health.kind == "folder-replaced"
+    assert driven.flow.paused == 1
+    for _ in range(5):
+        append(driven.journal, holder.lease)
+    assert holder.lease.durable == 3
+    assert _content(layout.data) == before
+    if is_followed:
+        driven.close()
+        assert _content(layout.data) == before
+    else:  # put back, it goes on
+        target.rename(path)
+        driven.settle(lambda: holder.lease.durable == 9)
+        assert driven.journal.health is None
+        driven.close()
+        assert len(driven.lines()) == 9
+    assert [type(event) for event in driven.events()] == [
+        DiskFailing,
+        *([] if is_followed else [DiskRecovered]),
+    ]
+    assert "is not the one that this listener locked at its start" in driven.report.lines[0]
+
+
+def _content(data: Path) -> dict[Path, bytes]:
+    folder = data / "log"
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
+    return {path: path.read_bytes() for path in files}
+
+
+def test_a_folder_that_is_replaced_is_noticed_though_nothing_comes(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    driven, _ = open_journal(layout.data)
+    layout.data.rename(tmp_path / "moved")
+    driven.settle(lambda: driven.journal.health is not None)
+    driven.close()
+    assert driven.flow.paused == 1
