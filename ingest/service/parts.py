@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import (
     IListeningPort,
+    IProtocolFactory,
     IReactorCore,
     IReactorFDSet,
     IReactorFromThreads,
@@ -28,12 +29,12 @@ from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, lis
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
 from ingest.listener.hangups import Hangups
+from ingest.listener.protocols import IProtocolMaker
 from ingest.listener.sightings import Sighting
 from ingest.ops.control import Command, ControlError, ControlSocket
 from ingest.service.process import FolderLock, raise_file_limit
 from ingest.service.settings import Settings
 from ingest.service.snapshot import Snapshots
-from ingest.wire.ingest1.session import make_converse
 
 DRAIN = 10.0
 """Seconds that stopping may take: for frames to become durable and devices to hear of it."""
@@ -224,16 +225,24 @@ class Connections(Service):
         yield deferToThread(self._devices.record_seen, self.fleet.take_seen())
 
 
+class Entrance(NamedTuple):
+    """Where connections come in, and what is spoken there."""
+
+    protocol: IProtocolMaker
+    door: Door
+
+
 class Ports(Service):
     """The ports where connections are accepted."""
 
     def __init__(
-        self, doors: Sequence[Door], connections: Connections, reactor: IReactorTime
+        self, entrances: Sequence[Entrance], connections: Connections, reactor: IReactorTime
     ) -> None:
-        self._doors = doors
+        self._entrances = entrances
         self._connections = connections
         self._reactor = reactor
         self._ports: list[IListeningPort] = []
+        self._proxies: list[ProxyDoors] = []
 
     def startService(self) -> None:
         """Begin to accept connections.
@@ -242,17 +251,22 @@ class Ports(Service):
             DoorError: the system does not let us.
         """
         fleet = self._connections.fleet
-        factory = ConnectionFactory(fleet, make_converse())
-        self._proxies = ProxyDoors(
-            factory,
-            self._reactor,
-            fleet.handshake_timeout,
-            lambda: fleet.admission.limits.max_connections + REFUSALS - len(fleet),
-        )
-        for door in self._doors:
-            self._ports.append(listen(door, self._proxies if door.is_proxied else factory))
+        for protocol, door in self._entrances:
+            factory: IProtocolFactory = ConnectionFactory(fleet, protocol.make_converse())
+            if door.is_proxied:
+                factory = self._behind_proxies(factory)
+            self._ports.append(listen(door, factory))
         fleet.admission.ports = [cast(Port, port) for port in self._ports]
         super().startService()
+
+    def _behind_proxies(self, factory: IProtocolFactory) -> IProtocolFactory:
+        fleet = self._connections.fleet
+
+        def room() -> int:
+            return fleet.admission.limits.max_connections + REFUSALS - len(fleet)
+
+        self._proxies.append(ProxyDoors(factory, self._reactor, fleet.handshake_timeout, room))
+        return self._proxies[-1]
 
     def stopService(self) -> Deferred[Any]:
         """Accept no more."""
@@ -266,7 +280,8 @@ class Ports(Service):
 
     def set_timeout(self, seconds: float) -> None:
         """Let a PROXY header take so long, for later connections."""
-        self._proxies.timeout = seconds
+        for proxies in self._proxies:
+            proxies.timeout = seconds
 
 
 class Control(Service):

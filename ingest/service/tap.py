@@ -7,6 +7,7 @@ from typing import Any, cast
 from twisted.application.service import IService
 from twisted.python import usage
 
+from ingest.listener.protocols import DEFAULT, protocols
 from ingest.service.settings import (
     DEFAULT_LISTEN,
     PARSED,
@@ -60,6 +61,13 @@ class Options(usage.Options):
         """Whether twistd goes into the background, and waits there for word of the start."""
         return self.parent is not None and not self.parent["nodaemon"]
 
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the help, with the protocols that are installed."""
+        listed = "".join(
+            f"    {maker.name}: {maker.summary}\n" for _, maker in sorted(protocols().items())
+        )
+        return f"{super().getUsage(width)}\nProtocols for --listen:\n{listed}"
+
     def opt_version(self) -> None:
         """Print the version and exit."""
         print(f"ingest {version('ingest')}")
@@ -69,8 +77,9 @@ class Options(usage.Options):
         self.listen.append(endpoint)
 
     opt_listen.__doc__ = (
-        "where to listen, a Twisted server endpoint: tcp:7650, ssl:..., unix:..., systemd:...,"
-        f" haproxy:tcp:...; may be given several times [default: {' '.join(DEFAULT_LISTEN)}]"
+        "where to listen, as [PROTOCOL=]ENDPOINT: a Twisted server endpoint such as tcp:7650,"
+        " ssl:..., unix:..., systemd:... or haproxy:tcp:..., and what is spoken there, unless it is"
+        f" {DEFAULT}; may be given several times [default: {' '.join(DEFAULT_LISTEN)}]"
     )
     opt_l = opt_listen
 

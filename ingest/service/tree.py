@@ -22,6 +22,7 @@ from ingest.devices.registry import RegistryError
 from ingest.layout import Layout
 from ingest.listener.admission import Admission
 from ingest.listener.doors import DoorError, parse_door
+from ingest.listener.protocols import find, split
 from ingest.log.files import ACTIVE
 from ingest.service.housekeeping import Chore, Housekeeping
 from ingest.service.inorder import InOrder
@@ -29,6 +30,7 @@ from ingest.service.parts import (
     Connections,
     Control,
     Devices,
+    Entrance,
     Folder,
     IListenerReactor,
     Ports,
@@ -74,7 +76,7 @@ class ListenerService(InOrder):
         self._daemonized = daemonized
         self._log = Logger(namespace="ingest")
         try:
-            doors = [parse_door(text, reactor) for text in settings.listen]
+            entrances = [_entrance(text, reactor) for text in settings.listen]
         except DoorError as error:
             raise StartError(str(error)) from None
         self._layout = Layout(settings.data)
@@ -82,7 +84,7 @@ class ListenerService(InOrder):
         self._devices = Devices(self._layout, reactor)
         self._records = Records(self._layout, settings.journal_policy(), reactor)
         self._connections = Connections(self._devices, self._records, self._admission, reactor)
-        self._ports = Ports(doors, self._connections, reactor)
+        self._ports = Ports(entrances, self._connections, reactor)
         control = Control(self._layout, self._connections, self._records, self._ports, reactor)
         control.settings = lambda: self._settings
         for service in (
@@ -157,6 +159,14 @@ class ListenerService(InOrder):
             self._log.info(
                 "add one with: ingest --data {data} device add NAME", data=str(self._layout.data)
             )
+
+
+def _entrance(text: str, reactor: IListenerReactor) -> Entrance:
+    protocol, endpoint = split(text)
+    try:
+        return Entrance(find(protocol), parse_door(endpoint, reactor))
+    except KeyError as error:
+        raise DoorError(text, error.args[0]) from None
 
 
 def _in_words(error: Exception) -> str:

@@ -1,0 +1,7 @@
+from ingest.listener.protocols import ProtocolMaker
+
+ingest_1 = ProtocolMaker(
+    "ingest/1",
+    "lines of text or msgpack objects, authenticated and acknowledged: see PROTOCOL.md",
+    "ingest.wire.ingest1.session",
+)
