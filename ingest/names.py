@@ -2,7 +2,10 @@
 
 import re
 
-_DEVICE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+DEVICE_NAME = r"[A-Za-z0-9._:-]{1,128}"
+"""The rule as a regular expression."""
+
+_DEVICE_NAME = re.compile(DEVICE_NAME)
 
 RULE = "1 to 128 characters of A-Z a-z 0-9 . _ : -"
 

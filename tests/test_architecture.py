@@ -16,7 +16,7 @@ MAY_KNOW = {
     "": set(),
     "layout": set(),
     "names": set(),
-    "record": set(),
+    "record": {"names"},
     "units": set(),
     "wire": _GROUND,
     "devices": _GROUND,

@@ -15,7 +15,8 @@ import orjson
 from ingest.layout import Layout
 from ingest.log.files import DAMAGED
 from ingest.log.following import follow as follow_lines
-from ingest.log.reading import Filter, Record, last, lines, parse
+from ingest.log.reading import Filter, last, lines
+from ingest.record import Record, parse
 from ingest.units import parse_duration
 
 _POLL_INTERVAL = 0.2  # seconds

@@ -4,20 +4,26 @@ The log is one folder. `ingest.log` is being written. A file that is closed is r
 UTC time of its closing, `ingest-20261122T113900.123Z.log`, and may be compressed later to
 `.log.zst` or `.log.gz`. Closing times strictly increase, so the order of names is the order of
 age. Files that an external rotation left (`ingest.log.1`, `ingest.log-20261122.gz`) belong to the
-log as well. Everything else in the folder is not the log's.
+log as well, where the numbers of their records place them. What has the same first record as
+another file is a copy of it and is left out, as is what can't be read (`ingest.log.1.xz`) or what
+has another name.
 """
 
 import gzip
 import os
 import re
+import stat
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import zstandard
+
+from ingest.log.order import Clues, oldest_first
+from ingest.record import first_time, numbers_in, record_time
 
 ACTIVE = "ingest.log"
 
@@ -30,10 +36,13 @@ _ROTATED = re.compile(
 _EXTERNAL = re.compile(
     r"(?:ingest\.log[.-][0-9][0-9T.Z-]*(?:\.backup)?|ingest-[0-9-]+\.log)(?:\.gz|\.zst)?"
 )
-_FIRST_TIME = re.compile(rb'^\{"time":"([0-9T:.-]+)Z"', re.MULTILINE)
 _SUFFIXES = ("", ".zst", ".gz")
+_OTHER_COMPRESSION = (".xz", ".bz2", ".lz4", ".lzma", ".lzo", ".7z", ".zip", ".Z", ".br")
+_LOOKS_LIKE_THE_LOG = re.compile(r"ingest(?:\.log|-)(?!.*\.tmp$).*", re.DOTALL)
 _MILLISECOND = timedelta(milliseconds=1)
 HEAD_SIZE = 512  # holds the time, device and number of any record
+SAMPLE = 1 << 16
+"""Bytes at either end of a file that are searched for what tells its age."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,20 @@ class LogFile:
         """When a rotated file was closed, `2026-11-22T11:39:00.123`; None for other files."""
         match = _ROTATED.fullmatch(self.path.name)
         return "{}-{}-{}T{}:{}:{}".format(*match.groups()) if match else None
+
+
+class LeftOut(NamedTuple):
+    """What lies in the folder, looks like a file of the log, and is not read; and why."""
+
+    path: Path
+    why: str
+
+
+class Listing(NamedTuple):
+    """The log, oldest file first and the active one last, and what is left out."""
+
+    files: list[LogFile]
+    left_out: list[LeftOut]
 
 
 def rotated_name(closed: datetime, after: str | None) -> str:
@@ -67,19 +90,42 @@ def rotated_name(closed: datetime, after: str | None) -> str:
     return f"ingest-{closed:%Y%m%dT%H%M%S}.{closed.microsecond // 1000:03d}Z.log"
 
 
-def log_files(folder: Path) -> list[LogFile]:
-    """List the log, oldest file first and the active one last.
+def list_log(folder: Path) -> Listing:
+    """List the log, and what is left out of it.
 
     A file that stands there both compressed and not is listed once: as the original, since that
-    one is removed only after its copy is on disk. An external file is placed by its first record.
+    one is removed only after its copy is on disk. If all names are the listener's no file is
+    opened: their order is known.
 
     Raises:
         OSError: the folder can't be read, or is missing.
     """
+    left_out: list[LeftOut] = []
+    files: list[LogFile] = []
     names = {entry.name for entry in folder.iterdir()}
-    rotated = [LogFile(folder / name, _suffix(name)) for name in names if _is_rotated(name, names)]
-    rotated.sort(key=lambda file: (file.closed or _first_time(file), file.path.name))
-    return [*rotated, LogFile(folder / ACTIVE)] if ACTIVE in names else rotated
+    for name in names:
+        file = LogFile(folder / name, _suffix(name))
+        if not _is_member(name):
+            if _LOOKS_LIKE_THE_LOG.fullmatch(name):
+                left_out.append(LeftOut(file.path, _why_not(name)))
+        elif not _has_better(name, names):
+            files.append(file)
+    if all(file.closed or file.path.name == ACTIVE for file in files):
+        files.sort(key=lambda file: file.closed or "")
+    else:
+        files = _without_copies(_only_regular(files, left_out), left_out)
+        files = [files[place] for place in oldest_first([_clues(file) for file in files])]
+    files.sort(key=lambda file: file.path.name == ACTIVE)
+    return Listing(files, sorted(left_out))
+
+
+def log_files(folder: Path) -> list[LogFile]:
+    """List the log, oldest file first and the active one last: see `list_log`.
+
+    Raises:
+        OSError: the folder can't be read, or is missing.
+    """
+    return list_log(folder).files
 
 
 def snapshot(folder: Path) -> tuple[list[LogFile], BinaryIO | None]:
@@ -93,8 +139,11 @@ def snapshot(folder: Path) -> tuple[list[LogFile], BinaryIO | None]:
     """
     while True:
         active = _open_active(folder)
+        head = active and head_of_open(active)
         older = [file for file in log_files(folder) if file.path.name != ACTIVE]
-        if identity(folder / ACTIVE) == (active and identity(active.fileno())):
+        if identity(folder / ACTIVE) == (active and identity(active.fileno())) and head == (
+            active and head_of_open(active)  # another one after a copytruncate
+        ):
             return older, active
         if active is not None:
             active.close()
@@ -145,6 +194,52 @@ def read_head(stream: BinaryIO) -> bytes:
     return head_of(stream.read(HEAD_SIZE))
 
 
+def head_of_open(stream: BinaryIO) -> bytes:
+    """Read `head_of` from an uncompressed file that is open; its place stays."""
+    return head_of(os.pread(stream.fileno(), HEAD_SIZE, 0))
+
+
+def head_in(file: LogFile) -> bytes:
+    """Read `head_of` from a file of the log; empty if it is gone or damaged."""
+    try:
+        with open_log(file) as stream:
+            return read_head(stream)
+    except (FileNotFoundError, *DAMAGED):
+        return b""
+
+
+class Sample(NamedTuple):
+    """What the two ends of a file show of it.
+
+    Attributes:
+        begun: the time of its first record, as records have it; empty without one.
+        numbers: a number of each device that was seen.
+    """
+
+    begun: str
+    numbers: dict[bytes, int]
+
+
+def sample(file: LogFile) -> Sample:
+    """Look at the first and the last records of a file; of a compressed one at the first only.
+
+    One that can't be read shows nothing.
+    """
+    end = b""
+    try:
+        with open_log(file) as stream:
+            begin = stream.read(SAMPLE)
+            if not file.compressed:
+                stream.seek(max(len(begin), stream.seek(0, os.SEEK_END) - SAMPLE))
+                end = stream.read().partition(b"\n")[2]  # it may begin within a line
+    except (OSError, *DAMAGED):
+        return Sample("", {})
+    begun = first_time(begin)
+    found = numbers_in(begin) + numbers_in(end)
+    numbers = {device: int(number) for device, number in dict(found).items()}
+    return Sample("" if begun is None else record_time(begun).decode(), numbers)
+
+
 def whole_end(stream: BinaryIO, size: int = 1 << 16) -> int:
     """Find where the last whole line of an uncompressed file ends; 0 if it holds none."""
     end = stream.seek(0, os.SEEK_END)
@@ -171,12 +266,69 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _is_rotated(name: str, names: Collection[str]) -> bool:
-    if not (_ROTATED.fullmatch(name) or _EXTERNAL.fullmatch(name)):
-        return False
+def _is_member(name: str) -> bool:
+    return name == ACTIVE or bool(_ROTATED.fullmatch(name) or _EXTERNAL.fullmatch(name))
+
+
+def _has_better(name: str, names: Collection[str]) -> bool:
     suffix = _suffix(name)
     better = _SUFFIXES[: _SUFFIXES.index(suffix)]
-    return not any(name.removesuffix(suffix) + other in names for other in better)
+    return any(name.removesuffix(suffix) + other in names for other in better)
+
+
+def _why_not(name: str) -> str:
+    if name.endswith(_OTHER_COMPRESSION):
+        return "only .gz and .zst are read"
+    return "its name is none of the log's"
+
+
+def _only_regular(files: Iterable[LogFile], left_out: list[LeftOut]) -> list[LogFile]:
+    regular = []
+    for file in files:
+        if _is_regular(file.path):
+            regular.append(file)
+        else:
+            left_out.append(LeftOut(file.path, "it is no regular file"))
+    return regular
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:  # compressed or removed meanwhile, as its reader will see
+        return not path.is_symlink()
+
+
+def _without_copies(files: Iterable[LogFile], left_out: list[LeftOut]) -> list[LogFile]:
+    """Leave out what begins as another file does: a backup, or half of a copytruncate."""
+    first: dict[bytes, LogFile] = {}
+    kept = []
+    for file in sorted(files, key=_rank):
+        head = _head_or_nothing(file)
+        if head and head in first:
+            what = f"it begins with the same record as {first[head].path.name}"
+            left_out.append(LeftOut(file.path, what))
+        else:
+            first[head] = file
+            kept.append(file)
+    return kept
+
+
+def _rank(file: LogFile) -> tuple[bool, bool, int, str]:
+    """Sort first what is to be read of files that begin alike; copies may be cut short."""
+    try:
+        size = file.path.stat().st_size
+    except OSError:
+        size = 0
+    name = file.path.name
+    return name != ACTIVE and not file.closed, bool(file.compressed), -size, name
+
+
+def _head_or_nothing(file: LogFile) -> bytes:
+    try:
+        return head_in(file)
+    except OSError:  # whoever reads the file will say so
+        return b""
 
 
 def _suffix(name: str) -> str:
@@ -184,13 +336,11 @@ def _suffix(name: str) -> str:
     return suffix if suffix in _SUFFIXES else ""
 
 
-def _first_time(file: LogFile) -> str:
-    try:
-        with open_log(file) as stream:
-            match = _FIRST_TIME.search(stream.read(1 << 16))
-    except (OSError, *DAMAGED):
-        return ""
-    return match[1].decode() if match else ""
+def _clues(file: LogFile) -> Clues:
+    if file.path.name == ACTIVE:
+        return Clues("", "", False, {})  # the newest, whatever its records say
+    begun, numbers = sample(file)
+    return Clues(file.closed or begun, file.path.name, bool(file.closed), numbers)
 
 
 def _open_active(folder: Path) -> BinaryIO | None:

@@ -5,36 +5,16 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
-
-import orjson
+from typing import BinaryIO, cast
 
 from ingest.log.files import LogFile, open_log, snapshot, whole_end
+from ingest.record import TIME, Record, line_finder, parse, record_time
 
 _BLOCK = 1 << 20
-_TIME = slice(9, 36)  # where the time stands in a line
-
-KEYS = frozenset(("time", "device", "seq", kind) for kind in ("text", "data", "raw"))
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One record.
-
-    `value` is what JSON makes of it: a str for `text`, base64 for `raw`, anything for `data`.
-    `line` is the record as it stands in the log, without the LF.
-    """
-
-    time: str
-    device: str
-    seq: int
-    kind: Literal["text", "data", "raw"]
-    value: object
-    line: bytes
 
 
 @dataclass(frozen=True)
@@ -60,9 +40,9 @@ class Filter:
         """
         lines = cast(list[bytes], self._line.findall(b"\n" + block))
         if self._since is not None:
-            lines = [line for line in lines if line[_TIME] >= self._since]
+            lines = [line for line in lines if line[TIME] >= self._since]
         if self._until is not None:
-            lines = [line for line in lines if line[_TIME] < self._until]
+            lines = [line for line in lines if line[TIME] < self._until]
         if self.grep is not None:
             lines = list(filter(self.grep.search, lines))
         return lines
@@ -82,10 +62,7 @@ class Filter:
 
     @cached_property
     def _line(self) -> re.Pattern[bytes]:
-        # It begins with a LF and a literal: the search then skips to the start of a line without
-        # trying each byte. No string within a record can hold a LF.
-        name = re.escape(self.device or "*").replace(r"\*", '[^"]*').replace(r"\?", '[^"]')
-        return re.compile(rb'\n(\{"time":"[^"]{27}","device":"%b","seq":[0-9]+,.*)' % name.encode())
+        return line_finder(self.device)
 
 
 EVERYTHING = Filter()
@@ -136,26 +113,6 @@ def read_blocks_backwards(stream: BinaryIO, end: int, size: int = 1 << 18) -> It
         if block := chunk[cut:] + rest:
             yield block
         rest = chunk[:cut]
-
-
-def record_time(moment: datetime) -> bytes:
-    """Write an aware time as records do: `2026-11-22T11:39:00.123456Z`."""
-    utc = moment.astimezone(UTC).replace(tzinfo=None)
-    return utc.isoformat(timespec="microseconds").encode() + b"Z"
-
-
-def parse(line: bytes) -> Record:
-    """Read one line of the log, without its LF.
-
-    Raises:
-        ValueError: it is not a record.
-    """
-    fields = orjson.loads(line)
-    if not isinstance(fields, dict) or tuple(fields) not in KEYS:
-        raise ValueError("not a record")
-    *_, kind = fields
-    time, device, seq, value = fields.values()
-    return Record(time, device, seq, kind, value, line)
 
 
 def lines(folder: Path, wanted: Filter = EVERYTHING) -> Iterator[bytes]:

@@ -1,7 +1,6 @@
 """Proving that the log keeps its promises: whole lines, valid records, numbers without a gap."""
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -10,16 +9,14 @@ from typing import BinaryIO
 import orjson
 
 from ingest.log.files import ACTIVE, DAMAGED, LogFile, open_log, snapshot
-from ingest.log.reading import KEYS, WholeLines
+from ingest.log.jumps import read_jumps
+from ingest.log.reading import WholeLines
 from ingest.log.wellformed import check_lines, check_run
+from ingest.record import KEYS, numbers_in
 
 MAX_BREACHES = 100
 
 _BLOCK = 1 << 16  # what is made of it stays in the processor's cache
-
-_NUMBERED = re.compile(
-    rb'\{"time":"[^"]*","device":"([A-Za-z0-9._:-]{1,128})","seq":([1-9][0-9]{0,18}),'
-)
 
 
 @dataclass(frozen=True)
@@ -41,13 +38,15 @@ class Report:
 
     `last` is the last number of each device. `breaches` holds the first 100 of `breach_count`.
     `unfinished` is the size of the last line of the active file if it has no end yet: it may be
-    being written, or a crash left it and the next start cuts it off.
+    being written, or a crash left it and the next start cuts it off. `jumps` counts where numbers
+    were left out on purpose: the listener noted it (`jumps.note_jump`), and it is no breach.
     """
 
     files: int = 0
     lines: int = 0
     bytes: int = 0
     unfinished: int = 0
+    jumps: int = 0
     breach_count: int = 0
     breaches: list[Breach] = field(default_factory=list)
     last: dict[str, int] = field(default_factory=dict)
@@ -75,7 +74,7 @@ def verify(
     Raises:
         OSError: the folder is missing, or a file can't be read.
     """
-    proof = _Proof()
+    proof = _Proof(read_jumps(folder))
     older, active = snapshot(folder)
     for file in older:
         try:
@@ -96,8 +95,9 @@ def verify(
 class _Proof:
     """The state of one verification: where it is, and each device's last number."""
 
-    def __init__(self) -> None:
+    def __init__(self, jumps: Mapping[str, Collection[int]]) -> None:
         self.report = Report()
+        self._jumps = jumps
         self._last: dict[bytes, int] = {}
         self._path = Path()
         self._line = 0
@@ -130,7 +130,7 @@ class _Proof:
         """Compare the positions with the log, which was read to its end."""
         last = self.report.last = {device.decode(): number for device, number in self._last.items()}
         for device, position in positions.items():
-            if position > last.get(device, position):
+            if position > last.get(device, position) and not self._is_jump(device, position + 1):
                 self._breach(
                     f"{device}: the log ends at {last[device]}, its position is {position}"
                 )
@@ -162,7 +162,15 @@ class _Proof:
         self._offset += size
 
     def _continue(self, devices: Sequence[bytes], numbers: list[int]) -> bool:
-        """Go on to each device's last number, or tell that one does not follow and stay."""
+        """Go on to each device's last number, or tell that one does not follow and stay.
+
+            lines             a 5   b 8   a 6        where a was at 4 and b at 7
+            wanted before     a 4   b 7   a 5        each number less one
+            found before      a 4   b 7   a 5        equal: all follow
+
+        Had the third been a 7, it would have wanted a 6 and found a 5. Then what each line
+        replaced is put back, the last line's first, so that a is at 4 again.
+        """
         wanted = list(map((-1).__add__, numbers))
         # zip asks for a line's last number, then sets it, before it goes on to the next line.
         replaced = zip(
@@ -186,16 +194,23 @@ class _Proof:
 
     def _number_fault(self, line: bytes) -> str | None:
         """What is wrong with a line's number. It counts even if the rest of the line is bad."""
-        match = _NUMBERED.match(line)
-        if match is None:
+        found = numbers_in(line)
+        if not found:
             return None
-        device, number = match[1], int(match[2])
+        [(device, digits)] = found
+        number = int(digits)
         last = self._last.get(device, number - 1)
         self._last[device] = number
         if number == last + 1:
             return None
+        if number > last and self._is_jump(device.decode(), number):
+            self.report.jumps += 1
+            return None
         what = f"{number - last - 1} missing" if number > last else "a repeat"
         return f"{device.decode()}: number {number} follows {last}, {what}"
+
+    def _is_jump(self, device: str, number: int) -> bool:
+        return number in self._jumps.get(device, ())
 
     def _breach(self, what: str) -> None:
         self.report.breach_count += 1

@@ -1,29 +1,14 @@
 """Whether lines are records to the byte, many at a time, with no Python statement for each."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from ingest.record import head_at, is_second, plain_records_in, records_in
+
 _SHORT = 2048  # bytes; a run below it takes longer than its lines do apart
-
-_SECOND = rb"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]"
-_DEVICE = rb"[A-Za-z0-9._:-]{1,128}"
-
-# A record but for two of its parts, which cost less to check apart: the second, since few differ,
-# and the value, which has to be JSON. It takes the LF before the record, not the one after it:
-# each LF begins one match at most, so as many matches as lines means that every line is a match.
-_RECORD = re.compile(
-    rb'\n\{"time":"([^"]{19})\.[0-9]{6}Z","device":"(%b)","seq":([1-9][0-9]{0,18}),'
-    rb'"(?:text":(?=")|data":|raw":(?="[A-Za-z0-9+/]*={0,2}"\}\n))(.*)\}(?=\n)' % _DEVICE
-)
-_HEAD = re.compile(
-    rb'(\{"time":"%b\.[0-9]{6}Z","device":"(%b)","seq":)([1-9][0-9]{0,17})(,"text":"|,"data":)'
-    % (_SECOND, _DEVICE)
-)
-_IS_SECOND = re.compile(_SECOND).fullmatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +26,18 @@ class Run:
 
 def check_lines(block: bytes) -> tuple[Sequence[bytes], list[int]] | None:
     """The devices and the numbers of a block in which every line is a record; None for others."""
-    found = _RECORD.findall(b"\n" + block)
-    if len(found) != block.count(b"\n"):
-        return None
-    seconds, devices, numbers, values = zip(*found, strict=True)
-    if not (all(map(_IS_SECOND, set(seconds))) and are_json(values)):
+    count = block.count(b"\n")
+    plain = plain_records_in(block)
+    if len(plain) == count:
+        seconds, devices, numbers, values = zip(*plain, strict=True)
+    else:
+        found = records_in(block)
+        if len(found) != count:
+            return None
+        seconds, devices, numbers, optional, values = zip(*found, strict=True)
+        if not _are_members(optional):
+            return None
+    if not (all(map(is_second, set(seconds))) and are_json(values)):
         return None
     return devices, _load_list(numbers)
 
@@ -55,10 +47,10 @@ def check_run(block: bytes, start: int) -> Run | None:
 
     Its records have to be all text, or all data.
     """
-    head = _HEAD.match(block, start)
+    head = head_at(block, start)
     if head is None:
         return None
-    prefix, device, number, key = head.groups()
+    prefix, device, number, key = head
     end = _end_of_run(block, start, prefix)
     if end - start < _SHORT:
         return None
@@ -68,6 +60,12 @@ def check_run(block: bytes, start: int) -> Run | None:
     if not (are_json(values) if is_data else are_strings(values)):
         return None
     return Run(device, int(number), len(values), end)
+
+
+def _are_members(texts: Sequence[bytes]) -> bool:
+    """Tell whether each of `texts` is empty, or members of a JSON object, each with a comma."""
+    some = set(texts) - {b""}
+    return not some or are_json([b'{%b"":0}' % text for text in some])
 
 
 def are_json(values: Sequence[bytes]) -> bool:
@@ -102,8 +100,12 @@ def _are_any(values: Sequence[bytes]) -> bool:
 def _is_json(document: bytes) -> bool:
     """Tell whether `document`, an array or an object, is JSON, without making objects of it.
 
-    It is given with a comma too many, which only a whole document can't be followed by. Where the
-    parser stops tells the rest; it makes no objects, which takes most of its time, when it fails.
+    It is parsed with a comma too many: the parser then fails without making objects, which takes
+    most of its time, and where it stops tells whether the document came to its end.
+
+        [1,2] ,      stops at the comma behind the array: the array is whole
+        [1,2 ,       stops behind the comma, where an item is missing: not whole
+        [1,2]] ,     stops at the second bracket: more than an array
     """
     try:
         orjson.loads(document + b" , ")

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from ingest.cli import main
 from ingest.layout import Layout
-from ingest.log.reading import record_time
+from ingest.record import record_time
 from tests.log.logs import line, write
 
 DEADLINE = 20.0  # seconds

@@ -12,7 +12,7 @@ import pytest
 
 from ingest.journal.recovery import SKIPPED
 from ingest.log.files import ACTIVE, LogFile, log_files, open_log
-from ingest.log.reading import parse
+from ingest.record import parse
 from tests.journal.running import Running, crash
 from tests.log.logs import line
 

@@ -12,16 +12,14 @@ from hypothesis import strategies as st
 from ingest.log.files import ACTIVE, rotated_name
 from ingest.log.reading import (
     Filter,
-    Record,
     WholeLines,
     last,
     lines,
-    parse,
     read_blocks,
     read_blocks_backwards,
-    record_time,
     records,
 )
+from ingest.record import Record, parse, record_time
 from tests.log.logs import at, line, write
 
 _contents = st.lists(st.sampled_from([b"\n", b"a", b"bcd\n", b"e\n\nf"])).map(b"".join)
