@@ -1,40 +1,47 @@
 """`ingest tail`: the end of the log, or all of it from a moment on, and what is added to it."""
 
-import os
 import re
-import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
 
 import click
 import orjson
 
+from ingest.cli.output import Output, printable, printable_json, warn_of_left_out
 from ingest.layout import Layout
-from ingest.log.files import DAMAGED
+from ingest.log.files import DAMAGED, list_log
 from ingest.log.following import follow as follow_lines
+from ingest.log.log import LinesMissingError
 from ingest.log.reading import Filter, last, lines
 from ingest.record import Record, parse
 from ingest.units import parse_duration
 
 _POLL_INTERVAL = 0.2  # seconds
+_UNIX_TIME = re.compile(r"[0-9]{10}(?:[0-9]{3}){0,3}(?:\.[0-9]{1,9})?")
+"""Since 1970: ten digits of seconds, or as many more for milli-, micro- and nanoseconds."""
 _COLOURS = {"text": None, "data": None, "raw": "magenta"}
 
 
 def _time(_ctx: click.Context, _param: click.Parameter, text: str | None) -> datetime | None:
-    """Read an RFC 3339 time, a date, or a duration before now. Without an offset it is UTC."""
+    """Read an RFC 3339 time, a date, a unix time, or a duration before now.
+
+    Without an offset it is UTC.
+    """
     try:
         return None if text is None else _moment(text)
     except (ValueError, OverflowError) as error:
         raise click.BadParameter(
-            f"{text!r} is not a time; write 2026-11-22T11:39:00Z, 2026-11-22,"
-            " or 10m for ten minutes ago"
+            f"{text!r} is not a time; write 2026-11-22T11:39:00Z, 2026-11-22, a unix time"
+            " such as 1795347540, or 10m for ten minutes ago"
         ) from error
 
 
 def _moment(text: str) -> datetime:
+    if _UNIX_TIME.fullmatch(text):
+        whole = len(text.partition(".")[0])
+        return datetime.fromtimestamp(float(text) / 10 ** (whole - 10), UTC)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -65,7 +72,7 @@ def _regex(
     "--since",
     metavar="TIME",
     callback=_time,
-    help="Only from then on: 2026-11-22T11:39:00Z, or 10m ago.",
+    help="Only from then on: 2026-11-22T11:39:00Z, a unix time, or 10m ago.",
 )
 @click.option("--until", metavar="TIME", callback=_time, help="Only before then.")
 @click.option("--grep", metavar="REGEX", callback=_regex, help="Only lines in which this is found.")
@@ -90,75 +97,88 @@ def tail(
     if count is None and since is None and until is None:
         count = 10
     wanted = Filter(device, since, until, grep)
-    out = sys.stdout.buffer
+    out = Output()
     try:
         found = _found(layout.log_folder, wanted, count, out if follow else None)
-        _write(found, out, sys.stdout.isatty() if as_json is None else not as_json)
+        pretty = out.is_terminal if as_json is None else not as_json
+        _write(_reading(layout.log_folder, found), out, pretty)
     except KeyboardInterrupt:
         click.get_current_context().exit(130)
-    except BrokenPipeError:
-        # The reader has gone. What is still buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
-    except DAMAGED as error:
-        raise click.ClickException(
-            f"a compressed file in {layout.log_folder} is damaged ({error});"
-            " find it with: ingest verify"
-        ) from error
-    except OSError as error:
-        raise click.ClickException(
-            f"can't read the log in {layout.log_folder}: {error.strerror}; is --data right?"
-        ) from error
 
 
-def _found(
-    folder: Path, wanted: Filter, count: int | None, out: BinaryIO | None
-) -> Iterable[bytes]:
+def _found(folder: Path, wanted: Filter, count: int | None, out: Output | None) -> Iterator[bytes]:
+    warn_of_left_out(list_log(folder).left_out)
     if out is not None:
 
         def wait() -> None:
             out.flush()
             time.sleep(_POLL_INTERVAL)
 
-        return follow_lines(folder, wanted, first=count, wait=wait)
-    return lines(folder, wanted) if count is None else last(folder, count, wanted)
-
-
-def _write(found: Iterable[bytes], out: BinaryIO, pretty: bool) -> None:
-    if pretty:
-        colours = sys.stdout.isatty()
-        for line in found:
-            text = _pretty(line)
-            out.write((text if colours else click.unstyle(text)).encode() + b"\n")
+        yield from follow_lines(folder, wanted, first=count, wait=wait, missing=_warn)
     else:
-        for line in found:
-            out.write(line + b"\n")
+        yield from lines(folder, wanted) if count is None else last(folder, count, wanted)
+
+
+def _warn(error: LinesMissingError) -> None:
+    click.echo(f"Warning: {printable(str(error))}", err=True)
+
+
+def _reading(folder: Path, found: Iterable[bytes]) -> Iterator[bytes]:
+    """Say in one line why the log can't be read."""
+    try:
+        yield from found
+    except DAMAGED as error:
+        raise click.ClickException(
+            f"a compressed file in {folder} is damaged ({error}); find it with: ingest verify"
+        ) from error
+    except OSError as error:
+        if error.filename is None or Path(error.filename) == folder:
+            what = f"can't read the log in {folder}: {error.strerror}; is --data right?"
+        else:
+            what = f"can't read {printable(str(error.filename))}: {error.strerror}"
+        raise click.ClickException(what) from error
+
+
+def _write(found: Iterable[bytes], out: Output, pretty: bool) -> None:
+    show = _as_is
+    if pretty:
+        show = _coloured if out.is_terminal else _plain
+    elif out.is_terminal:
+        show = printable_json
+    for line in found:
+        out.write(show(line) + b"\n")
     out.flush()
+
+
+def _as_is(line: bytes) -> bytes:
+    return line
+
+
+def _coloured(line: bytes) -> bytes:
+    return _pretty(line).encode()
+
+
+def _plain(line: bytes) -> bytes:
+    return click.unstyle(_pretty(line)).encode()
 
 
 def _pretty(line: bytes) -> str:
     try:
         record = parse(line)
     except ValueError:
-        return click.style(_printable(line.decode(errors="backslashreplace")), fg="red")
-    return " ".join(
-        (
-            click.style(record.time, dim=True),
-            click.style(record.device, fg="cyan"),
-            click.style(str(record.seq), fg="yellow"),
-            click.style(_value(record), fg=_COLOURS[record.kind]),
-        )
-    )
+        return click.style(printable(line.decode(errors="backslashreplace")), fg="red")
+    columns = [
+        click.style(printable(record.time), dim=True),
+        click.style(printable(record.device), fg="cyan"),
+        click.style(str(record.seq), fg="yellow"),
+    ]
+    if record.event_time is not None:
+        columns.append(click.style(printable(record.event_time), dim=True))
+    if record.tag is not None:
+        columns.append(click.style(printable(record.tag), fg="green"))
+    return " ".join([*columns, click.style(_value(record), fg=_COLOURS[record.kind])])
 
 
 def _value(record: Record) -> str:
     value = record.value if record.kind == "text" else orjson.dumps(record.value).decode()
-    return _printable(str(value))
-
-
-def _printable(text: str) -> str:
-    """Escape what could move the cursor or turn the text of the terminal around."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    return printable(str(value))

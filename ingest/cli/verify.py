@@ -2,6 +2,7 @@
 
 import sqlite3
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -9,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from ingest.cli.output import Output, printable, warn_of_left_out
 from ingest.layout import Layout
-from ingest.log.files import log_files
+from ingest.log.files import list_log
 from ingest.log.verifying import Report
 from ingest.log.verifying import verify as verify_log
 from ingest.units import format_size
@@ -28,6 +30,7 @@ def verify(ctx: click.Context) -> None:
     if not layout.log_folder.is_dir():
         click.echo(f"Error: there is no log in {layout.log_folder}; is --data right?", err=True)
         ctx.exit(2)
+    out = Output()
     try:
         # Positions first: the log may grow while it is read, and they must not be ahead of it.
         positions = _positions(layout.positions)
@@ -35,7 +38,7 @@ def verify(ctx: click.Context) -> None:
         report = _verify(layout.log_folder, positions)
     except OSError as error:
         raise click.ClickException(f"can't read {error.filename}: {error.strerror}") from error
-    _print(report, time.perf_counter() - started)
+    _print(report, time.perf_counter() - started, out)
     ctx.exit(1 if report.breach_count else 0)
 
 
@@ -52,7 +55,9 @@ def _positions(path: Path) -> dict[str, int]:
 
 
 def _verify(folder: Path, positions: dict[str, int]) -> Report:
-    total = sum(_size(file.path) for file in log_files(folder))
+    files, left_out = list_log(folder)
+    warn_of_left_out(left_out)
+    total = sum(_size(file.path) for file in files)
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("{task.description}")
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(str(folder), total=total)
@@ -66,7 +71,7 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _print(report: Report, seconds: float) -> None:
+def _print(report: Report, seconds: float, out: Output) -> None:
     table = Table("files", "lines", "devices", "bytes", "MB/s", "breaches")
     table.add_row(
         f"{report.files:,}",
@@ -76,13 +81,27 @@ def _print(report: Report, seconds: float) -> None:
         f"{report.bytes / 1e6 / seconds:.0f}",
         f"{report.breach_count:,}",
     )
-    Console().print(table)
+    console = Console()
+    with console.capture() as captured:
+        console.print(table)
+    said = "".join(f"{line}\n" for line in _notes(report))
+    out.write((captured.get() + said).encode(console.encoding, "replace"))
+    out.flush()
+
+
+def _notes(report: Report) -> Iterator[str]:
     for breach in report.breaches:
-        click.echo(f"{breach.path}: line {breach.line}, byte {breach.offset}: {breach.what}")
+        path = printable(str(breach.path))
+        yield f"{path}: line {breach.line}, byte {breach.offset}: {printable(breach.what)}"
     if report.breach_count > len(report.breaches):
-        click.echo(f"and {report.breach_count - len(report.breaches):,} more breaches")
+        yield f"and {report.breach_count - len(report.breaches):,} more breaches"
+    if report.jumps:
+        yield (
+            f"in {report.jumps:,} places numbers were left out on purpose: the listener found the"
+            " end of its log missing and noted where it went on; no breach"
+        )
     if report.unfinished:
-        click.echo(
+        yield (
             f"ingest.log ends in {report.unfinished:,} bytes of a line without an end: it is being"
             " written, or a crash left it and the next start cuts it off"
         )

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import orjson
 
+from ingest.log.places import Place
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS positions (device TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -24,19 +26,8 @@ ON CONFLICT (device) DO UPDATE SET last = excluded.last
 """
 
 
-class Mark(NamedTuple):
-    """A place in the log.
-
-    Attributes:
-        closed: the name of the newest file that was closed before it; empty for none.
-        head: what tells the marked file from any other (`files.head_of`), in hexadecimal; empty
-            while it holds no line.
-        offset: bytes from the start of that file.
-    """
-
-    closed: str
-    head: str
-    offset: int
+Mark = Place
+"""A place in the log, as the journal calls the one where the numbers are true."""
 
 
 class Checkpoint(NamedTuple):
@@ -115,9 +106,20 @@ class Positions:
             log, mark, clean = checkpoint
             self._set("checkpoint", orjson.dumps([log, list(mark), clean]).decode())
 
-    def skip(self, numbers: int) -> None:
-        """Leave out as many numbers of every device, where the log can't say which were given."""
+    def numbers(self) -> dict[str, int]:
+        """Return each device's newest number."""
+        return _numbers(self._database)
+
+    def skip(self, numbers: int, changed: Mapping[str, int]) -> None:
+        """Leave out as many numbers of every device, where the log can't say which were given.
+
+        Args:
+            numbers: how many.
+            changed: the newest numbers of some devices, taken first.
+        """
         with self._transaction():
+            if changed:
+                self._database.execute(_SAVE, (orjson.dumps(changed).decode(),))
             self._database.execute("UPDATE positions SET last = last + ?", (numbers,))
             self.floor += numbers
             self._set("floor", self.floor)
@@ -149,7 +151,11 @@ def read_positions(path: Path) -> dict[str, int]:
     if not path.exists():
         return {}
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
-        return dict(database.execute("SELECT device, last FROM positions"))
+        return _numbers(database)
+
+
+def _numbers(database: sqlite3.Connection) -> dict[str, int]:
+    return dict(database.execute("SELECT device, last FROM positions"))
 
 
 def new_identity() -> str:

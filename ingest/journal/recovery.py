@@ -5,7 +5,6 @@ log is read only where `positions.db` can't be used.
 """
 
 import os
-import re
 import sqlite3
 import time
 from collections.abc import Iterable
@@ -25,27 +24,31 @@ from ingest.journal.events import (
     WriteCompleted,
 )
 from ingest.journal.intent import IntentFile
-from ingest.journal.positions import Checkpoint, Mark, Positions, new_identity
+from ingest.journal.positions import Checkpoint, Positions, new_identity
 from ingest.layout import open_own
 from ingest.log.files import (
     ACTIVE,
     DAMAGED,
     LogFile,
+    head_in,
     identity,
     log_files,
     open_log,
-    read_head,
     rotated_name,
+    sample,
     sync_folder,
     whole_end,
 )
+from ingest.log.jumps import note_jump
+from ingest.log.places import Place
+from ingest.log.reading import WholeLines
+from ingest.record import numbers_in
 
 SKIPPED = 10_000_000
 """Numbers left out where the log no longer tells which were given: more than any device sends
 between two checkpoints, so that no number is given twice."""
 
 _IDENTITY = ".ingest-log"
-_POSITION = re.compile(rb'^\{"time":"[^"]*","device":"([^"]*)","seq":([0-9]+),', re.MULTILINE)
 _BLOCK = 4 << 20
 _DAMAGED_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -92,7 +95,7 @@ def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Repo
         if not is_whole or any(
             last > changed.get(device, positions.get(device)) for device, last in brought.items()
         ):
-            changed = _skip(changed, positions, report)
+            changed = _skip(folder, changed, positions, report)
     finally:
         positions.close()
     return Recovered(log, _newest_closed(files), changed)
@@ -122,7 +125,7 @@ def _complete_write(
                 stream.flush()
                 os.fdatasync(stream.fileno())
             report(WriteCompleted(file.path, size))
-    found: dict[bytes, bytes] = {}
+    found: dict[bytes, int] = {}
     _read_positions(BytesIO(intent.data), found)
     return _decoded(found)
 
@@ -216,7 +219,9 @@ def _read_since(
     marked = next((file for file in reversed(files) if _has_head(file, mark)), None)
     is_whole = marked is not None and _reaches(marked, mark.offset)
     if marked is not None and is_whole:
-        places = [(marked, mark.offset), *((file, 0) for file in files[files.index(marked) + 1 :])]
+        index = files.index(marked)
+        strays = [file for file in files[:index] if not file.closed and _is_ahead(file, positions)]
+        places = [(marked, mark.offset), *((file, 0) for file in strays + files[index + 1 :])]
         for file, offset in places:
             _put_on_disk(file, offset)
     read = _read(places, report)
@@ -225,10 +230,24 @@ def _read_since(
     return changed, is_whole or is_up_to_date or not mark.head
 
 
-def _skip(changed: dict[str, int], positions: Positions, report: Report) -> dict[str, int]:
-    positions.skip(SKIPPED)
+def _is_ahead(file: LogFile, positions: Positions) -> bool:
+    """Tell whether a file that seems to be older than the mark has numbers that came after it.
+
+    Nothing in a file that another program has renamed may say for sure how old it is.
+    """
+    numbers = sample(file).numbers.items()
+    return any(number > positions.get(device.decode()) for device, number in numbers)
+
+
+def _skip(
+    folder: Path, changed: dict[str, int], positions: Positions, report: Report
+) -> dict[str, int]:
+    skipped = {device: last + SKIPPED for device, last in (positions.numbers() | changed).items()}
+    # First, so that no number is left out that the log's readers can't be told of.
+    note_jump(folder, datetime.now(UTC), {device: last + 1 for device, last in skipped.items()})
+    positions.skip(SKIPPED, changed)
     report(NumbersSkipped(SKIPPED))
-    return {device: last + SKIPPED for device, last in changed.items()}
+    return {device: skipped[device] for device in changed}
 
 
 def _put_on_disk(file: LogFile, offset: int) -> None:
@@ -247,18 +266,15 @@ def _put_on_disk(file: LogFile, offset: int) -> None:
         os.close(fd)
 
 
-def _is_newer(file: LogFile, mark: Mark) -> bool:
+def _is_newer(file: LogFile, mark: Place) -> bool:
     """Tell whether a file was closed after the mark, or is open, or not of our naming."""
     return not file.closed or file.path.name.removesuffix(file.compressed) > mark.closed
 
 
-def _has_head(file: LogFile, mark: Mark) -> bool:
-    if not mark.head:
-        return False
+def _has_head(file: LogFile, mark: Place) -> bool:
     try:
-        with open_log(file) as stream:
-            return read_head(stream).hex() == mark.head
-    except (OSError, *DAMAGED):
+        return bool(mark.head) and head_in(file).hex() == mark.head
+    except OSError:
         return False
 
 
@@ -268,8 +284,11 @@ def _reaches(file: LogFile, offset: int) -> bool:
 
 
 def _read(places: Iterable[tuple[LogFile, int]], report: Report) -> dict[str, int]:
-    """Return the newest number of each device in some files, each read from its place on."""
-    found: dict[bytes, bytes] = {}
+    """Return the newest number of each device in some files, each read from its place on.
+
+    The highest number counts, in whatever order the files and the lines in them are.
+    """
+    found: dict[bytes, int] = {}
     for file, offset in places:
         try:
             with open_log(file) as stream:
@@ -280,14 +299,13 @@ def _read(places: Iterable[tuple[LogFile, int]], report: Report) -> dict[str, in
     return _decoded(found)
 
 
-def _decoded(found: dict[bytes, bytes]) -> dict[str, int]:
-    return {device.decode(): int(last) for device, last in found.items()}
+def _decoded(found: dict[bytes, int]) -> dict[str, int]:
+    return {device.decode(): last for device, last in found.items()}
 
 
-def _read_positions(stream: BinaryIO, found: dict[bytes, bytes]) -> None:
-    rest = b""
-    while block := stream.read(_BLOCK):
-        block = rest + block
-        end = block.rfind(b"\n") + 1
-        found.update(_POSITION.findall(block, 0, end))
-        rest = block[end:]
+def _read_positions(stream: BinaryIO, found: dict[bytes, int]) -> None:
+    for block in WholeLines(stream, size=_BLOCK):
+        for device, digits in numbers_in(block):
+            number = int(digits)
+            if number > found.get(device, 0):
+                found[device] = number
