@@ -173,7 +173,11 @@ class CompressedFile(HeldFile):
 def hold(stream: BinaryIO) -> HeldFile:
     """Hold what `files.open_log` opened, or an uncompressed file."""
     is_plain = isinstance(stream, io.BufferedReader | io.FileIO)
-    return PlainFile(stream) if is_plain else CompressedFile(stream)
+    try:
+        return PlainFile(stream) if is_plain else CompressedFile(stream)
+    except BaseException:
+        stream.close()
+        raise
 
 
 def _last_lines(end: bytes, *, whole: bool) -> bytes:

@@ -36,12 +36,19 @@ def write(path: Path, *lines: bytes) -> None:
     path.write_bytes(content)
 
 
-class Log:
-    """One device's log: lines are written in pieces, files are rotated between lines."""
+class WrittenLog:
+    """One device's log: lines are written in pieces, files are rotated between lines.
+
+    Attributes:
+        active: the file that is written.
+        lines: all lines so far, without LF, the one that is begun included.
+        clock: seconds by which the clock is wrong.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.active = folder / ACTIVE
         self.lines: list[bytes] = []
+        self.clock = 0.0
         self._folder = folder
         self._pending = b""
         self._newest: str | None = None
@@ -49,7 +56,8 @@ class Log:
     def write(self, size: int) -> None:
         """Write up to `size` bytes of the line that is begun, or of a new one."""
         if not self._pending:
-            self.lines.append(line(len(self.lines) + 1))
+            seq = len(self.lines) + 1
+            self.lines.append(line(seq, time=seq + self.clock))
             self._pending = self.lines[-1] + b"\n"
         with self.active.open("ab") as stream:
             stream.write(self._pending[:size])
@@ -65,7 +73,7 @@ class Log:
         self.finish()
         if not self.active.exists():
             return
-        self._newest = rotated_name(at(len(self.lines) + 0.5), self._newest)
+        self._newest = rotated_name(at(len(self.lines) + 0.5 + self.clock), self._newest)
         closed = self._folder / self._newest
         self.active.rename(closed)
         if suffix:
@@ -90,9 +98,11 @@ class Log:
             self.active.write_bytes(b"")
 
     def _shifted(self) -> Path:
-        numbers = sorted(int(path.suffix[1:]) for path in self._folder.glob("ingest.log.*"))
-        for number in reversed(numbers):
-            (self._folder / f"ingest.log.{number}").rename(
-                self._folder / f"ingest.log.{number + 1}"
-            )
+        numbered = {
+            int(path.name.split(".")[2]): path for path in self._folder.glob("ingest.log.*")
+        }
+        for number in sorted(numbered, reverse=True):
+            name = numbered[number].name.split(".")
+            name[2] = str(number + 1)
+            numbered[number].rename(self._folder / ".".join(name))
         return self._folder / "ingest.log.1"

@@ -1,5 +1,6 @@
 import gzip
 import io
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,12 +15,14 @@ from ingest.log.files import (
     LogFile,
     head_of,
     identity,
+    list_log,
     log_files,
     open_log,
     rotated_name,
     snapshot,
     whole_end,
 )
+from tests.log.logs import at, line, write
 
 CLOSED = datetime(2026, 11, 22, 11, 39, 0, 123999, UTC)
 NAME = "ingest-20261122T113900.123Z.log"
@@ -100,6 +103,104 @@ def test_external_files_are_placed_by_their_first_record(tmp_path: Path) -> None
     external = ["ingest.log-20261123", "ingest.log-2026112301.backup"]
     expected = ["ingest.log.2.gz", NAME, "ingest.log.1", *external, ACTIVE]
     assert names(tmp_path) == expected
+
+
+def external(folder: Path, name: str, *seqs: int, clock: float, device: str = "a") -> None:
+    write(folder / name, *[line(seq, device=device, time=seq + clock) for seq in seqs])
+
+
+def read(folder: Path) -> list[bytes]:
+    lines: list[bytes] = []
+    for file in log_files(folder):
+        with open_log(file) as stream:
+            lines += stream.read().splitlines()
+    return lines
+
+
+@pytest.mark.parametrize("clocks", [(0, -3600), (3600, 0), (0, 10 * 366 * 86400), (0, -5.5)])
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_the_numbers_place_files_on_both_sides_of_a_step_of_the_clock(
+    tmp_path: Path, clocks: tuple[float, float], suffix: str
+) -> None:
+    external(tmp_path, f"ingest.log.2{suffix}", 1, 2, 3, clock=clocks[0])
+    external(tmp_path, f"ingest.log.1{suffix}", 4, 5, 6, clock=clocks[1])
+    external(tmp_path, ACTIVE, 7, clock=0)
+    assert [b'"seq":%d,' % seq in text for seq, text in enumerate(read(tmp_path), 1)] == [True] * 7
+
+
+def test_a_clock_that_was_ten_years_ahead_for_one_file_moves_no_other(tmp_path: Path) -> None:
+    for seq, (name, clock) in enumerate(
+        [("4", 0.0), ("3", 10 * 366 * 86400.0), ("2", 0.0), ("1", 0.0)], 1
+    ):
+        external(tmp_path, f"ingest.log.{name}", seq, clock=clock)
+    assert names(tmp_path) == ["ingest.log.4", "ingest.log.3", "ingest.log.2", "ingest.log.1"]
+
+
+def test_equal_times_do_not_matter_where_there_are_numbers(tmp_path: Path) -> None:
+    for seq, name in enumerate(("10", "9", "2"), 1):
+        write(tmp_path / f"ingest.log.{name}", line(seq, time=0))
+    assert read(tmp_path) == [line(seq, time=0) for seq in (1, 2, 3)]
+
+
+def test_a_file_of_the_listener_and_one_of_another_program(tmp_path: Path) -> None:
+    write(tmp_path / rotated_name(at(100), None), line(1, time=90))
+    write(tmp_path / "ingest.log.1", line(2, time=-3600))  # the clock went back
+    write(tmp_path / rotated_name(at(100.5), None), line(3, time=-3599))
+    assert read(tmp_path) == [line(1, time=90), line(2, time=-3600), line(3, time=-3599)]
+
+
+def test_the_ends_of_a_long_file_show_who_is_in_it(tmp_path: Path) -> None:
+    value = '"text":"%s"' % ("x" * 1000)
+    first = [line(seq, value, "a", 1000 + seq) for seq in range(1, 300)]
+    write(tmp_path / "ingest.log.2", *first, line(1, device="b", time=2000))
+    write(tmp_path / "ingest.log.1", line(2, device="b", time=0))
+    assert names(tmp_path) == ["ingest.log.2", "ingest.log.1"]
+
+
+@pytest.mark.parametrize(
+    "name", ["ingest.log.20261125", "ingest.log-20261125.gz", "ingest.log.7.zst"]
+)
+def test_a_copy_is_left_out(tmp_path: Path, name: str) -> None:
+    write(tmp_path / NAME, line(1), line(2))
+    write(tmp_path / ACTIVE, line(3), line(4))
+    for kept, lines in ((ACTIVE, [line(3)]), (NAME, [line(1), line(2)])):
+        write(tmp_path / name, *lines)
+        assert names(tmp_path) == [NAME, ACTIVE]
+        [left_out] = list_log(tmp_path).left_out
+        assert left_out == (tmp_path / name, f"it begins with the same record as {kept}")
+
+
+def test_of_two_copies_the_longer_one_counts(tmp_path: Path) -> None:
+    write(tmp_path / "ingest.log.1", line(1))
+    write(tmp_path / "ingest.log.2", line(1), line(2))
+    assert names(tmp_path) == ["ingest.log.2"]
+
+
+def test_files_without_a_line_are_no_copies_of_each_other(tmp_path: Path) -> None:
+    (tmp_path / "ingest.log.1").touch()
+    (tmp_path / "ingest.log.2").touch()
+    assert list_log(tmp_path).left_out == []
+
+
+def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:
+    write(tmp_path / ACTIVE, line(1))
+    for name in ("ingest.log.1.xz", "ingest-20261122T113900.123Z.log.bz2", "ingest.log.bak"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "ingest.log.2").mkdir()
+    os.mkfifo(tmp_path / "ingest.log.3")
+    (tmp_path / "ingest.log.4").symlink_to("nowhere")
+    for name in ("other.log", ".ingest.log.swp", f"{NAME}.zst.tmp", ".ingest-log"):
+        (tmp_path / name).touch()
+    listed = list_log(tmp_path)
+    assert [file.path.name for file in listed.files] == [ACTIVE]
+    assert [(path.name, why) for path, why in listed.left_out] == [
+        ("ingest-20261122T113900.123Z.log.bz2", "only .gz and .zst are read"),
+        ("ingest.log.1.xz", "only .gz and .zst are read"),
+        ("ingest.log.2", "it is no regular file"),
+        ("ingest.log.3", "it is no regular file"),
+        ("ingest.log.4", "it is no regular file"),
+        ("ingest.log.bak", "its name is none of the log's"),
+    ]
 
 
 def test_every_file_opens_decompressed(tmp_path: Path) -> None:

@@ -8,17 +8,18 @@ from hypothesis import strategies as st
 
 from ingest.log.files import ACTIVE
 from ingest.log.following import follow
+from ingest.log.log import LinesMissingError
 from ingest.log.reading import Filter
-from tests.log.logs import Log, at, line
+from tests.log.logs import WrittenLog, at, line
 
-Step = Callable[[Log], object]
+Step = Callable[[WrittenLog], object]
 
 _RENAMES: list[Step] = [
-    Log.rotate,
+    WrittenLog.rotate,
     lambda log: log.rotate(create=True),
     lambda log: log.rotate(".gz"),
     lambda log: log.rotate(".zst", create=True),
-    Log.rotate_outside,
+    WrittenLog.rotate_outside,
     lambda log: log.rotate_outside(create=False),
 ]
 
@@ -27,9 +28,9 @@ class _DoneError(Exception):
     pass
 
 
-def played(log: Log, turns: Iterable[Iterable[Step]]) -> Callable[[], None]:
+def played(log: WrittenLog, turns: Iterable[Iterable[Step]]) -> Callable[[], None]:
     """A `wait` that plays one turn each time it is called, then lets all be read, then ends."""
-    left: Iterator[Iterable[Step]] = iter([*turns, [Log.finish], [], [], []])
+    left: Iterator[Iterable[Step]] = iter([*turns, [WrittenLog.finish], [], [], []])
 
     def wait() -> None:
         turn = next(left, None)
@@ -41,27 +42,47 @@ def played(log: Log, turns: Iterable[Iterable[Step]]) -> Callable[[], None]:
     return wait
 
 
-def followed(folder: Path, log: Log, *turns: Iterable[Step], first: int | None = 0) -> list[bytes]:
+def unexpected(error: LinesMissingError) -> None:
+    """Nothing is missing."""
+    raise error
+
+
+def followed(
+    folder: Path,
+    log: WrittenLog,
+    *turns: Iterable[Step],
+    first: int | None = 0,
+    missing: Callable[[LinesMissingError], object] = unexpected,
+) -> list[bytes]:
     """All that is read while the turns are played, one between two polls."""
     found: list[bytes] = []
     with pytest.raises(_DoneError):
-        for item in follow(folder, first=first, wait=played(log, turns)):
+        for item in follow(folder, first=first, wait=played(log, turns), missing=missing):
             found.append(item)  # noqa: PERF402 - kept when the loop ends in an exception
     return found
 
 
 def put(count: int) -> Step:
-    def step(log: Log) -> None:
+    def step(log: WrittenLog) -> None:
         for _ in range(count):
             log.write(1000)
 
     return step
 
 
+def set_clock(seconds: float) -> Step:
+    def step(log: WrittenLog) -> None:
+        log.clock = seconds
+
+    return step
+
+
+_TEN_YEARS = 10 * 366 * 86400.0
+_clocks = st.sampled_from([-3600.0, 0.0, 3600.0, _TEN_YEARS]).map(set_clock)
 _writes = st.integers(1, 150).map(lambda size: lambda log: log.write(size))
-_steps = _writes | st.sampled_from(_RENAMES)
+_steps = _writes | _clocks | st.sampled_from(_RENAMES)
 # One log is rotated by renaming or by copying, not by both.
-_copied = _writes | st.just(Log.copy_and_truncate)
+_copied = _writes | _clocks | st.just(WrittenLog.copy_and_truncate)
 _turns = st.lists(st.lists(_steps, max_size=6), max_size=12) | st.lists(
     st.lists(_copied, max_size=6), max_size=12
 )
@@ -73,7 +94,7 @@ def test_each_line_comes_once_whatever_happens_between_two_polls(
     before: list[Step], turns: list[list[Step]]
 ) -> None:
     with TemporaryDirectory() as name:
-        log = Log(Path(name))
+        log = WrittenLog(Path(name))
         for step in before:
             step(log)
         assert followed(Path(name), log, *turns, first=None) == log.lines
@@ -85,14 +106,14 @@ def test_following_begins_with_the_last_lines(
     before: int, first: int, turns: list[list[Step]]
 ) -> None:
     with TemporaryDirectory() as name:
-        log = Log(Path(name))
+        log = WrittenLog(Path(name))
         put(before)(log)
         shown = max(0, before - first)
         assert followed(Path(name), log, *turns, first=first) == log.lines[shown:]
 
 
 def test_nothing_is_said_twice_when_the_held_file_was_removed(tmp_path: Path) -> None:
-    log = Log(tmp_path)
+    log = WrittenLog(tmp_path)
     put(2)(log)
     log.rotate()
     put(2)(log)
@@ -100,42 +121,47 @@ def test_nothing_is_said_twice_when_the_held_file_was_removed(tmp_path: Path) ->
     assert found == log.lines[4:]
 
 
-def test_files_that_retention_removed_are_passed_over(tmp_path: Path) -> None:
-    def remove_closed(log: Log) -> None:
+def test_files_that_retention_removed_are_said_to_be_missing(tmp_path: Path) -> None:
+    def remove_closed(log: WrittenLog) -> None:
         for path in tmp_path.glob("ingest-*"):
             path.unlink()
 
-    log = Log(tmp_path)
+    log = WrittenLog(tmp_path)
     put(1)(log)
-    turn = [Log.rotate, put(2), Log.rotate, remove_closed, put(2)]
-    assert followed(tmp_path, log, turn) == log.lines[3:]
+    turn = [WrittenLog.rotate, put(2), WrittenLog.rotate, remove_closed, put(2)]
+    said: list[str] = []
+    found = followed(tmp_path, log, turn, missing=lambda error: said.append(str(error)))
+    assert found == log.lines[3:]
+    assert said == ["lines are gone: a has number 4 after 1"]
 
 
 def test_a_torn_line_that_is_cut_off_is_never_said(tmp_path: Path) -> None:
-    def cut(log: Log) -> None:
+    def cut(log: WrittenLog) -> None:
         content = log.active.read_bytes()
         log.active.write_bytes(content[: content.rfind(b"\n") + 1])
 
-    def tear(log: Log) -> None:
+    def tear(log: WrittenLog) -> None:
         with log.active.open("ab") as stream:
             stream.write(b'{"time":"20')
 
-    log = Log(tmp_path)
-    found = followed(tmp_path, log, [put(2), tear], [cut], [put(1)], [Log.rotate, put(1)])
+    log = WrittenLog(tmp_path)
+    found = followed(tmp_path, log, [put(2), tear], [cut], [put(1)], [WrittenLog.rotate, put(1)])
     assert found == log.lines
 
 
 def test_a_file_that_was_emptied_without_a_copy_is_read_from_its_start(tmp_path: Path) -> None:
-    def empty(log: Log) -> None:
+    def empty(log: WrittenLog) -> None:
         log.active.write_bytes(b"")
 
-    log = Log(tmp_path)
-    assert followed(tmp_path, log, [put(3)], [empty, put(5)]) == log.lines
+    log = WrittenLog(tmp_path)
+    said: list[object] = []
+    assert followed(tmp_path, log, [put(3)], [empty, put(5)], missing=said.append) == log.lines
+    assert len(said) == 1  # nobody knows whether all was read
 
 
 def test_only_wanted_lines_are_followed(tmp_path: Path) -> None:
     (tmp_path / ACTIVE).write_bytes(line(1, device="b") + b"\n")
-    log = Log(tmp_path)
+    log = WrittenLog(tmp_path)
     lines = follow(tmp_path, Filter("a", since=at(2)), first=9, wait=played(log, [[put(3)]]))
     assert [next(lines), next(lines)] == log.lines[1:]
     lines.close()  # type: ignore[attr-defined]
