@@ -111,7 +111,7 @@ KEYS = frozenset(
 )
 """The keys that a record may have, in their order."""
 
-TIME = slice(9, 36)
+TIME_SPAN = slice(9, 36)
 """Where the time stands in a record."""
 
 _NAME = DEVICE_NAME.encode()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from ingest.log.files import LogFile, open_log, snapshot, whole_end
-from ingest.record import TIME, Record, line_finder, parse, record_time
+from ingest.record import TIME_SPAN, Record, line_finder, parse, record_time
 
 _BLOCK = 1 << 20
 
@@ -40,9 +40,9 @@ class Filter:
         """
         lines = cast(list[bytes], self._line.findall(b"\n" + block))
         if self._since is not None:
-            lines = [line for line in lines if line[TIME] >= self._since]
+            lines = [line for line in lines if line[TIME_SPAN] >= self._since]
         if self._until is not None:
-            lines = [line for line in lines if line[TIME] < self._until]
+            lines = [line for line in lines if line[TIME_SPAN] < self._until]
         if self.grep is not None:
             lines = list(filter(self.grep.search, lines))
         return lines

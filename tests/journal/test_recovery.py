@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from ingest.journal.recovery import SKIPPED
+from ingest.journal.intent import IntentFile
+from ingest.journal.positions import read_positions
+from ingest.journal.recovery import SKIPPED, recover
+from ingest.layout import Layout
 from ingest.log.files import ACTIVE, LogFile, log_files, open_log
+from ingest.log.verifying import verify
 from ingest.record import parse
 from tests.journal.running import Running, crash
-from tests.log.logs import line
+from tests.log.logs import line, write
 
 _GIB = 1 << 30
 
@@ -133,6 +137,94 @@ def test_old_positions_are_brought_up_to_date(tmp_path: Path) -> None:
     with Running(data) as running:
         assert [running.following(name) for name in "abc"] == [8, 2, 2]
     assert running.said == []
+
+
+# Clocks and files that other programs have renamed.
+
+
+def _written(path: Path, *seqs: int, clock: float = 0, device: str = "a") -> None:
+    write(path, *[line(seq, device=device, time=seq + clock) for seq in seqs])
+
+
+@pytest.mark.parametrize("clocks", [(3600.0, 0.0), (0.0, -3600.0), (10 * 366 * 86400.0, 0.0)])
+def test_a_rebuild_gives_no_number_twice_whatever_the_clocks_said(
+    clocks: tuple[float, float], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    _written(log / "ingest.log.2", 1, 2, 3, clock=clocks[0])
+    _written(log / "ingest.log.1", 4, 5, 6, clock=clocks[1])
+    with Running(tmp_path) as running:
+        assert running.following("a") == 7
+
+
+def test_the_highest_number_counts_in_whatever_order_files_and_lines_are(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.mkdir()
+    _written(log / "ingest.log.2", 8, 9, clock=3600)
+    _written(log / "ingest.log.1", 5, 3, 4, 10, 1)
+    with Running(tmp_path) as running:
+        assert running.following("a") == 11
+
+
+def test_a_newer_file_is_read_whatever_its_place_in_the_order(tmp_path: Path) -> None:
+    crash(tmp_path, "a=3", "checkpoint")
+    log = tmp_path / "log"
+    # Nothing tells that this one is newer than the other: neither its times nor a common device.
+    _written(log / "ingest.log.1", 1, 2, device="b", clock=-86400)
+    (log / ACTIVE).rename(log / "ingest.log.2")
+    with Running(tmp_path) as running:
+        assert [running.following(name) for name in "ab"] == [4, 3]
+
+
+def test_a_copy_of_the_log_in_its_folder_changes_nothing(tmp_path: Path) -> None:
+    crash(tmp_path, "a=3", "checkpoint")
+    log = tmp_path / "log"
+    shutil.copy(log / ACTIVE, log / "ingest.log.20261125")
+    with Running(tmp_path) as running:
+        running.write("a", 2)
+        assert running.said == []
+    assert [parse(line).seq for line in _lines(tmp_path)] == [1, 2, 3, 4, 5]
+
+
+# A hot copy that was restored.
+
+
+def test_a_jump_is_noted_and_no_breach(tmp_path: Path) -> None:
+    crash(tmp_path, "a=30", "b=2", "rotate", "a=9", "checkpoint", "a=1")
+    _deleted(tmp_path / "log" / ACTIVE)
+    for _ in range(2):
+        with Running(tmp_path) as running:
+            assert verify(tmp_path / "log", read_positions(running.layout.positions)).breaches == []
+            running.write("a", 2)
+    with Running(tmp_path) as running:
+        running.write("b", 1)
+    report = verify(tmp_path / "log", read_positions(running.layout.positions))
+    assert (report.breaches, report.jumps) == ([], 2)
+    assert report.last["b"] == 2 + SKIPPED + 1
+
+
+def test_a_start_that_was_killed_after_a_jump_jumps_by_a_noted_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash(tmp_path, "a=30", "checkpoint", "a=9", "rotate", "a=1")
+    _deleted(tmp_path / "log" / ACTIVE)
+    shutil.copy(tmp_path / "state" / "intent", tmp_path / "intent")
+    layout = Layout(tmp_path)
+    said: list[str] = []
+
+    class Silent:
+        info = warn = staticmethod(said.append)
+
+    for _ in range(2):
+        intent = IntentFile(tmp_path / "state" / "intent")
+        recover(layout.log_folder, layout.positions, intent, Silent())  # and nothing saves it
+        intent.close()
+    with Running(tmp_path) as running:
+        running.write("a", 1)
+    assert any("numbers go on" in line for line in said)
+    report = verify(layout.log_folder, read_positions(layout.positions))
+    assert (report.breaches, report.jumps) == ([], 1)
 
 
 # An operator at work while the listener is stopped.

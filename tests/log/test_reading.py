@@ -1,6 +1,5 @@
 import io
 import re
-from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +18,6 @@ from ingest.log.reading import (
     read_blocks_backwards,
     records,
 )
-from ingest.record import Record, parse, record_time
 from tests.log.logs import at, line, write
 
 _contents = st.lists(st.sampled_from([b"\n", b"a", b"bcd\n", b"e\n\nf"])).map(b"".join)
@@ -51,29 +49,13 @@ def test_reading_goes_on_when_the_stream_has_grown() -> None:
     assert found == [([b"one\n"], b"tw", 4), ([], b"two", 4), ([b"two\nthree\n"], b"", 14)]
 
 
-def test_a_record_is_read() -> None:
-    raw = b'{"time":"2026-11-22T11:39:00.123456Z","device":"a","seq":7,"data":{"$binary":"AA=="}}'
-    expected = {"$binary": "AA=="}
-    assert parse(raw) == Record("2026-11-22T11:39:00.123456Z", "a", 7, "data", expected, raw)
-
-
-@pytest.mark.parametrize(
-    "bad", [b"", b"{", b"[]", b"7", b'{"time":"x"}', line(1) + b"x", line(1, '"other":1')]
-)
-def test_what_is_no_record_is_refused(bad: bytes) -> None:
-    with pytest.raises(ValueError):
-        parse(bad)
-
-
-def test_times_are_written_as_records_have_them() -> None:
-    moment = datetime(2026, 11, 22, 12, 39, tzinfo=timezone(timedelta(hours=1)))
-    assert record_time(moment) == b"2026-11-22T11:39:00.000000Z"
-
-
+_VALUES = [
+    '"text":"t20"',
+    '"data":{"seq":1}',
+    '"event_time":"2026-11-22T11:00:20.123456789Z","tag":"t2","chunk":"seq","text":"x"',
+]
 _devices = st.text("ab-.", min_size=1, max_size=3)
-_records = st.lists(
-    st.tuples(st.integers(0, 20), _devices, st.sampled_from(['"text":"t20"', '"data":{"seq":1}']))
-)
+_records = st.lists(st.tuples(st.integers(0, 20), _devices, st.sampled_from(_VALUES)))
 
 
 @settings(deadline=None)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.log.files import ACTIVE, rotated_name
+from ingest.log.jumps import note_jump
 from ingest.log.verifying import MAX_BREACHES, Breach, verify
 from tests.log.logs import at, line, write
 
@@ -21,9 +22,14 @@ def rotated(folder: Path, seconds: int, suffix: str = "") -> Path:
 
 
 def test_a_good_log_has_no_breach(tmp_path: Path) -> None:
-    values = ['"text":"a\\"b \\u0001 é"', '"raw":"/wD+"', '"data":{"a":[1,{"b":null}],"text":"x"}']
+    values = [
+        '"text":"a\\"b \\u0001 é"',
+        '"raw":"/wD+"',
+        '"data":{"a":[1,{"b":null}],"text":"x"}',
+        '"event_time":"2026-11-22T10:00:00Z","tag":"x","chunk":"y","text":"z"',
+    ]
     made = [
-        line(seq, values[seq % 3], device) for seq in range(5, 305) for device in ("a", "b:c.d")
+        line(seq, values[seq % 4], device) for seq in range(5, 305) for device in ("a", "b:c.d")
     ]
     write(rotated(tmp_path, 1, ".gz"), *made[:100])
     write(rotated(tmp_path, 2, ".zst"), *made[100:200])
@@ -142,6 +148,48 @@ def test_a_position_must_not_be_ahead_of_the_log(tmp_path: Path) -> None:
     assert breaches(tmp_path, a=2, b=1, gone=9) == []
     expected = [(ACTIVE, 4, end, "a: the log ends at 2, its position is 3")]
     assert breaches(tmp_path, a=3, b=0) == expected
+
+
+def test_a_jump_that_the_listener_noted_is_no_breach(tmp_path: Path) -> None:
+    write(rotated(tmp_path, 1), line(1), line(1, device="b"), line(2, device="b"))
+    write(tmp_path / ACTIVE, line(101), line(102), line(203, device="b"))
+    note_jump(tmp_path, at(5), {"a": 101, "b": 103})
+    assert breaches(tmp_path, a=102, b=203) == [
+        (ACTIVE, 3, 2 * len(line(101)) + 2, "b: number 203 follows 2, 200 missing")
+    ]
+    assert verify(tmp_path).jumps == 1
+    note_jump(tmp_path, at(6), {"b": 203})
+    report = verify(tmp_path)
+    assert (report.breach_count, report.jumps) == (0, 2)
+
+
+def test_a_position_behind_a_jump_is_not_ahead_of_the_log(tmp_path: Path) -> None:
+    write(tmp_path / ACTIVE, line(1), line(1, device="b"))
+    note_jump(tmp_path, at(5), {"a": 101, "b": 101})
+    assert breaches(tmp_path, a=100) == []
+    assert [what for *_, what in breaches(tmp_path, b=101)] == [
+        "b: the log ends at 1, its position is 101"
+    ]
+
+
+def test_a_note_excuses_no_repeat_and_no_other_number(tmp_path: Path) -> None:
+    note_jump(tmp_path, at(5), {"a": 5})
+    write(tmp_path / ACTIVE, line(1), line(5), line(5), line(3))
+    assert [place[1] for place in breaches(tmp_path)] == [3, 4]
+
+
+def test_files_on_both_sides_of_a_step_of_the_clock_are_in_order(tmp_path: Path) -> None:
+    write(tmp_path / "ingest.log.2", *[line(seq, time=3600 + seq) for seq in (1, 2, 3)])
+    write(tmp_path / "ingest.log.1", *map(line, (4, 5, 6)))
+    (tmp_path / ACTIVE).touch()
+    assert breaches(tmp_path) == []
+
+
+def test_a_copy_in_the_folder_repeats_nothing(tmp_path: Path) -> None:
+    write(tmp_path / ACTIVE, line(1), line(2))
+    write(tmp_path / "ingest.log.20261125", line(1))
+    report = verify(tmp_path)
+    assert (report.files, report.breach_count) == (1, 0)
 
 
 def test_only_the_first_breaches_are_kept(tmp_path: Path) -> None:

@@ -20,16 +20,46 @@ TEXT = '"text":"temp=20.5 %d é"'
 ESCAPED = r'"text":"{\"temp\":20.5,\"x\":\"\\ \u0001 %d\"}"'
 DATA = '"data":{"temp":20.5,"list":[1,{"b":null}],"x":%d}'
 RAW = '"raw":"/wD+"'
+EVENT = '"event_time":"2026-11-22T11:38:59.123456789Z","tag":"app.é","chunk":"c/Q=="' + f",{TEXT}"
+TAGGED = r'"tag":"a \"b\" \u0001",' + DATA
 KINDS = [TEXT, ESCAPED, DATA]
+OTHERS = [RAW, EVENT, TAGGED]
 
+_SECOND = rb"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]"
 _RECORD = re.compile(
-    rb'\{"time":"[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9]\.[0-9]{6}Z"'
-    rb',"device":"[A-Za-z0-9._:-]{1,128}","seq":[1-9][0-9]{0,18}'
+    rb'\{"time":"%b\.[0-9]{6}Z","device":"[A-Za-z0-9._:-]{1,128}","seq":[1-9][0-9]{0,18}'
+    rb'(?:,"event_time":"%b(?:\.[0-9]{1,9})?Z")?'
+    rb'(?:,"tag":(?P<tag>"(?:[^"\\]|\\.)*"))?(?:,"chunk":(?P<chunk>"(?:[^"\\]|\\.)*"))?'
     rb',(?:"text":(?P<text>".*")|"data":(?P<data>.*)|"raw":"[A-Za-z0-9+/]*={0,2}")\}'
+    % (_SECOND, _SECOND)
 )
 _NUMBERED = re.compile(
     rb'\{"time":"[^"]*","device":"([A-Za-z0-9._:-]{1,128})","seq":([1-9][0-9]{0,18}),'
 )
+
+
+OPTIONAL = [
+    '"event_time":"2026-11-22T11:00:00Z","tag":"","chunk":"","text":"x"',
+    '"event_time":"2026-11-22T11:00:00.1Z","data":{"tag":1}',
+    r'"tag":"\u0000\ud83d\ude00\"","raw":""',
+    '"chunk":"x","text":"y"',
+]
+BAD_OPTIONAL = [
+    '"event_time":"2026-11-22T11:00:00.1234567890Z","text":"x"',
+    '"event_time":"2026-11-22T11:00:00+00:00","text":"x"',
+    '"event_time":"2026-22-22T11:00:00Z","text":"x"',
+    '"tag":"x","event_time":"2026-11-22T11:00:00Z","text":"x"',
+    '"chunk":"x","tag":"x","text":"x"',
+    '"tag":"x","tag":"y","text":"x"',
+    r'"tag":"\x","text":"x"',
+    r'"tag":"\ud800","text":"x"',
+    r'"tag":"\","text":"x"',
+    '"tag":"\t","text":"x"',
+    '"tag":1,"text":"x"',
+    '"tag": "x","text":"x"',
+    '"tag":"x"',
+    '"text":"x","tag":"x"',
+]
 
 
 def run(
@@ -62,7 +92,7 @@ def bad_lines(content: bytes) -> Iterator[int]:
             follows = number == last.get(head[1], number - 1) + 1
             last[head[1]] = number
         record = _RECORD.fullmatch(text)
-        if not (follows and record and is_json(record["text"] or record["data"] or b"0")):
+        if not (follows and record and all(map(is_json, filter(None, record.groups())))):
             yield place
 
 
@@ -80,14 +110,33 @@ def test_a_run_is_found_to_its_end(kind: str, first: int) -> None:
 def test_a_run_is_of_one_kind_and_long() -> None:
     assert check_run(block(*run(TEXT, count=5)), 0) is None
     assert check_run(block(*run(TEXT), *run(DATA, 61)), 0) is None
-    assert check_run(block(*run(RAW)), 0) is None
+    for kind in OTHERS:
+        assert check_run(block(*run(kind)), 0) is None
 
 
 def test_lines_of_many_devices_of_every_kind() -> None:
-    runs = [run(kind, 3, 2, device) for kind, device in zip([*KINDS, RAW], "abcd", strict=True)]
-    mixed = list(chain.from_iterable(zip(*runs, strict=True)))
-    assert check_lines(block(*mixed)) == ((*b"a b c d a b c d".split(),), [3] * 4 + [4] * 4)
+    for more in ([*KINDS, RAW], [*KINDS, *OTHERS]):
+        devices = "abcdef"[: len(more)]
+        runs = [run(kind, 3, 2, device) for kind, device in zip(more, devices, strict=True)]
+        mixed = list(chain.from_iterable(zip(*runs, strict=True)))
+        names = tuple(device.encode() for device in devices * 2)
+        assert check_lines(block(*mixed)) == (names, [3] * len(more) + [4] * len(more))
     assert check_lines(block(*mixed, b"junk")) is None
+
+
+@pytest.mark.parametrize("value", OPTIONAL)
+def test_optional_keys_make_a_record(value: str) -> None:
+    assert check_lines(block(line(1), line(2, value))) == ((b"a", b"a"), [1, 2])
+    assert list(bad_lines(block(line(1), line(2, value)))) == []
+
+
+@pytest.mark.parametrize("value", BAD_OPTIONAL)
+def test_optional_keys_have_one_spelling(value: str) -> None:
+    assert check_lines(block(line(1), line(2, value))) is None
+
+
+def test_a_tag_is_in_utf_8() -> None:
+    assert check_lines(block(line(1, '"tag":"x","text":"x"').replace(b"x", b"\xff", 1))) is None
 
 
 @pytest.mark.parametrize(
@@ -143,7 +192,9 @@ def logs(draw: st.DrawFn) -> bytes:
     for time in range(draw(st.integers(1, 6))):
         device = draw(st.sampled_from("abc"))
         count = draw(st.sampled_from([1, 2, 30, 60]))
-        lines += run(draw(st.sampled_from([*KINDS, RAW])), following[device], count, device, time)
+        lines += run(
+            draw(st.sampled_from([*KINDS, *OTHERS])), following[device], count, device, time
+        )
         following[device] += count
     return block(*lines)
 
