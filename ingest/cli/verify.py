@@ -1,5 +1,6 @@
 """`ingest verify`: prove that no record of the log is missing, repeated or torn."""
 
+import io
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -59,7 +60,10 @@ def _verify(folder: Path, positions: dict[str, int]) -> Report:
     warn_of_left_out(left_out)
     total = sum(_size(file.path) for file in files)
     columns = BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("{task.description}")
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
         task = bar.add_task(str(folder), total=total)
         return verify_log(folder, positions, lambda size: bar.advance(task, size))
 
@@ -81,11 +85,10 @@ def _print(report: Report, seconds: float, out: Output) -> None:
         f"{report.bytes / 1e6 / seconds:.0f}",
         f"{report.breach_count:,}",
     )
-    console = Console()
-    with console.capture() as captured:
-        console.print(table)
-    said = "".join(f"{line}\n" for line in _notes(report))
-    out.write((captured.get() + said).encode(console.encoding, "replace"))
+    text = io.StringIO()  # rich must not meet an output that fails
+    Console(file=text, force_terminal=out.is_terminal).print(table)
+    text.writelines(f"{line}\n" for line in _notes(report))
+    out.write(text.getvalue().encode())
     out.flush()
 
 
@@ -96,9 +99,10 @@ def _notes(report: Report) -> Iterator[str]:
     if report.breach_count > len(report.breaches):
         yield f"and {report.breach_count - len(report.breaches):,} more breaches"
     if report.jumps:
+        places = f"{report.jumps:,} place" + "s" * (report.jumps > 1)
         yield (
-            f"in {report.jumps:,} places numbers were left out on purpose: the listener found the"
-            " end of its log missing and noted where it went on; no breach"
+            f"in {places} numbers were left out on purpose: the listener found the end of its log"
+            " missing and noted where it went on; that is no breach"
         )
     if report.unfinished:
         yield (

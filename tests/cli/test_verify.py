@@ -1,4 +1,7 @@
+import shlex
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -6,7 +9,8 @@ from click.testing import CliRunner, Result
 
 from ingest.cli import main
 from ingest.layout import Layout
-from tests.log.logs import line, write
+from ingest.log.jumps import note_jump
+from tests.log.logs import at, line, write
 
 
 @pytest.fixture
@@ -85,3 +89,44 @@ def test_positions_that_cannot_be_read_are_one_line(layout: Layout) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: can't read ")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_jump_that_was_noted_is_said_and_no_breach(layout: Layout) -> None:
+    write(layout.log_folder / "ingest.log", line(1), line(101))
+    note_jump(layout.log_folder, at(2), {"a": 101})
+    result = run(layout)
+    assert result.exit_code == 0
+    assert "in 1 place numbers were left out on purpose" in result.stdout
+
+
+def test_what_is_left_out_is_named(layout: Layout) -> None:
+    write(layout.log_folder / "ingest.log", line(1), line(2))
+    write(layout.log_folder / "ingest.log.20261125", line(1))
+    (layout.log_folder / "ingest.log.1.xz").touch()
+    result = run(layout)
+    assert result.exit_code == 0, result.output
+    folder = layout.log_folder
+    assert result.stderr.splitlines() == [
+        f"Warning: {folder}/ingest.log.1.xz is left out: only .gz and .zst are read",
+        f"Warning: {folder}/ingest.log.20261125 is left out:"
+        " it begins with the same record as ingest.log",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("stdout", "why"), [(">/dev/full", "No space left on device"), (">&-", "it is closed")]
+)
+def test_an_output_that_fails_is_one_line(layout: Layout, stdout: str, why: str) -> None:
+    write(layout.log_folder / "ingest.log", line(1))
+    command = [sys.executable, "-c", "from ingest.cli import main; main()"]
+    words = shlex.join([*command, "--data", str(layout.data), "verify"])
+    done = subprocess.run(
+        ["sh", "-c", f"exec {words} {stdout}"],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=20,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.stderr == f"Error: can't write to standard output: {why}\n"
+    assert done.returncode == 1
