@@ -4,7 +4,15 @@ import io
 import os
 from typing import BinaryIO
 
-from ingest.log.files import HEAD_SIZE, SAMPLE, head_of, head_of_open, identity, whole_end
+from ingest.log.files import (
+    DAMAGED,
+    HEAD_SIZE,
+    SAMPLE,
+    head_of,
+    head_of_open,
+    identity,
+    whole_end,
+)
 from ingest.record import first_since
 
 BLOCK = 1 << 20
@@ -120,7 +128,12 @@ class CompressedFile(HeldFile):
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(stream)
-        self._begin = self._rest = stream.read(SAMPLE)
+        self._error: Exception | None = None
+        self._begin = self._rest = b""
+        try:
+            self._begin = self._rest = stream.read(SAMPLE)
+        except DAMAGED as error:
+            self._error = error  # for whoever reads it
         self._offset = 0  # where `_rest` begins
         self._last = b""
         self.head = head_of(self._begin)
@@ -131,6 +144,8 @@ class CompressedFile(HeldFile):
 
     def read(self, offset: int) -> tuple[int, bytes]:
         """See `HeldFile.read`."""
+        if self._error is not None:
+            raise self._error
         self._skip_to(offset)
         chunk = self._rest
         while not (end := chunk.rfind(b"\n") + 1):

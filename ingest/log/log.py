@@ -44,6 +44,7 @@ class Log:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._held: HeldFile | None = None
+        self._nothing_new: tuple[Place, object] | None = None  # when a file was looked for in vain
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +66,8 @@ class Log:
         Raises:
             LinesMissingError: what follows the place is gone or damaged. Reading goes on at the
                 error's own place.
-            OSError: the folder is missing, or a file can't be read.
+            OSError: the folder is missing, or a file can't be read. One of `files.DAMAGED` if the
+                newest file, which another program has renamed, is damaged.
         """
         while True:
             found = self._find(place)
@@ -101,20 +103,26 @@ class Log:
     def place_at(self, moment: datetime) -> Place:
         """Return the place of the first record with this time (aware) or a later one.
 
-        Where the clock went back, records behind that place may be older again.
+        Where the clock went back, records behind that place may be older again. A damaged file
+        may hold the record: then it is the start of that file.
 
         Raises:
-            OSError: the folder is missing, or a file can't be read. One of `files.DAMAGED` if a
-                file's content is damaged.
+            OSError: the folder is missing, or a file can't be read.
         """
         since = record_time(moment)
         with Files(self._folder) as files:
             for index, file in enumerate(files.all):
                 if file.closed and file.closed < since[:23].decode():
                     continue
-                with files.opened(index) as held:
-                    if (offset := held.find_time(since)) is not None:
-                        return files.start_of(index)._replace(offset=offset)
+                try:
+                    with files.opened(index) as held:
+                        offset = held.find_time(since)
+                except FileNotFoundError:
+                    continue  # removed since it was listed
+                except DAMAGED:
+                    offset = 0
+                if offset is not None:
+                    return files.start_of(index)._replace(offset=offset)
             return files.end()
 
     def _hold(self, held: HeldFile | None) -> None:
@@ -134,20 +142,26 @@ class Log:
         held = self._held
         if held is not None and held.head.hex() == place.head and held.reaches(place.offset):
             return place, held
+        look = place, self._state()
+        if look == self._nothing_new:
+            return None
         with Files(self._folder) as files:
             index = files.index_of(place)
             if index is None:
-                index = files.first_with_head(files.first_after(place))
+                after = files.first_after(place)
+                index = files.first_with_head(after)
                 if index is None:
+                    self._nothing_new = look
                     return None
                 start = files.start_of(index)
                 if place.head or not files.has_closed(place.closed):
                     what = "lines are gone: the file that was to be read on from is missing"
                     raise LinesMissingError(what, start)
+                if path := files.damaged(after, index):
+                    raise LinesMissingError(f"{path} is damaged", start)
                 place = start
-            held = files.take(index)
-        self._hold(held)
-        return place, held
+            held = self._take(files, index)
+        return None if held is None else (place, held)
 
     def _next(self, held: HeldFile, place: Place) -> tuple[Place, bytes] | None:
         """Go on to the next file that has a line; None if there is none yet.
@@ -158,20 +172,44 @@ class Log:
         Raises:
             LinesMissingError: the next file does not follow the held one.
         """
+        look = place, self._state()
+        if look == self._nothing_new:
+            return None
         with Files(self._folder) as files:
             index = files.index_of(place)
             after = files.first_after(place) if index is None else index + 1
             index = files.first_with_head(after)
             if index is None:
+                self._nothing_new = look
                 return None
             offset, rest = held.read(place.offset)
             if rest:
                 return place._replace(offset=offset + len(rest)), rest
-            start, following, end = files.start_of(index), files.take(index), held.end(offset)
-        self._hold(following)
+            start, path, end = files.start_of(index), files.damaged(after, index), held.end(offset)
+            following = self._take(files, index)
+        if following is None:
+            return None
+        if path is not None:
+            raise LinesMissingError(f"{path} is damaged", start)
         if gap := self._gap(end, following.begin()):
             raise LinesMissingError(gap, start)
         return start, b""
+
+    def _take(self, files: Files, index: int) -> HeldFile | None:
+        """Hold a file; None if it was removed since it was listed: the next look tells more."""
+        try:
+            held = files.take(index)
+        except FileNotFoundError:
+            return None
+        self._hold(held)
+        return held
+
+    def _state(self) -> object:
+        """Return what changes when a file comes, goes or is begun.
+
+        A reader that waits would otherwise open all the files of a quiet log at each look.
+        """
+        return self._folder.stat().st_mtime_ns, _size_of(self._folder / ACTIVE)
 
     def _gap(self, end: bytes, begin: bytes) -> str | None:
         """Tell which numbers are missing between the end of a file and the begin of the next."""
@@ -189,8 +227,16 @@ class Log:
         """Say what is wrong with the held file, and where reading may go on."""
         with Files(self._folder) as files:
             index = files.index_of(place)
-            following = None if index is None else files.first_with_head(index + 1)
+            following = None if index is None else files.start_after(index)
             if index is None or following is None:
                 return error
             what = f"{files.all[index].path} is damaged from byte {place.offset} on: {error}"
-            return LinesMissingError(what, files.start_of(following))
+            return LinesMissingError(what, following)
+
+
+def _size_of(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Self
 
@@ -10,10 +10,12 @@ import orjson
 
 from ingest.log.files import (
     ACTIVE,
+    DAMAGED,
     LogFile,
     head_in,
     head_of_open,
     open_log,
+    read_head,
     sample,
     snapshot,
 )
@@ -105,6 +107,16 @@ class Files:
         """Find the first file from `index` on that has a line."""
         return next((found for found in range(index, len(self.all)) if self.head(found)), None)
 
+    def damaged(self, first: int, end: int) -> Path | None:
+        """Return the path of a file in a range whose very begin can't be read; None without one."""
+        for file in self.all[first:end]:
+            try:
+                with suppress(FileNotFoundError), open_log(file) as stream:
+                    read_head(stream)
+            except DAMAGED:
+                return file.path
+        return None
+
     def first_after(self, place: Place) -> int:
         """Find the first file that is newer than that of a place, which is gone."""
         newer = (index for index in reversed(range(len(self.all))) if self._is_older(index, place))
@@ -113,6 +125,13 @@ class Files:
     def has_closed(self, name: str) -> bool:
         """Tell whether the file with this name is there still; without a name, that it is."""
         return not name or any(self._closed_name(index) == name for index in range(len(self.older)))
+
+    def start_after(self, index: int) -> Place | None:
+        """Return the place where what follows a file begins; None if that can't be told yet."""
+        following = self.first_with_head(index + 1)
+        if following is not None:
+            return self.start_of(following)
+        return Place(self._closed_name(index), "", 0) if self.all[index].closed else None
 
     def start_of(self, index: int) -> Place:
         """Return the place where the file begins."""

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import BinaryIO
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingest.log.files import ACTIVE, log_files, open_log, rotated_name
+from ingest.log.files import ACTIVE, LogFile, log_files, open_log, rotated_name
 from ingest.log.jumps import note_jump
 from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import START, Place
@@ -318,6 +319,89 @@ def test_a_damaged_file_is_said_and_passed(tmp_path: Path) -> None:
     assert [str(error).partition(" from byte")[0] for error in follower.missed] == [
         f"{path} is damaged"
     ]
+
+
+def test_a_file_of_which_nothing_can_be_read_is_said_and_passed(tmp_path: Path) -> None:
+    write(tmp_path / rotated_name(at(2), None), line(1, device="b"))
+    damaged = tmp_path / (rotated_name(at(3), None) + ".zst")
+    damaged.write_bytes(b"neither the one nor the other")
+    (tmp_path / (rotated_name(at(4), None) + ".gz")).write_bytes(gzip.compress(b""))
+    write(tmp_path / ACTIVE, line(9))
+    follower = read_all(tmp_path)
+    assert follower.found == [line(1, device="b"), line(9)]
+    assert [str(error) for error in follower.missed] == [f"{damaged} is damaged"]
+    with Log(tmp_path) as log:
+        assert read_all(tmp_path, log.place_at(at(2.5))).found == [line(9)]
+
+
+def test_damage_at_the_end_of_all_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / (rotated_name(at(9), None) + ".gz")
+    write(path, *map(line, range(1, 50_000)))
+    path.write_bytes(path.read_bytes()[:-3000])
+    follower = Follower(tmp_path)
+    follower.read_all()
+    assert len(follower.missed) == 1
+    write(tmp_path / ACTIVE, line(50_000))
+    follower.read_all()
+    follower.close()
+    assert len(follower.missed) == 1
+    assert follower.found[-1] == line(50_000)
+
+
+def test_what_is_missing_is_said_until_the_reader_goes_on(tmp_path: Path) -> None:
+    write(tmp_path / ACTIVE, line(1))
+    place = read_all(tmp_path).place
+    write(tmp_path / ACTIVE, line(2))
+    with Log(tmp_path) as log:
+        for _ in range(3):
+            with pytest.raises(LinesMissingError) as raised:
+                log.read_from(place)
+        assert log.read_from(raised.value.place)[1] == line(2) + b"\n"
+
+
+def test_a_quiet_log_is_not_opened_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2, 3):
+        write(tmp_path / f"ingest.log.{4 - number}.gz", line(number))
+    (tmp_path / ACTIVE).touch()
+    opened: list[object] = []
+
+    def open_and_tell(file: LogFile) -> BinaryIO:
+        opened.append(file)
+        return open_log(file)
+
+    follower = Follower(tmp_path)
+    follower.read_all()
+    monkeypatch.setattr("ingest.log.places.open_log", open_and_tell)
+    monkeypatch.setattr("ingest.log.files.open_log", open_and_tell)
+    for _ in range(3):
+        assert not follower.read()
+    assert opened == []
+    write(tmp_path / ACTIVE, line(4))
+    follower.read_all()
+    follower.close()
+    assert follower.found == [line(seq) for seq in (1, 2, 3, 4)]
+    assert opened
+
+
+def test_a_file_that_is_removed_while_it_is_looked_for_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / rotated_name(at(2), None), line(1))
+    write(tmp_path / ACTIVE, line(2))
+    follower = Follower(tmp_path)
+    gone = tmp_path / rotated_name(at(2), None)
+
+    def open_too_late(file: LogFile) -> BinaryIO:
+        gone.unlink(missing_ok=True)
+        return open_log(file)
+
+    monkeypatch.setattr("ingest.log.places.open_log", open_too_late)
+    follower.read()
+    follower.read_all()
+    follower.close()
+    assert follower.found == [line(2)]
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
