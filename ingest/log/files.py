@@ -9,13 +9,14 @@ another file is a copy of it and is left out, as is what can't be read (`ingest.
 has another name.
 """
 
+import errno
 import gzip
 import os
 import re
 import stat
 import zlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
@@ -47,10 +48,17 @@ SAMPLE = 1 << 16
 
 @dataclass(frozen=True)
 class LogFile:
-    """A file of the log; `compressed` is how its name ends: `""`, `.gz` or `.zst`."""
+    """A file of the log.
+
+    Attributes:
+        path: where it was when it was listed.
+        compressed: how its name ends: `""`, `.gz` or `.zst`.
+        inode: its number in the file system, by which it is found under another name.
+    """
 
     path: Path
     compressed: str = ""
+    inode: int | None = field(default=None, compare=False)
 
     @property
     def closed(self) -> str | None:
@@ -102,9 +110,9 @@ def list_log(folder: Path) -> Listing:
     """
     left_out: list[LeftOut] = []
     files: list[LogFile] = []
-    names = {entry.name for entry in folder.iterdir()}
-    for name in names:
-        file = LogFile(folder / name, _suffix(name))
+    names = _inodes(folder)
+    for name, inode in names.items():
+        file = LogFile(folder / name, _suffix(name), inode)
         if not _is_member(name):
             if _LOOKS_LIKE_THE_LOG.fullmatch(name):
                 left_out.append(LeftOut(file.path, _why_not(name)))
@@ -152,19 +160,20 @@ def snapshot(folder: Path) -> tuple[list[LogFile], BinaryIO | None]:
 def open_log(file: LogFile) -> BinaryIO:
     """Open a file of the log for reading, decompressed.
 
-    If it was compressed after it was listed, the copy is opened.
+    If it was renamed after it was listed (logrotate makes `ingest.log.2` of `ingest.log.1`), it
+    is opened under its new name; if it was compressed, the copy is.
 
     Raises:
         FileNotFoundError: neither it nor a compressed copy is there any more.
         OSError: it can't be opened. Reading raises one of `DAMAGED` if its content is damaged.
     """
     try:
-        return _open(file.path, file.compressed)
+        return _decompressed(_open_listed(file), file.compressed)
     except FileNotFoundError:
-        copies = {suffix: file.path.with_name(file.path.name + suffix) for suffix in _SUFFIXES[1:]}
-        for suffix, copy in copies.items():
+        for suffix in _SUFFIXES[1:]:
+            copy = file.path.with_name(file.path.name + suffix)
             if copy.exists():
-                return _open(copy, suffix)
+                return _decompressed(copy.open("rb"), suffix)
         raise
 
 
@@ -350,12 +359,45 @@ def _open_active(folder: Path) -> BinaryIO | None:
         return None
 
 
-def _open(path: Path, compressed: str) -> BinaryIO:
+def _inodes(folder: Path) -> dict[str, int]:
+    with os.scandir(folder) as entries:
+        return {entry.name: entry.inode() for entry in entries}
+
+
+def _open_listed(file: LogFile) -> BinaryIO:
+    """Open the very file that was listed."""
+    try:
+        raw = file.path.open("rb")
+    except FileNotFoundError:
+        if file.inode is None:
+            raise
+    else:
+        if file.inode in (None, os.fstat(raw.fileno()).st_ino):
+            return raw
+        raw.close()
+    for name, inode in _inodes(file.path.parent).items():
+        # The number of a file that is gone may be that of a new one by now.
+        if inode == file.inode and name != ACTIVE and _is_member(name):
+            return file.path.with_name(name).open("rb")
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file.path))
+
+
+def _decompressed(raw: BinaryIO, compressed: str) -> BinaryIO:
     if compressed == ".gz":
-        return cast(BinaryIO, gzip.open(path))
+        return cast(BinaryIO, _Gzip(raw))
     if compressed == ".zst":
-        frames = zstandard.ZstdDecompressor().stream_reader(
-            path.open("rb"), read_across_frames=True
-        )
+        frames = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
         return cast(BinaryIO, frames)
-    return path.open("rb")
+    return raw
+
+
+class _Gzip(gzip.GzipFile):
+    """A gzip file that closes the file below it, too."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        super().__init__(fileobj=raw, mode="rb")
+        self._raw = raw
+
+    def close(self) -> None:
+        super().close()
+        self._raw.close()

@@ -6,6 +6,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -204,27 +205,45 @@ def test_a_jump_is_noted_and_no_breach(tmp_path: Path) -> None:
     assert report.last["b"] == 2 + SKIPPED + 1
 
 
-def test_a_start_that_was_killed_after_a_jump_jumps_by_a_noted_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_start_that_was_killed_after_a_jump_jumps_by_a_noted_number(tmp_path: Path) -> None:
     crash(tmp_path, "a=30", "checkpoint", "a=9", "rotate", "a=1")
     _deleted(tmp_path / "log" / ACTIVE)
-    shutil.copy(tmp_path / "state" / "intent", tmp_path / "intent")
-    layout = Layout(tmp_path)
-    said: list[str] = []
-
-    class Silent:
-        info = warn = staticmethod(said.append)
-
     for _ in range(2):
-        intent = IntentFile(tmp_path / "state" / "intent")
-        recover(layout.log_folder, layout.positions, intent, Silent())  # and nothing saves it
-        intent.close()
+        _recover_and_die(tmp_path)
     with Running(tmp_path) as running:
         running.write("a", 1)
-    assert any("numbers go on" in line for line in said)
-    report = verify(layout.log_folder, read_positions(layout.positions))
+    report = verify(tmp_path / "log", read_positions(running.layout.positions))
     assert (report.breaches, report.jumps) == ([], 1)
+
+
+def test_the_same_with_positions_that_were_saved_by_a_clean_stop(tmp_path: Path) -> None:
+    _stop(tmp_path, "a=3")
+    shutil.copy(tmp_path / "state" / "positions.db", tmp_path / "old")
+    _stop(tmp_path, "a=1", "rotate", "a=2")
+    shutil.copy(tmp_path / "old", tmp_path / "state" / "positions.db")
+    (closed,) = (tmp_path / "log").glob("ingest-*.log")
+    closed.unlink()
+    for _ in range(2):
+        _recover_and_die(tmp_path)
+    with Running(tmp_path) as running:
+        running.write("a", 1)
+    report = verify(tmp_path / "log", read_positions(running.layout.positions))
+    assert (report.breaches, report.jumps) == ([], 1)
+
+
+class _Silent:
+    def info(self, line: str) -> None:
+        """See `Reporter.info`."""
+
+    def warn(self, line: str) -> None:
+        """See `Reporter.warn`."""
+
+
+def _recover_and_die(data: Path) -> None:
+    """Start, and be killed before anything of it is saved."""
+    layout = Layout(data)
+    with closing(IntentFile(layout.state_folder / "intent")) as intent:
+        recover(layout.log_folder, layout.positions, intent, _Silent())
 
 
 # An operator at work while the listener is stopped.

@@ -227,6 +227,22 @@ def test_a_file_that_was_compressed_after_it_was_listed_still_opens(tmp_path: Pa
         open_log(file)
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_file_that_was_renamed_after_it_was_listed_is_still_that_file(
+    tmp_path: Path, suffix: str
+) -> None:
+    first, second = (tmp_path / f"ingest.log.{number}{suffix}" for number in (1, 2))
+    write(first, line(1))
+    [file] = log_files(tmp_path)
+    first.rename(second)
+    write(first, line(2))
+    with open_log(file) as stream:
+        assert stream.read() == line(1) + b"\n"
+    second.unlink()
+    with pytest.raises(FileNotFoundError):
+        open_log(file)
+
+
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
 def test_damage_is_one_of_the_listed_errors(tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"ingest.log.1{suffix}").write_bytes(b"neither the one nor the other")

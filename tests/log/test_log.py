@@ -2,7 +2,7 @@
 
 import gzip
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingest.log.files import ACTIVE, LogFile, log_files, open_log, rotated_name
+from ingest.log.files import ACTIVE, LogFile, log_files, open_log, rotated_name, snapshot
 from ingest.log.jumps import note_jump
 from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import START, Place
@@ -124,9 +124,16 @@ def _clock(seconds: float) -> Step:
     return step
 
 
+def _nothing(_history: History) -> None:
+    """Let nothing happen."""
+
+
 _read: list[Step] = [lambda history: history.follower.read(), lambda h: h.follower.read_all()]
-_common: st.SearchStrategy[Step] = (
-    st.integers(1, 150).map(lambda size: lambda history: history.log.write(size))
+_writes: st.SearchStrategy[Step] = st.integers(1, 150).map(
+    lambda size: lambda history: history.log.write(size)
+)
+_common = (
+    _writes
     | st.sampled_from([-3600.0, 0.0, 3600.0, 10 * 366 * 86400.0]).map(_clock)
     | st.sampled_from(_read)
     | st.just(lambda history: history.follower.restart())
@@ -147,22 +154,47 @@ _by_copy: list[Step] = [
 ]
 
 
-def play(steps: list[Step]) -> History:
-    with TemporaryDirectory() as name:
+def play(steps: list[Step], within: Iterable[Step] = ()) -> History:
+    """Play a history.
+
+    Args:
+        steps: what happens, one step after the other.
+        within: what happens while the follower lists the files: before it lists them and after.
+    """
+    left = iter(within)
+
+    def step_within() -> None:
+        if step := next(left, None):
+            step(history)
+
+    def listed(folder: Path) -> tuple[list[LogFile], BinaryIO | None]:
+        step_within()
+        files = snapshot(folder)
+        step_within()
+        return files
+
+    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         history = History(Path(name))
+        patch.setattr("ingest.log.places.snapshot", listed)
         for step in steps:
+            step(history)
+        history.follower.read_all()
+        for step in left:  # what was not reached happens before the end
             step(history)
         history.check()
         return history
 
 
+def histories(changes: list[Step]) -> st.SearchStrategy[tuple[list[Step], list[Step]]]:
+    within = st.just(_nothing) | _writes | st.sampled_from(changes)
+    steps = _common | st.sampled_from(changes)
+    return st.tuples(st.lists(steps, max_size=30), st.lists(within, max_size=15))
+
+
 @settings(deadline=None, max_examples=300)
-@given(
-    st.lists(_common | st.sampled_from(_by_name), max_size=30)
-    | st.lists(_common | st.sampled_from(_by_copy), max_size=30)
-)
-def test_each_line_is_read_once_and_in_order(steps: list[Step]) -> None:
-    history = play(steps)
+@given(histories(_by_name) | histories(_by_copy))
+def test_each_line_is_read_once_and_in_order(played: tuple[list[Step], list[Step]]) -> None:
+    history = play(*played)
     assert history.follower.found == history.log.lines
     assert history.follower.missed == []
 
@@ -285,9 +317,13 @@ def test_a_place_in_a_removed_file_is_missed_once(tmp_path: Path) -> None:
     ]
 
 
-def test_files_older_than_the_one_that_is_gone_are_not_read_again(tmp_path: Path) -> None:
-    for number in (1, 2, 3):
-        write(tmp_path / f"ingest.log.{4 - number}", line(number))
+@pytest.mark.parametrize("forward", [1, -1])  # the clock may have gone backwards all the time
+def test_files_older_than_the_one_that_is_gone_are_not_read_again(
+    tmp_path: Path, forward: int
+) -> None:
+    made = [line(number, time=forward * number) for number in (1, 2, 3)]
+    for number, text in enumerate(made, 1):
+        write(tmp_path / f"ingest.log.{4 - number}", text)
     follower = Follower(tmp_path)
     follower.read()
     follower.read()
@@ -295,8 +331,32 @@ def test_files_older_than_the_one_that_is_gone_are_not_read_again(tmp_path: Path
     (tmp_path / "ingest.log.2").unlink()
     follower.read_all()
     follower.close()
-    assert follower.found == [line(1), line(2), line(3)]
+    assert follower.found == made
     assert len(follower.missed) == 1
+
+
+def test_a_place_behind_a_closed_file_that_is_gone_may_miss_lines(tmp_path: Path) -> None:
+    closed = tmp_path / rotated_name(at(1), None)
+    write(closed, line(1))
+    with Log(tmp_path) as log:
+        end = log.end()
+    assert end.head == ""
+    write(tmp_path / ACTIVE, line(2))
+    assert read_all(tmp_path, end).missed == []
+    closed.unlink()
+    assert len(read_all(tmp_path, end).missed) == 1
+
+
+def test_after_a_cut_reading_goes_on_at_the_end(tmp_path: Path) -> None:
+    write(tmp_path / ACTIVE, *map(line, (1, 2, 3)))
+    follower = Follower(tmp_path)
+    follower.read_all()
+    write(tmp_path / ACTIVE, line(1))
+    assert not follower.read()
+    write(tmp_path / ACTIVE, line(1), line(4))
+    follower.read_all()
+    follower.close()
+    assert (follower.found, follower.missed) == ([line(seq) for seq in (1, 2, 3, 4)], [])
 
 
 def test_a_jump_that_the_listener_noted_is_no_gap(tmp_path: Path) -> None:
