@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.journal.disk import Disk
 from ingest.journal.intent import IntentFile
 from ingest.journal.positions import read_positions
 from ingest.journal.recovery import SKIPPED, recover
@@ -231,19 +232,11 @@ def test_the_same_with_positions_that_were_saved_by_a_clean_stop(tmp_path: Path)
     assert (report.breaches, report.jumps) == ([], 1)
 
 
-class _Silent:
-    def info(self, line: str) -> None:
-        """See `Reporter.info`."""
-
-    def warn(self, line: str) -> None:
-        """See `Reporter.warn`."""
-
-
 def _recover_and_die(data: Path) -> None:
     """Start, and be killed before anything of it is saved."""
     layout = Layout(data)
-    with closing(IntentFile(layout.state_folder / "intent")) as intent:
-        recover(layout.log_folder, layout.positions, intent, _Silent())
+    with closing(IntentFile(layout.intent, Disk())) as intent:
+        recover(layout.log_folder, layout.positions, intent, lambda event: None)
 
 
 # An operator at work while the listener is stopped.
