@@ -167,8 +167,8 @@ def _cut_torn_line(closed: Path, report: Report) -> bool:
 
 
 def _newest_closed(files: Iterable[LogFile]) -> str | None:
-    names = [file.path.name.removesuffix(file.compressed) for file in files if file.closed]
-    return names[-1] if names else None
+    names = (file.path.name.removesuffix(file.compressed) for file in files if file.closed)
+    return max(names, default=None)
 
 
 def _open_positions(path: Path, report: Report) -> Positions:

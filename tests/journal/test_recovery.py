@@ -13,10 +13,11 @@ import pytest
 
 from ingest.journal.disk import Disk
 from ingest.journal.intent import IntentFile
-from ingest.journal.positions import read_positions
+from ingest.journal.positions import Positions, read_positions
 from ingest.journal.recovery import SKIPPED, recover
 from ingest.layout import Layout
 from ingest.log.files import ACTIVE, LogFile, log_files, open_log
+from ingest.log.log import Log
 from ingest.log.verifying import verify
 from ingest.record import parse
 from tests.journal.running import Running, crash
@@ -70,6 +71,22 @@ def test_a_start_reads_only_what_came_after_the_checkpoint(tmp_path: Path) -> No
     with Running(tmp_path) as running:
         assert _bytes_read() - before < 1 << 20
         assert [running.following(name) for name in "ab"] == [21, 21]
+
+
+def test_the_mark_is_a_place_that_the_log_is_read_on_from(tmp_path: Path) -> None:
+    crash(tmp_path, "a=3", "rotate", "a=2", "checkpoint", "a=1", "rotate", "a=2")
+    with closing(Positions(tmp_path / "state" / "positions.db")) as positions:
+        checkpoint = positions.checkpoint()
+    assert checkpoint is not None
+    place, found = checkpoint.mark, b""
+    with Log(tmp_path / "log") as log:
+        while True:
+            place, block = log.read_from(place)
+            if not block:
+                break
+            found += block
+    # The last one may have been taken just before the kill.
+    assert [parse(line).seq for line in found.splitlines()] in ([6, 7, 8], [7, 8], [8], [])
 
 
 def _bytes_read() -> int:
