@@ -263,6 +263,24 @@ def test_a_snapshot_holds_the_active_file_and_lists_the_older_ones(tmp_path: Pat
         assert active.read() == b"line\n"
 
 
+def test_a_snapshot_is_taken_again_if_the_log_was_emptied_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / ACTIVE, line(1))
+    write(tmp_path / "ingest.log.1", line(1))  # copied and not cut yet: it is left out
+
+    def list_and_cut(folder: Path) -> list[LogFile]:
+        files = log_files(folder)
+        (tmp_path / ACTIVE).write_bytes(b"")
+        return files
+
+    monkeypatch.setattr("ingest.log.files.log_files", list_and_cut)
+    older, active = snapshot(tmp_path)
+    assert [file.path.name for file in older] == ["ingest.log.1"]
+    assert active is not None
+    active.close()
+
+
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         log_files(tmp_path / "missing")

@@ -394,6 +394,34 @@ def test_a_file_of_which_nothing_can_be_read_is_said_and_passed(tmp_path: Path) 
         assert read_all(tmp_path, log.place_at(at(2.5))).found == [line(9)]
 
 
+def test_a_damaged_oldest_file_is_said_too(tmp_path: Path) -> None:
+    damaged = tmp_path / (rotated_name(at(3), None) + ".gz")
+    damaged.write_bytes(b"neither the one nor the other")
+    write(tmp_path / ACTIVE, line(9))
+    follower = read_all(tmp_path)
+    assert follower.found == [line(9)]
+    assert [str(error) for error in follower.missed] == [f"{damaged} is damaged"]
+
+
+def test_a_write_that_ends_in_a_renamed_file_comes_before_the_next_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / ACTIVE, line(1))
+    follower = Follower(tmp_path)
+    follower.read_all()
+    renamed = (tmp_path / ACTIVE).rename(tmp_path / "ingest.log.1")
+
+    def listed(folder: Path) -> tuple[list[LogFile], BinaryIO | None]:
+        write(renamed, line(1), line(2))
+        write(tmp_path / ACTIVE, line(3))
+        return snapshot(folder)
+
+    monkeypatch.setattr("ingest.log.places.snapshot", listed)
+    follower.read_all()
+    follower.close()
+    assert (follower.found, follower.missed) == ([line(seq) for seq in (1, 2, 3)], [])
+
+
 def test_damage_at_the_end_of_all_is_said_once(tmp_path: Path) -> None:
     path = tmp_path / (rotated_name(at(9), None) + ".gz")
     write(path, *map(line, range(1, 50_000)))
