@@ -14,6 +14,7 @@ from pathlib import Path
 
 import orjson
 
+from ingest.layout import open_own
 from ingest.log.files import sync_folder
 from ingest.record import record_time
 
@@ -24,10 +25,11 @@ def note_jump(folder: Path, moment: datetime, following: Mapping[str, int]) -> N
     """Note that the devices go on at these numbers, and wait until that is on disk.
 
     Raises:
-        OSError: the disk is full or failing.
+        OSError: the disk is full or failing, or what bears the notes' name is no file of ours.
     """
     note = {"time": record_time(moment).decode(), "next": dict(following)}
-    with (folder / _NAME).open("ab") as stream:
+    fd = open_own(folder / _NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    with os.fdopen(fd, "ab") as stream:
         # What a crash left of an earlier note must not spoil this one.
         stream.write(b"\n" + orjson.dumps(note) + b"\n")
         stream.flush()

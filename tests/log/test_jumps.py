@@ -41,3 +41,12 @@ def test_junk_is_passed_over(tmp_path: Path, junk: bytes) -> None:
     (tmp_path / ".ingest-jumps").write_bytes(junk + b"\n")
     note_jump(tmp_path, at(1), {"a": 11})
     assert read_jumps(tmp_path) == {"a": {11}}
+
+
+def test_notes_do_not_follow_a_link(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    (tmp_path / ".ingest-jumps").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        note_jump(tmp_path, at(1), {"a": 11})
+    assert victim.read_bytes() == b"mine"
