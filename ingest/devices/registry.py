@@ -18,8 +18,8 @@ from typing import Any, Self
 
 import orjson
 
-from ingest.devices.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
-from ingest.devices.verifier import Verifier, derive
+from ingest.devices.schema import APPLICATION_ID, LATER, SCHEMA, SCHEMA_VERSION
+from ingest.devices.verifier import Verifier, decoy, derive
 from ingest.names import RULE, is_device_name
 
 _BUSY_SECONDS = 5.0
@@ -35,6 +35,9 @@ _SELECT = (
 )
 _SELECT_VERIFIER = (
     "SELECT salt, iterations, stored_key, server_key FROM devices WHERE name = ? AND enabled"
+)
+_SELECT_KEYS = (
+    "SELECT enabled, salt, iterations, stored_key, server_key FROM devices WHERE name = ?"
 )
 _SET_ENABLED = "UPDATE devices SET enabled = :enabled WHERE name = :name"
 _SET_TOKEN = (
@@ -135,22 +138,23 @@ class Registry:
     Every method raises `RegistryError` when the file is damaged or can't be read or written.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, make: bool = True) -> None:
         """Open the registry, and make it if there is none (mode 0600).
 
         Args:
             path: the file, or ":memory:".
+            make: False to leave alone what is no registry yet: a missing file, an empty one.
 
         Raises:
             RegistryError: it can't be opened or is not a registry.
         """
         self._path = str(path)
         try:
-            with nullcontext() if self._path == ":memory:" else _making(self._path):
+            with nullcontext() if self._path == ":memory:" else _opening(self._path, make):
                 self._connection = sqlite3.connect(
                     self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
                 )
-                self._prepare()
+                self._prepare(make)
         except OSError as error:
             raise RegistryError(f"can't open {self._path}: {error.strerror}") from error
         except sqlite3.Error as error:
@@ -168,7 +172,15 @@ class Registry:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file.
+
+        What was written goes from the write-ahead log into the file itself, as far as no other
+        process hinders it. So the file is whole for those who copy it with `cp`, and no old
+        write-ahead log lies beside one that they put in its place.
+        """
+        with suppress(sqlite3.Error):
+            if self._connection.total_changes:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
     def add(self, name: str, token: str, note: str = "") -> None:
@@ -247,12 +259,41 @@ class Registry:
         return count
 
     def verifier(self, name: str) -> Verifier | None:
-        """Return what checks a device's token; None unless it is registered and enabled.
-
-        This is the listener's hot path: one look-up by primary key.
-        """
+        """Return what checks a device's token; None unless it is registered and enabled."""
         rows = self._query(_SELECT_VERIFIER, name)
         return Verifier(*rows[0]) if rows else None
+
+    def keys(self, name: str) -> Verifier:
+        """Return what a handshake under this name goes by, whether there is such a device or not.
+
+        A device that is not registered gets keys that no token has, and the same ones each time;
+        one that is disabled shows its own salt. Nothing of it tells which names are registered,
+        and neither does the time: the work is the same for all. It is the listener's hot path, one
+        look-up by primary key.
+        """
+        fake = decoy(name, self._decoy_key)
+        enabled, salt, iterations, stored_key, server_key = self._keys_of(name) or (
+            False, fake.salt, fake.iterations, b"", b""
+        )  # fmt: skip
+        if not enabled:
+            stored_key, server_key = fake.stored_key, fake.server_key
+        return Verifier(salt, iterations, stored_key, server_key)
+
+    def revision(self) -> bytes:
+        """Return what differs whenever the devices, their tokens or their state differ."""
+        return self._meta("revision")
+
+    def check(self) -> None:
+        """Look through the whole file; takes about a second for a million devices.
+
+        Raises:
+            RegistryError: it is damaged.
+        """
+        (found,) = self._query("PRAGMA quick_check(1)")[0]
+        if found != "ok":
+            error = sqlite3.DatabaseError(found)
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise self._failure(error)
 
     def last_revocation(self) -> int:
         """Return the mark of the last revocation, 0 if there was none; for `revoked_since`."""
@@ -283,16 +324,21 @@ class Registry:
         # One statement for all rows: SQLite runs it without the GIL.
         self._execute(_UPSERT_SEEN, {"rows": orjson.dumps(list(rows)).decode()})
 
-    def _prepare(self) -> None:
+    def _prepare(self, make: bool) -> None:
         try:
-            self._check()
+            self._identify(make)
+            if not self._query("SELECT 1 FROM sqlite_master WHERE name = 'meta'"):
+                self.check()  # nothing is added to a file that is damaged, or still being copied
+                self._run("SELECT 1 FROM sqlite_master WHERE name = 'meta'", LATER)
+            self._decoy_key = self._meta("decoys")
         except BaseException:
-            self.close()
+            self._connection.close()
             raise
 
-    def _check(self) -> None:
-        if self._identity() == (0, 0):
-            self._create()
+    def _identify(self, make: bool) -> None:
+        if make and self._identity() == (0, 0):
+            # Another program's database may have no identity either, but it has tables.
+            self._run("SELECT 1 FROM sqlite_master", SCHEMA)
         application, version = self._identity()
         if application != APPLICATION_ID:
             raise RegistryError(
@@ -310,16 +356,25 @@ class Registry:
         application = self._query("PRAGMA application_id")[0][0]
         return application, self._query("PRAGMA user_version")[0][0]
 
-    def _create(self) -> None:
+    def _run(self, unless: str, statements: Iterable[str]) -> None:
+        """Run statements in one transaction, unless a query finds something."""
         try:
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
-                # Another program's database may have no identity either, but it has tables.
-                if not self._query("SELECT 1 FROM sqlite_master"):
-                    for statement in SCHEMA:
+                if not self._query(unless):
+                    for statement in statements:
                         self._connection.execute(statement)
         except sqlite3.Error as error:
             raise self._failure(error) from error
+
+    def _meta(self, name: str) -> bytes:
+        rows = self._query("SELECT value FROM meta WHERE name = ?", name)
+        value: bytes = rows[0][0]
+        return value
+
+    def _keys_of(self, name: str) -> "tuple[bool, bytes, int, bytes, bytes] | None":
+        rows = self._query(_SELECT_KEYS, name)
+        return rows[0] if rows else None
 
     def _change(self, name: str, statement: str, **values: int | bytes) -> None:
         if not self._execute(statement, {"name": name, **values}).rowcount:
@@ -344,11 +399,15 @@ class Registry:
 
 
 @contextmanager
-def _making(path: str) -> Iterator[None]:
+def _opening(path: str, make: bool) -> Iterator[None]:
     """Let one process at a time make the file, with mode 0600 for it and those beside it.
 
     SQLite can't wait for another process while it switches a file to WAL; this can.
     """
+    if not make:
+        os.stat(path)  # noqa: PTH116 - SQLite would make it, and its error does not name the reason
+        yield
+        return
     folder = os.open(Path(path).parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)

@@ -71,3 +71,19 @@ SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+
+# What format 1 got later. An older ingest takes no notice of it, so the format keeps its number.
+# `revision` differs whenever the devices differ, so that a file that somebody has overwritten can
+# be told from one that has changed in good order. `decoys` is the key of `verifier.decoy`.
+LATER = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "INSERT INTO meta VALUES ('decoys', randomblob(32)), ('revision', randomblob(8))",
+    *(
+        f"""
+        CREATE TRIGGER revised_by_{event.split()[0].lower()} AFTER {event} ON devices BEGIN
+            UPDATE meta SET value = randomblob(8) WHERE name = 'revision';
+        END
+        """
+        for event in ("INSERT", "DELETE", "UPDATE OF enabled, stored_key")
+    ),
+)

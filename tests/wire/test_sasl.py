@@ -88,7 +88,8 @@ def test_a_wrong_token_and_an_unknown_device_get_one_answer(device: str, token: 
 
 
 @pytest.mark.parametrize(
-    "name", ["sensor 1", "=2C", "x" * 129, "\ufdfa" * 1330, "\uff53ensor-1", "sensor\u00ad-1", "\x7f"]
+    "name",
+    ["sensor 1", "=2C", "x" * 129, "\ufdfa" * 1330, "\uff53ensor-1", "sensor\u00ad-1", "\x7f"],
 )
 def test_what_is_no_device_name_fails_before_anything_costly(
     name: str, monkeypatch: pytest.MonkeyPatch
