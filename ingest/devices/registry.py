@@ -36,9 +36,12 @@ _SELECT = (
 _SELECT_VERIFIER = (
     "SELECT salt, iterations, stored_key, server_key FROM devices WHERE name = ? AND enabled"
 )
-_SELECT_KEYS = (
-    "SELECT enabled, salt, iterations, stored_key, server_key FROM devices WHERE name = ?"
-)
+# One row comes whether there is such a device or not, and SQLite takes the same way to it.
+_SELECT_KEYS = """
+    SELECT enabled IS 1, ifnull(salt, ?2), ifnull(iterations, ?3),
+           iif(enabled, stored_key, ?4), iif(enabled, server_key, ?5)
+    FROM (SELECT 1) LEFT JOIN devices ON name = ?1
+"""
 _SET_ENABLED = "UPDATE devices SET enabled = :enabled WHERE name = :name"
 _SET_TOKEN = (
     "UPDATE devices SET salt = :salt, iterations = :iterations, stored_key = :stored_key,"
@@ -271,13 +274,7 @@ class Registry:
         and neither does the time: the work is the same for all. It is the listener's hot path, one
         look-up by primary key.
         """
-        fake = decoy(name, self._decoy_key)
-        enabled, salt, iterations, stored_key, server_key = self._keys_of(name) or (
-            False, fake.salt, fake.iterations, b"", b""
-        )  # fmt: skip
-        if not enabled:
-            stored_key, server_key = fake.stored_key, fake.server_key
-        return Verifier(salt, iterations, stored_key, server_key)
+        return self._keys_of(name)[1]
 
     def revision(self) -> bytes:
         """Return what differs whenever the devices, their tokens or their state differ."""
@@ -372,15 +369,17 @@ class Registry:
         value: bytes = rows[0][0]
         return value
 
-    def _keys_of(self, name: str) -> "tuple[bool, bytes, int, bytes, bytes] | None":
-        rows = self._query(_SELECT_KEYS, name)
-        return rows[0] if rows else None
+    def _keys_of(self, name: str) -> tuple[bool, Verifier]:
+        fake = decoy(name, self._decoy_key)
+        row = (fake.salt, fake.iterations, fake.stored_key, fake.server_key)
+        good, *keys = self._query(_SELECT_KEYS, name, *row)[0]
+        return good, Verifier(*keys)
 
     def _change(self, name: str, statement: str, **values: int | bytes) -> None:
         if not self._execute(statement, {"name": name, **values}).rowcount:
             raise UnknownDevice(name)
 
-    def _query(self, statement: str, *values: str | int) -> list[Any]:
+    def _query(self, statement: str, *values: str | int | bytes) -> list[Any]:
         try:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:

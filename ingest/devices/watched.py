@@ -95,11 +95,11 @@ class WatchedRegistry(Registry):
             raise RegistryError(self.health)
         return super().keys(name)
 
-    def _keys_of(self, name: str) -> "tuple[bool, bytes, int, bytes, bytes] | None":
-        row = super()._keys_of(name)
-        if row is not None and row[0]:
-            self._given[name] = row[3]
-        return row
+    def _keys_of(self, name: str) -> tuple[bool, Verifier]:
+        good, keys = super()._keys_of(name)
+        if good:
+            self._given[name] = keys.stored_key
+        return good, keys
 
     def _failure(self, error: sqlite3.Error) -> RegistryError:
         if isinstance(
