@@ -8,15 +8,20 @@ import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, TextIO
+from typing import Any, BinaryIO, Literal, NamedTuple, TextIO
 
 import click
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from ingest.cli import Commands
+from ingest.cli.control import STATUS_TIMEOUT, ask_listener
+from ingest.cli.output import printable
+from ingest.cli.pushing import how_to_push
 from ingest.devices.csvfile import parse_devices, write_devices, write_tokens
 from ingest.devices.registry import (
     Device,
@@ -27,15 +32,18 @@ from ingest.devices.registry import (
     RegistryError,
     UnknownDevice,
     check_name,
+    check_new_name,
+    check_note,
 )
-from ingest.devices.verifier import InvalidToken, Verifier, derive_many, make_token
+from ingest.devices.verifier import InvalidToken, Verifier, clean_token, derive_many, make_token
 from ingest.journal.positions import read_positions
 from ingest.layout import DEFAULT_DATA, Layout
+from ingest.units import format_count, parse_duration
 
 _COLUMNS = ("name", "enabled", "created", "last seen", "last peer", "next number")
 
 
-class _Group(click.Group):
+class _Group(Commands):
     """Turns what a person can mend into one line."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -52,34 +60,65 @@ class _Group(click.Group):
 
 
 def _device_name(value: str) -> str:
+    return _checked(value, check_name)
+
+
+def _new_device_name(value: str) -> str:
+    return _checked(value, check_new_name)
+
+
+def _checked(value: str, check: Callable[[str], None]) -> str:
     try:
-        check_name(value)
+        check(value)
     except InvalidName as error:
         raise click.BadParameter(str(error)) from error
     return value
 
 
+def _duration(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.group(cls=_Group)
 def device() -> None:
-    """Say who may connect."""
+    """Say who may connect.
+
+    A name that begins with - goes behind --: ingest device remove -- -rf
+    """
 
 
 @device.command()
-@click.argument("name", type=_device_name)
+@click.argument("name", type=_new_device_name)
 @click.option("--token", help="What the device will prove that it knows; made if not given.")
 @click.option("--note", default="", help="One line for people.")
 @click.pass_obj
 def add(layout: Layout, name: str, token: str | None, note: str) -> None:
     """Register a device and print its token, this once."""
-    token = make_token() if token is None else token
+    token = make_token() if token is None else clean_token(token)
+    is_new = not layout.devices.exists()
     with _make_registry(layout) as registry:
+        check_note(note)
         try:
+            if registry.get(name) is not None:
+                raise DeviceExists(name)
+            # It is printed before it counts: nobody may have a device whose token was lost.
+            _print_token(layout, name, token)
             registry.add(name, token, note)
         except DeviceExists as error:
             raise click.ClickException(
                 f"{error}; give it a new token with: {_command(layout, f'new-token {name}')}"
             ) from error
-    _print_token(name, token)
+    folder = layout.data.absolute()
+    click.echo(f"{name} is registered in {folder}", err=True)
+    if is_new:
+        click.echo(
+            "No listener has used that folder yet: it and its registry are new. If yours keeps its"
+            " data elsewhere, name its folder: ingest --data DIR device add ...",
+            err=True,
+        )
 
 
 @device.command("new-token")
@@ -88,38 +127,83 @@ def add(layout: Layout, name: str, token: str | None, note: str) -> None:
 @click.pass_obj
 def new_token(layout: Layout, name: str, token: str | None) -> None:
     """Replace a device's token; its connection is cut."""
-    token = make_token() if token is None else token
+    token = make_token() if token is None else clean_token(token)
     with _open_registry(layout) as registry:
+        if registry.get(name) is None:
+            raise UnknownDevice(name)
+        _print_token(layout, name, token)
         registry.set_token(name, token)
-    _print_token(name, token)
 
 
-def _print_token(name: str, token: str) -> None:
+def _print_token(layout: Layout, name: str, token: str) -> None:
     # What a script wants is on stdout, a line each; what a person wants besides is on stderr.
     response = b64encode(f"\0{name}\0{token}".encode()).decode()
     click.echo(f"The token of {name}, which is not shown again:", err=True)
     click.echo(token)
     click.echo("The line with which it opens a connection:", err=True)
     click.echo(f"AUTH PLAIN {response}")
-    click.echo("To send a frame in its name from this machine:", err=True)
-    click.echo(rf"printf 'AUTH PLAIN {response}\ntemp=20.5\n' | nc -N 127.0.0.1 7650")
+    where, command = how_to_push(layout)
+    click.echo(f"To send a frame in its name from this machine, {where}:", err=True)
+    click.echo(rf"printf 'AUTH PLAIN {response}\ntemp=20.5\n' | {command}")
 
 
 @device.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print an array of JSON objects.")
+@click.option("--connected", is_flag=True, help="Only those that are connected now.")
+@click.option(
+    "--silent",
+    type=_duration,
+    metavar="DURATION",
+    help="Only those that have not been heard for so long: 10m, 1h, 7d. Those that were never"
+    " seen are among them.",
+)
 @click.pass_obj
-def list_(layout: Layout, as_json: bool) -> None:
-    """Print the devices."""
+def list_(layout: Layout, as_json: bool, connected: bool, silent: timedelta | None) -> None:
+    """Print the devices.
+
+    What the listener keeps of who was seen may be 15 seconds old; with --connected it is asked.
+    """
     positions = _positions(layout)
+    now = datetime.now(UTC)
+    connections = _connections(layout) if connected else {}
     with _open_registry(layout) as registry:
-        listed = [_Listed(device, positions.get(device.name, 0) + 1)
-                  for device in registry.devices()]  # fmt: skip
+        listed = [_Listed(_as_heard(device, connections.get(device.name), now),
+                          positions.get(device.name, 0) + 1)
+                  for device in registry.devices()
+                  if not connected or device.name in connections]  # fmt: skip
+    if silent is not None:
+        listed = [each for each in listed if _is_silent(each.device, now - silent)]
     if as_json:
-        click.echo(json.dumps([each.as_json() for each in listed], indent=2))
+        click.echo(_json([each.as_json() for each in listed]))
     elif sys.stdout.isatty():
         _print_table([each.cells() for each in listed])
     else:
         _print_columns([_COLUMNS, *(each.cells() for each in listed)])
+
+
+def _connections(layout: Layout) -> dict[str, dict[str, Any]]:
+    """Ask the running listener who is connected, from where, and when each was heard."""
+    answer = ask_listener(layout, "connections", STATUS_TIMEOUT)
+    return {each["device"]: each for each in answer}
+
+
+def _as_heard(device: Device, connection: dict[str, Any] | None, now: datetime) -> Device:
+    if connection is None:
+        return device
+    heard = now - timedelta(seconds=connection["heard_s_ago"])
+    return replace(
+        device,
+        last_seen=heard.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        last_peer=connection["peer"],
+    )
+
+
+def _is_silent(device: Device, since: datetime) -> bool:
+    return device.last_seen is None or datetime.fromisoformat(device.last_seen) <= since
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2).replace("\x7f", "\\u007f")  # a control character in ASCII
 
 
 class _Listed(NamedTuple):
@@ -143,7 +227,7 @@ class _Listed(NamedTuple):
             "yes" if self.device.enabled else "no",
             self.device.created,
             self.device.last_seen or "-",
-            self.device.last_peer or "-",
+            printable(self.device.last_peer or "-"),
             str(self.next),
         )
 
@@ -177,9 +261,10 @@ def show(layout: Layout, name: str, as_json: bool) -> None:
         raise UnknownDevice(name)
     listed = _Listed(found, _positions(layout).get(name, 0) + 1)
     if as_json:
-        click.echo(json.dumps(listed.as_json(), indent=2))
+        click.echo(_json(listed.as_json()))
         return
-    for label, cell in zip((*_COLUMNS, "note"), (*listed.cells(), found.note or "-"), strict=True):
+    note = printable(found.note) or "-"
+    for label, cell in zip((*_COLUMNS, "note"), (*listed.cells(), note), strict=True):
         click.echo(f"{label:11}  {cell}")
 
 
@@ -233,11 +318,12 @@ def import_(layout: Layout, file: BinaryIO) -> None:
     """Register the devices of a CSV file, all or none.
 
     FILE may be - for standard input. Its first line is the header name,token,note in any order;
-    token and note may be missing. Devices that are registered already stay as they are.
+    token and note may be missing. Blanks around a field are not part of it. Devices that are
+    registered already stay as they are.
     """
     entries, problems = parse_devices(file.read())
     for problem in problems:
-        click.echo(f"{file.name}:{problem.line}: {problem.reason}", err=True)
+        click.echo(f"{file.name}:{problem.line}: {printable(problem.reason)}", err=True)
     if problems:
         raise click.ClickException(f"nothing was imported: mend {file.name} and try again")
     with _make_registry(layout) as registry:
@@ -251,7 +337,7 @@ def import_(layout: Layout, file: BinaryIO) -> None:
             )
     click.echo(f"{added} imported, {len(entries) - added} registered already")
     if made:
-        click.echo(f"{len(made)} of the tokens were made here; they are kept only in {path}")
+        click.echo(f"{format_count(len(made), 'token')} made here, kept only in {path}")
 
 
 def _derive_with_progress(tokens: list[str]) -> list[Verifier]:
@@ -291,10 +377,22 @@ def _kept(layout: Layout, tokens: dict[str, str]) -> Iterator[Path]:
 def export(layout: Layout, file: TextIO) -> None:
     """Write the devices as CSV, without secrets.
 
-    FILE may be - for standard output, the default.
+    FILE may be - for standard output, the default. A note that begins with = + - or @ gets an
+    apostrophe in front, or a spreadsheet would run it as a formula; ingest device import takes it
+    off again.
     """
     with _open_registry(layout) as registry:
-        write_devices(file, registry.devices())
+        write_devices(
+            file,
+            (
+                replace(device, note=printable(device.note), last_peer=_peer(device))
+                for device in registry.devices()
+            ),
+        )
+
+
+def _peer(device: Device) -> str | None:
+    return device.last_peer and printable(device.last_peer)
 
 
 def _positions(layout: Layout) -> dict[str, int]:

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import orjson
 
-from ingest.devices.schema import APPLICATION_ID, LATER, SCHEMA, SCHEMA_VERSION
+from ingest.devices.schema import APPLICATION_ID, BECOME, LATER, SCHEMA, SCHEMA_VERSION
 from ingest.devices.verifier import Verifier, decoy, derive
 from ingest.names import RULE, is_device_name
 
@@ -118,6 +118,21 @@ def check_name(name: str) -> None:
     """
     if not is_device_name(name):
         raise InvalidName(f"{name!r} is not a device name: {RULE}")
+
+
+def check_new_name(name: str) -> None:
+    """Refuse what may name a device but would be a nuisance for people.
+
+    Devices that have such a name already keep it.
+
+    Raises:
+        InvalidName: with the reason.
+    """
+    check_name(name)
+    if name.startswith("-"):
+        raise InvalidName(f"{name!r} begins with -, so commands would take it for an option")
+    if name in (".", ".."):
+        raise InvalidName(f"{name!r} means a folder, so no file could be named after the device")
 
 
 def check_note(note: str) -> None:
@@ -242,6 +257,27 @@ class Registry:
             UnknownDevice: it is not registered.
         """
         self._change(name, "DELETE FROM devices WHERE name = :name")
+
+    def become(self, source: Path) -> None:
+        """Take over the devices of another registry, in one transaction.
+
+        The listener cuts the connection of each device that is not there, is disabled there, or
+        has another token there, just as if it had been changed by hand.
+
+        Args:
+            source: the file of the other registry, which nobody else has open.
+        """
+        try:
+            self._connection.execute("ATTACH ? AS source", (str(source),))
+            try:
+                with self._connection:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    for statement in BECOME:
+                        self._connection.execute(statement)
+            finally:
+                self._connection.execute("DETACH source")
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
 
     def get(self, name: str) -> Device | None:
         """Return a device, or None if it is not registered."""

@@ -50,6 +50,19 @@ def make_token() -> str:
     return secrets.token_urlsafe(32)
 
 
+def clean_token(text: str) -> str:
+    """Return the token that somebody wrote in a file, a variable or a command line.
+
+    Blanks and line ends around it are not part of it.
+
+    Raises:
+        InvalidToken: no device may have it; see `normalize`.
+    """
+    token = text.strip()
+    normalize(token)
+    return token
+
+
 def normalize(token: str) -> bytes:
     """Prepare a token with SASLprep (RFC 4013), so that every way to type it is the same token.
 

@@ -74,6 +74,20 @@ def test_a_damaged_registry_is_told_once_and_every_device_gets_an_answer(
     assert listener.output.count("the registry can be read again") == 1
 
 
+def test_a_damaged_registry_is_restored_by_the_command(listener: Listener, tmp_path: Path) -> None:
+    listener.ingest("backup", str(tmp_path / "backup.tar"))
+    with TextDevice(listener.addresses[0]) as kept:
+        kept.log_in("kept")
+        listener.layout.devices.write_bytes(b"garbage" * 4000)
+        wait_for(lambda: listener.status()["health"] == "registry-failing", "the damage")
+        listener.ingest("restore", str(tmp_path / "backup.tar"))
+        wait_for(lambda: listener.status()["health"] == "ok", "the registry")
+        with TextDevice(listener.addresses[0]) as gone:
+            gone.log_in("gone")
+        listener.ingest("device", "disable", "kept")
+        assert kept.last_words() == "revoked"
+
+
 def test_unknown_and_disabled_devices_keep_their_salt_across_restarts(tmp_path: Path) -> None:
     def salts() -> dict[str, bytes]:
         with Listener(tmp_path / "data") as listener:
