@@ -7,7 +7,7 @@ import sqlite3
 import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -161,11 +161,17 @@ def _print_token(layout: Layout, name: str, token: str) -> None:
 def list_(layout: Layout, as_json: bool, connected: bool, silent: timedelta | None) -> None:
     """Print the devices.
 
-    What the listener keeps of who was seen may be 15 seconds old; with --connected it is asked.
+    With --connected or --silent the listener is asked when it heard each. Without it, or where
+    it does not run, that is what the registry has, which may be 15 seconds old.
     """
     positions = _positions(layout)
     now = datetime.now(UTC)
-    connections = _connections(layout) if connected else {}
+    connections: dict[str, dict[str, Any]] = {}
+    if connected:
+        connections = _connections(layout)
+    elif silent is not None:
+        with suppress(click.ClickException):  # no listener: none of them is connected
+            connections = _connections(layout)
     with _open_registry(layout) as registry:
         listed = [_Listed(_as_heard(device, connections.get(device.name), now),
                           positions.get(device.name, 0) + 1)

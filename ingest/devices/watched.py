@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ingest.devices.registry import Registry, RegistryError
 from ingest.devices.verifier import Verifier
 
+_STATE = "SELECT ifnull(max(id), 0), (SELECT devices FROM tally) FROM revocations"
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -63,6 +64,7 @@ class WatchedRegistry(Registry):
         self._shift = 0
         self._floor = 0
         self._highest = super().last_revocation()
+        self._last, self._devices = self._highest, self.count()  # as of the last look
 
     def last_revocation(self) -> int:
         """Return the mark of the last revocation; see `Registry`."""
@@ -77,12 +79,17 @@ class WatchedRegistry(Registry):
             RegistryError: the file can't be read now.
         """
         self._look()
+        last, devices = self._query(_STATE)[0]
+        if self._goes_back(last, devices):
+            self._begin_anew(self)
+        self._last, self._devices = last, devices
         known = max(mark - self._shift, self._floor)
-        following, names = super().revoked_since(known)
-        following += self._shift
+        names = super().revoked_since(known)[1] if last > known else []
+        following = max(last, known) + self._shift
         self._highest = max(self._highest, following)
-        cut = [name for name, cut_at in self._cut.items() if cut_at > mark]
-        return following, [*cut, *names]
+        if mark < self._shift + self._floor:  # it is from before the file was replaced
+            names = [*(name for name, cut_at in self._cut.items() if cut_at > mark), *names]
+        return following, names
 
     def keys(self, name: str) -> Verifier:
         """Return what a handshake under this name goes by; see `Registry`.
@@ -147,30 +154,41 @@ class WatchedRegistry(Registry):
                 fresh.close()
                 self._stamp = stamp
                 return
-            lost = [name for name, key in self._given.items() if not _has_key(fresh, name, key)]
-            floor = fresh.last_revocation()
+            self._begin_anew(fresh)
         except BaseException:
             fresh.close()
             raise
         self._connection.close()
         self._connection, self._decoy_key = fresh._connection, fresh._decoy_key
         self._stamp = stamp
+
+    def _begin_anew(self, fresh: Registry) -> None:
+        """Go by what another registry says from now on; revoke whoever is not good there."""
+        good = fresh.stored_keys(self._given)
+        lost = [name for name, key in self._given.items() if good.get(name) != key]
+        self._floor = Registry.last_revocation(fresh)  # its number, without our shift
+        self._last, self._devices = self._floor, fresh.count()
         self._highest += 1
-        self._floor, self._shift = floor, self._highest - floor
+        self._shift = self._highest - self._floor
         for name in lost:
             del self._given[name]
             self._cut[name] = self._highest
 
     def _agrees_with(self, fresh: Registry) -> bool:
         """Tell whether the file was only written to in good order: what is open here has it too."""
-        if fresh.last_revocation() + self._shift < self._highest:
-            return False
-        return fresh.revision() == self.revision()
+        return not self._goes_back(fresh.last_revocation(), fresh.count()) and (
+            fresh.revision() == self.revision()
+        )
 
+    def _goes_back(self, last: int, devices: int) -> bool:
+        """Tell whether revocations are missing: SQLite has restored an older copy, page by page.
 
-def _has_key(registry: Registry, name: str, key: bytes) -> bool:
-    verifier = registry.verifier(name)
-    return verifier is not None and verifier.stored_key == key
+        Args:
+            last: the number of the last revocation.
+            devices: how many there are; each that is gone must have been revoked.
+        """
+        news = last - self._last
+        return news < 0 or devices < self._devices - news
 
 
 def _is_lasting(error: RegistryError) -> bool:
