@@ -1,46 +1,44 @@
 """`ingest device`: say who may connect."""
 
-import json
 import os
 import shlex
-import sqlite3
-import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, TextIO
+from typing import BinaryIO, TextIO
 
 import click
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from ingest.cli import Commands
-from ingest.cli.control import STATUS_TIMEOUT, ask_listener
+from ingest.cli.listing import (
+    Connection,
+    Listed,
+    as_heard,
+    ask_connections,
+    positions_of,
+    print_listed,
+    print_one,
+)
 from ingest.cli.output import printable
 from ingest.cli.pushing import how_to_push
 from ingest.devices.csvfile import parse_devices, write_devices, write_tokens
-from ingest.devices.registry import (
+from ingest.devices.device import (
     Device,
-    DeviceExists,
     InvalidName,
     InvalidNote,
-    Registry,
-    RegistryError,
-    UnknownDevice,
     check_name,
     check_new_name,
     check_note,
 )
+from ingest.devices.registry import DeviceExists, Registry, RegistryError, UnknownDevice
 from ingest.devices.verifier import InvalidToken, Verifier, clean_token, derive_many, make_token
-from ingest.journal.positions import read_positions
 from ingest.layout import DEFAULT_DATA, Layout
 from ingest.units import format_count, parse_duration
-
-_COLUMNS = ("name", "enabled", "created", "last seen", "last peer", "next number")
 
 
 class _Group(Commands):
@@ -104,13 +102,13 @@ def add(layout: Layout, name: str, token: str | None, note: str) -> None:
         try:
             if registry.get(name) is not None:
                 raise DeviceExists(name)
-            # It is printed before it counts: nobody may have a device whose token was lost.
-            _print_token(layout, name, token)
+            _print_token(name, token)
             registry.add(name, token, note)
         except DeviceExists as error:
             raise click.ClickException(
                 f"{error}; give it a new token with: {_command(layout, f'new-token {name}')}"
             ) from error
+    _print_use(layout, name, token)
     folder = layout.data.absolute()
     click.echo(f"{name} is registered in {folder}", err=True)
     if is_new:
@@ -131,15 +129,22 @@ def new_token(layout: Layout, name: str, token: str | None) -> None:
     with _open_registry(layout) as registry:
         if registry.get(name) is None:
             raise UnknownDevice(name)
-        _print_token(layout, name, token)
+        _print_token(name, token)
         registry.set_token(name, token)
+    _print_use(layout, name, token)
 
 
-def _print_token(layout: Layout, name: str, token: str) -> None:
-    # What a script wants is on stdout, a line each; what a person wants besides is on stderr.
-    response = b64encode(f"\0{name}\0{token}".encode()).decode()
+# What a script wants is on stdout, a line each; what a person wants besides is on stderr.
+
+
+def _print_token(name: str, token: str) -> None:
+    """Print the token before it counts: no device may have one that nobody has read."""
     click.echo(f"The token of {name}, which is not shown again:", err=True)
     click.echo(token)
+
+
+def _print_use(layout: Layout, name: str, token: str) -> None:
+    response = b64encode(f"\0{name}\0{token}".encode()).decode()
     click.echo("The line with which it opens a connection:", err=True)
     click.echo(f"AUTH PLAIN {response}")
     where, command = how_to_push(layout)
@@ -164,95 +169,23 @@ def list_(layout: Layout, as_json: bool, connected: bool, silent: timedelta | No
     With --connected or --silent the listener is asked when it heard each. Without it, or where
     it does not run, that is what the registry has, which may be 15 seconds old.
     """
-    positions = _positions(layout)
-    now = datetime.now(UTC)
-    connections: dict[str, dict[str, Any]] = {}
+    connections: dict[str, Connection] = {}
     if connected:
-        connections = _connections(layout)
+        connections = ask_connections(layout)
     elif silent is not None:
         with suppress(click.ClickException):  # no listener: none of them is connected
-            connections = _connections(layout)
+            connections = ask_connections(layout)
+    now = datetime.now(UTC)
+    positions = positions_of(layout)
     with _open_registry(layout) as registry:
-        listed = [_Listed(_as_heard(device, connections.get(device.name), now),
-                          positions.get(device.name, 0) + 1)
-                  for device in registry.devices()
-                  if not connected or device.name in connections]  # fmt: skip
+        listed = [
+            Listed(as_heard(device, connections.get(device.name), now), positions)
+            for device in registry.devices()
+            if not connected or device.name in connections
+        ]
     if silent is not None:
-        listed = [each for each in listed if _is_silent(each.device, now - silent)]
-    if as_json:
-        click.echo(_json([each.as_json() for each in listed]))
-    elif sys.stdout.isatty():
-        _print_table([each.cells() for each in listed])
-    else:
-        _print_columns([_COLUMNS, *(each.cells() for each in listed)])
-
-
-def _connections(layout: Layout) -> dict[str, dict[str, Any]]:
-    """Ask the running listener who is connected, from where, and when each was heard."""
-    answer = ask_listener(layout, "connections", STATUS_TIMEOUT)
-    return {each["device"]: each for each in answer}
-
-
-def _as_heard(device: Device, connection: dict[str, Any] | None, now: datetime) -> Device:
-    if connection is None:
-        return device
-    heard = now - timedelta(seconds=connection["heard_s_ago"])
-    return replace(
-        device,
-        last_seen=heard.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        last_peer=connection["peer"],
-    )
-
-
-def _is_silent(device: Device, since: datetime) -> bool:
-    return device.last_seen is None or datetime.fromisoformat(device.last_seen) <= since
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, indent=2).replace("\x7f", "\\u007f")  # a control character in ASCII
-
-
-class _Listed(NamedTuple):
-    device: Device
-    next: int
-
-    def as_json(self) -> dict[str, str | bool | int | None]:
-        return {
-            "name": self.device.name,
-            "enabled": self.device.enabled,
-            "created": self.device.created,
-            "note": self.device.note,
-            "last_seen": self.device.last_seen,
-            "last_peer": self.device.last_peer,
-            "next": self.next,
-        }
-
-    def cells(self) -> tuple[str, ...]:
-        return (
-            self.device.name,
-            "yes" if self.device.enabled else "no",
-            self.device.created,
-            self.device.last_seen or "-",
-            printable(self.device.last_peer or "-"),
-            str(self.next),
-        )
-
-
-def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
-    table = Table()
-    for column in _COLUMNS:
-        justify: Literal["left", "right"] = "right" if column == "next number" else "left"
-        table.add_column(column, justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(markup=False, emoji=False, highlight=False).print(table)
-
-
-def _print_columns(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+        listed = [each for each in listed if each.is_silent_since(now - silent)]
+    print_listed(listed, as_json=as_json)
 
 
 @device.command()
@@ -265,13 +198,7 @@ def show(layout: Layout, name: str, as_json: bool) -> None:
         found = registry.get(name)
     if found is None:
         raise UnknownDevice(name)
-    listed = _Listed(found, _positions(layout).get(name, 0) + 1)
-    if as_json:
-        click.echo(_json(listed.as_json()))
-        return
-    note = printable(found.note) or "-"
-    for label, cell in zip((*_COLUMNS, "note"), (*listed.cells(), note), strict=True):
-        click.echo(f"{label:11}  {cell}")
+    print_one(Listed(found, positions_of(layout)), as_json=as_json)
 
 
 @device.command()
@@ -399,13 +326,6 @@ def export(layout: Layout, file: TextIO) -> None:
 
 def _peer(device: Device) -> str | None:
     return device.last_peer and printable(device.last_peer)
-
-
-def _positions(layout: Layout) -> dict[str, int]:
-    try:
-        return read_positions(layout.positions)
-    except sqlite3.Error as error:
-        raise click.ClickException(f"can't read {layout.positions}: {error}") from error
 
 
 def _make_registry(layout: Layout) -> Registry:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple, TextIO
 
-from ingest.devices.registry import Device, check_new_name, check_note
+from ingest.devices.device import Device, check_new_name, check_note
 from ingest.devices.verifier import clean_token
 
 _COLUMNS = ("name", "token", "note")

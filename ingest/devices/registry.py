@@ -5,12 +5,10 @@ for a writer, so the listener may read on its reactor thread. Changes that must 
 connection are noted by triggers, so no process can forget to.
 """
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +16,10 @@ from typing import Any, Self
 
 import orjson
 
+from ingest.devices.device import Device, check_name, check_note
+from ingest.devices.file import opening
 from ingest.devices.schema import APPLICATION_ID, BECOME, LATER, SCHEMA, SCHEMA_VERSION
 from ingest.devices.verifier import Verifier, decoy, derive
-from ingest.names import RULE, is_device_name
 
 _BUSY_SECONDS = 5.0
 _PAGE = 1000
@@ -84,71 +83,6 @@ class UnknownDevice(RegistryError):  # noqa: N818
         super().__init__(f"device {name} is not registered")
 
 
-class InvalidName(ValueError):  # noqa: N818
-    """The name breaks the rule for device names."""
-
-
-class InvalidNote(ValueError):  # noqa: N818
-    """The note has control characters or is not text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """What an operator may know of a device.
-
-    Attributes:
-        name: see `ingest.names`.
-        enabled: whether it may connect.
-        created: when it was registered, RFC 3339 in UTC, to the second.
-        note: the operator's, one line or empty.
-        last_seen: when it last connected or sent, RFC 3339; None if never.
-        last_peer: from where, `host:port`; None if never.
-    """
-
-    name: str
-    enabled: bool
-    created: str
-    note: str
-    last_seen: str | None
-    last_peer: str | None
-
-
-def check_name(name: str) -> None:
-    """Refuse what may not name a device.
-
-    Raises:
-        InvalidName: with the rule.
-    """
-    if not is_device_name(name):
-        raise InvalidName(f"{name!r} is not a device name: {RULE}")
-
-
-def check_new_name(name: str) -> None:
-    """Refuse what may name a device but would be a nuisance for people.
-
-    Devices that have such a name already keep it.
-
-    Raises:
-        InvalidName: with the reason.
-    """
-    check_name(name)
-    if name.startswith("-"):
-        raise InvalidName(f"{name!r} begins with -, so commands would take it for an option")
-    if name in (".", ".."):
-        raise InvalidName(f"{name!r} means a folder, so no file could be named after the device")
-
-
-def check_note(note: str) -> None:
-    """Refuse a note that would garble a terminal or a table: it is one line of text.
-
-    Raises:
-        InvalidNote: with the character.
-    """
-    for character in note:
-        if character < " " or "\x7f" <= character <= "\x9f" or "\ud800" <= character <= "\udfff":
-            raise InvalidNote(f"a note is one line of text without {character!r}")
-
-
 class Registry:
     """The devices in one SQLite file, or in memory.
 
@@ -171,7 +105,7 @@ class Registry:
         """
         self._path = str(path)
         try:
-            with nullcontext() if self._path == ":memory:" else _opening(self._path, make):
+            with nullcontext() if self._path == ":memory:" else opening(self._path, make=make):
                 self._connection = sqlite3.connect(
                     self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
                 )
@@ -439,27 +373,6 @@ class Registry:
         # The low byte is the kind of error, the others are its details.
         advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
         return RegistryError(f"the registry {self._path}: {error}{advice}")
-
-
-@contextmanager
-def _opening(path: str, make: bool) -> Iterator[None]:
-    """Let one process at a time make the file, with mode 0600 for it and those beside it.
-
-    SQLite can't wait for another process while it switches a file to WAL; this can.
-    """
-    if not make:
-        os.stat(path)  # noqa: PTH116 - SQLite would make it, and its error does not name the reason
-        yield
-        return
-    folder = os.open(Path(path).parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        # Never opened when it exists: closing it would drop SQLite's locks (POSIX, per process).
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-        yield
-    finally:
-        os.close(folder)
 
 
 def _row(name: str, verifier: Verifier, note: str, created: str) -> tuple[str | int | bytes, ...]:

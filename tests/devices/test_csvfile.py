@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.devices.csvfile import Entry, Problem, parse_devices, write_devices, write_tokens
-from ingest.devices.registry import Device
+from ingest.devices.device import Device
 from tests.devices.tokens import made_tokens
 
 

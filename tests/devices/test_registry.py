@@ -11,15 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.devices.registry import (
-    Device,
-    DeviceExists,
-    InvalidName,
-    InvalidNote,
-    Registry,
-    RegistryError,
-    UnknownDevice,
-)
+from ingest.devices.device import Device, InvalidName, InvalidNote
+from ingest.devices.registry import DeviceExists, Registry, RegistryError, UnknownDevice
 from ingest.devices.verifier import InvalidToken, decoy, derive, matches
 from tests.devices.tokens import legal_tokens
 
