@@ -97,8 +97,8 @@ def add(layout: Layout, name: str, token: str | None, note: str) -> None:
     """Register a device and print its token, this once."""
     token = make_token() if token is None else clean_token(token)
     is_new = not layout.devices.exists()
+    check_note(note)
     with _make_registry(layout) as registry:
-        check_note(note)
         try:
             if registry.get(name) is not None:
                 raise DeviceExists(name)
@@ -109,12 +109,15 @@ def add(layout: Layout, name: str, token: str | None, note: str) -> None:
                 f"{error}; give it a new token with: {_command(layout, f'new-token {name}')}"
             ) from error
     _print_use(layout, name, token)
-    folder = layout.data.absolute()
-    click.echo(f"{name} is registered in {folder}", err=True)
+    _say_where(layout, is_new=is_new)
+
+
+def _say_where(layout: Layout, *, is_new: bool) -> None:
+    click.echo(f"The registry is in {layout.data.absolute()}", err=True)
     if is_new:
         click.echo(
-            "No listener has used that folder yet: it and its registry are new. If yours keeps its"
-            " data elsewhere, name its folder: ingest --data DIR device add ...",
+            "It is new: no listener has used that folder yet. If yours keeps its data elsewhere,"
+            " name its folder: ingest --data DIR device ...",
             err=True,
         )
 
@@ -259,6 +262,7 @@ def import_(layout: Layout, file: BinaryIO) -> None:
         click.echo(f"{file.name}:{problem.line}: {printable(problem.reason)}", err=True)
     if problems:
         raise click.ClickException(f"nothing was imported: mend {file.name} and try again")
+    is_new = not layout.devices.exists()
     with _make_registry(layout) as registry:
         new = [entry for entry in entries if registry.get(entry.name) is None]
         made = {entry.name: make_token() for entry in new if not entry.token}
@@ -269,6 +273,7 @@ def import_(layout: Layout, file: BinaryIO) -> None:
                 for entry, verifier in zip(new, verifiers, strict=True)
             )
     click.echo(f"{added} imported, {len(entries) - added} registered already")
+    _say_where(layout, is_new=is_new)
     if made:
         click.echo(f"{format_count(len(made), 'token')} made here, kept only in {path}")
 

@@ -12,6 +12,13 @@ def opening(path: str, *, make: bool) -> Iterator[None]:
     """Let one process at a time make the file, with mode 0600 for it and those beside it.
 
     SQLite can't wait for another process while it switches a file to WAL; this can.
+
+    Args:
+        path: the file.
+        make: False if it must be there.
+
+    Raises:
+        OSError: it can't be made, or is not there.
     """
     if not make:
         os.stat(path)  # noqa: PTH116 - SQLite would make it, and its error does not name the reason

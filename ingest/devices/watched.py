@@ -109,10 +109,8 @@ class WatchedRegistry(Registry):
         return good, keys
 
     def _failure(self, error: sqlite3.Error) -> RegistryError:
-        if isinstance(
-            error, sqlite3.ProgrammingError
-        ):  # closed, since another file is in its place
-            return RegistryError(self.health)
+        if isinstance(error, sqlite3.ProgrammingError):
+            return RegistryError(self.health)  # it is closed, since another file is in its place
         failure = super()._failure(error)
         self.health = str(failure)
         return failure

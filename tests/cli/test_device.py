@@ -104,10 +104,17 @@ def test_blanks_around_a_token_are_no_part_of_it(run: Run, layout: Layout) -> No
 
 def test_add_says_where_and_that_it_is_new(run: Run, layout: Layout) -> None:
     first, second = run("add", "a").stderr, run("add", "b").stderr
-    assert f"a is registered in {layout.data.absolute()}\n" in first
-    assert "No listener has used that folder yet" in first
-    assert f"b is registered in {layout.data.absolute()}\n" in second
-    assert "No listener" not in second
+    assert f"The registry is in {layout.data.absolute()}\n" in first
+    assert "It is new: no listener has used that folder yet" in first
+    assert f"The registry is in {layout.data.absolute()}\n" in second
+    assert "no listener" not in second
+
+
+def test_import_says_where_and_that_it_is_new(run: Run, layout: Layout) -> None:
+    for is_new in (True, False):
+        result = run("import", "-", data=b"name,token\na,t\n")
+        assert f"The registry is in {layout.data.absolute()}\n" in result.stderr
+        assert ("no listener has used" in result.stderr) == is_new
 
 
 def test_names_of_old_that_would_be_a_nuisance_can_be_removed(run: Run, layout: Layout) -> None:
