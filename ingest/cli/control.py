@@ -24,11 +24,6 @@ def rotate(layout: Layout) -> None:
 
     While the log is held it can't be: `ingest release` ends that.
     """
-    held_for = ask_listener(layout, "status", STATUS_TIMEOUT).get("holding_until_s")
-    if held_for:
-        raise click.ClickException(
-            f"the log is held for another {format_duration(held_for)}; go on: ingest release"
-        )
     closed = ask_listener(layout, "rotate")
     click.echo(f"rotated to {layout.log_folder / closed}" if closed else "the log file is empty")
 
@@ -83,12 +78,14 @@ def _show(answer: Mapping[str, Any]) -> None:
     if settings:
         click.echo("settings in force:")
         for name, value in sorted(settings.items()):
-            click.echo(f"  {name.replace('_', '-')} = {printable(_setting(value))}")
+            click.echo(f"  {name} = {printable(value)}")
 
 
 def _facts(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield what a listener says of itself; an older one says less."""
     known = {name: value for name, value in answer.items() if value is not None}
+    if known.get("listening"):
+        yield "listening on", " ".join(known["listening"])
     if "uptime_s" in known:
         text = f"up for {format_duration(known['uptime_s'])}"
         if "version" in known:
@@ -97,8 +94,8 @@ def _facts(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "frames_per_s" in known:
         size = format_size(known.get("bytes_per_s", 0))
         yield "rate", f"{known['frames_per_s']:,.1f} frames/s, {size}/s"
-    if "oldest_silence_s" in known:
-        device = printable(known.get("oldest_silence_device", "a device"))
+    if known.get("oldest_silence_device"):
+        device = printable(known["oldest_silence_device"])
         yield "longest silence", f"{format_duration(known['oldest_silence_s'])}, {device}"
     if "disk_free_bytes" in known:
         left = known.get("disk_full_in_s")
@@ -118,14 +115,10 @@ def _books(answer: Mapping[str, Any]) -> Table:
     table.add_row("acknowledged", f"{total['acknowledged_frames']:,}", "")
     for reason, count in sorted(total["refused_frames"].items()):
         table.add_row(f"refused: {reason}", f"{count:,}", "")
-    for field, label in (("refusals", "connections refused"), ("handshakes", "handshakes")):
+    for field, label in (("errors", "ended by"), ("handshakes", "handshakes")):
         for name, count in sorted((answer.get(field) or {}).items()):
             table.add_row(f"{label}: {name}", f"{count:,}", "")
     return table
-
-
-def _setting(value: object) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def ask_listener(layout: Layout, command: str, timeout: float = TIMEOUT) -> Any:

@@ -25,6 +25,7 @@ class Connection(TypedDict):
     """What the running listener says of a device that is connected."""
 
     device: str
+    is_proved: bool
     peer: str
     connected_s: float
     heard_s_ago: float
@@ -37,7 +38,8 @@ def ask_connections(layout: Layout) -> dict[str, Connection]:
         ClickException: no listener answers.
     """
     answer: list[Connection] = ask_listener(layout, "connections", STATUS_TIMEOUT)
-    return {each["device"]: each for each in answer}
+    # Who only claims a name is not that device.
+    return {each["device"]: each for each in answer if each["is_proved"]}
 
 
 def positions_of(layout: Layout) -> dict[str, int]:

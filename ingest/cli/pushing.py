@@ -36,10 +36,12 @@ def _listening(layout: Layout) -> list[tuple[str, tuple[str, int]]]:
         status: dict[str, Any] = ask(layout.control, "status", _TIMEOUT)
     except ControlError:
         return []
+    addresses = status.get("listening", [])
+    endpoints = status.get("settings", {}).get("listen", "").split()
     found = []
-    for each in status.get("listening", ()):
-        match = _ADDRESS.fullmatch(each["address"])
+    for endpoint, address in zip(endpoints, addresses, strict=False):
+        match = _ADDRESS.fullmatch(address)
         if match is not None:
             host = _ANYWHERE.get(match[1], match[1])
-            found.append((each["endpoint"], (host, int(match[2]))))
+            found.append((endpoint, (host, int(match[2]))))
     return sorted(found, key=lambda pair: pair[0].startswith("ssl:"))

@@ -155,6 +155,30 @@ def test_output_that_can_not_be_written(
                 if each["name"] == "unprinted"]  # fmt: skip
 
 
+def test_the_connected_are_listed(listener: Listener, name: str) -> None:
+    def connected(*options: str) -> list[str]:
+        listed = json.loads(listener.ingest("device", "list", "--connected", "--json", *options))
+        return [each["name"] for each in listed]
+
+    with TextDevice(listener.addresses[0]) as device:
+        device.log_in(name)
+        assert connected() == [name]
+        assert connected("--silent", "1h") == []
+        assert connected("--silent", "0") == [name]
+        device.close_side()
+        assert device.replies() == [("end", None)]
+    wait_for(lambda: connected() == [], "its end")
+
+
+def test_rotate_while_the_log_is_held(listener: Listener) -> None:
+    listener.ingest("hold")
+    result = run(INGEST, "--data", listener.data, "rotate")
+    listener.ingest("release")
+    assert result.returncode == 1
+    assert "ingest release" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
 def test_only_the_owner_may_command(listener: Listener) -> None:
     assert listener.layout.control.stat().st_mode & 0o777 == 0o600
     assert listener.layout.devices.stat().st_mode & 0o777 == 0o600
