@@ -5,7 +5,6 @@ The file is a tar archive, so that it can be looked into without this program: `
 not in it: its closed files never change, and are copied like any others.
 """
 
-import fcntl
 import hashlib
 import io
 import json
@@ -27,6 +26,7 @@ from rich.progress import Progress
 from ingest.devices.registry import Registry, RegistryError
 from ingest.journal.positions import Positions
 from ingest.layout import Layout
+from ingest.service.process import FolderLock, StartError
 from ingest.units import format_count
 
 _FORMAT = 1
@@ -43,8 +43,6 @@ def _in_words(file: Path) -> Iterator[None]:
         yield
     except RegistryError as error:
         raise click.ClickException(str(error)) from error
-    except sqlite3.Error as error:
-        raise click.ClickException(f"a database can't be copied: {error}") from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or file}: {error.strerror}") from error
 
@@ -85,8 +83,11 @@ def _collect(layout: Layout, config: Path | None, folder: Path) -> list[Path]:
     parts = [folder / _DEVICES]
     _copy_database(layout.devices, parts[0])
     if layout.positions.exists():
-        parts.append(folder / _POSITIONS)
-        _copy_database(layout.positions, parts[-1])
+        try:
+            _copy_database(layout.positions, folder / _POSITIONS)
+            parts.append(folder / _POSITIONS)
+        except click.ClickException as error:
+            click.echo(f"{error}: left out; a listener makes it anew from the log", err=True)
     if config is not None:
         parts.append(folder / _SETTINGS)
         parts[-1].write_bytes(config.read_bytes())
@@ -94,7 +95,19 @@ def _collect(layout: Layout, config: Path | None, folder: Path) -> list[Path]:
 
 
 def _copy_database(source: Path, target: Path) -> None:
-    """Copy a database that others may be writing to, as it is at one moment."""
+    """Copy a database that others may be writing to, as it is at one moment.
+
+    Raises:
+        ClickException: it can't be read, or is damaged.
+    """
+    try:
+        _copy_pages(source, target)
+        _check_database(target)
+    except sqlite3.Error as error:
+        raise click.ClickException(f"{source} can't be copied ({error})") from error
+
+
+def _copy_pages(source: Path, target: Path) -> None:
     target.touch(mode=0o600)
     console = Console(stderr=True)
     with (
@@ -115,17 +128,13 @@ def _copy_database(source: Path, target: Path) -> None:
         )
         # One file, with no others beside it.
         new.execute("PRAGMA journal_mode = DELETE")
-    _check_database(target)
 
 
 def _check_database(path: Path) -> None:
     with closing(sqlite3.connect(path)) as database:
         (found,) = database.execute("PRAGMA integrity_check(1)").fetchone()
     if found != "ok":
-        raise click.ClickException(
-            f"{path.name} is damaged ({found}): nothing was done with it;"
-            " restore it from an older backup"
-        )
+        raise sqlite3.DatabaseError(found)
 
 
 def _devices_in(path: Path) -> int:
@@ -169,13 +178,13 @@ def open_backup(file: Path) -> Iterator[dict[str, Path]]:
                 manifest = json.loads(_read(tar, _MANIFEST))
                 parts = {name: _unpack(tar, name, digest, Path(folder))
                          for name, digest in _digests(manifest).items()}  # fmt: skip
-        except (tarfile.TarError, EOFError, ValueError, KeyError) as error:
+            for part in parts.values():
+                if part.suffix == ".db":
+                    _check_database(part)
+        except (tarfile.TarError, sqlite3.Error, EOFError, ValueError, KeyError) as error:
             raise click.ClickException(
                 f"{file} is no backup of ingest, or damaged: {error}"
             ) from error
-        for part in parts.values():
-            if part.suffix == ".db":
-                _check_database(part)
         yield parts
 
 
@@ -271,7 +280,7 @@ def _replace(path: Path, source: Path) -> Path:
 def _restore_positions(layout: Layout, source: Path) -> str:
     if layout.positions.exists():
         return f"positions: those in {layout.positions} stay, since they are newer"
-    with _no_listener(layout):
+    with _locked(layout):
         _write_new(layout.positions, source.read_bytes())
         with closing(Positions(layout.positions)) as positions:
             checkpoint = positions.checkpoint()
@@ -282,22 +291,20 @@ def _restore_positions(layout: Layout, source: Path) -> str:
 
 
 @contextmanager
-def _no_listener(layout: Layout) -> Iterator[None]:
+def _locked(layout: Layout) -> Iterator[None]:
     """Keep listeners out while the block lasts.
 
     Raises:
         ClickException: one is running.
     """
-    fd = os.open(layout.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = FolderLock(layout)
+    except StartError as error:
+        raise click.ClickException(f"{error}: stop it to restore the positions") from error
+    try:
         yield
-    except BlockingIOError:
-        raise click.ClickException(
-            f"a listener is using {layout.data}: stop it to restore the positions"
-        ) from None
     finally:
-        os.close(fd)
+        lock.release()
 
 
 def _write_new(path: Path, data: bytes) -> None:

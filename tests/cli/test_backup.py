@@ -16,8 +16,9 @@ from click.testing import CliRunner, Result
 from ingest.cli import main
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
-from ingest.journal.positions import read_positions
+from ingest.journal.positions import Checkpoint, Mark, Positions, read_positions
 from ingest.layout import Layout
+from ingest.service.process import FolderLock
 from tests.endtoend.listener import Listener, TextDevice
 
 Run = Callable[..., Result]
@@ -143,8 +144,32 @@ def test_damaged_devices_are_not_backed_up(layout: Layout, tmp_path: Path) -> No
     layout.devices.write_bytes(b"garbage" * 4000)
     result = ingest(layout.data, "backup", tmp_path / "b.tar")
     assert result.exit_code == 1
-    assert "not a database" in result.stderr
+    assert result.stderr == (f"Error: {layout.devices} can't be copied (file is not a database)\n")
     assert not list(tmp_path.glob("*.tar"))
+
+
+def test_damaged_positions_are_left_out(layout: Layout, tmp_path: Path) -> None:
+    layout.positions.write_bytes(b"garbage" * 4000)
+    result = ingest(layout.data, "backup", tmp_path / "b.tar")
+    assert good(result) == f"{tmp_path}/b.tar: 3 devices; checked\n"
+    assert result.stderr.startswith(f"{layout.positions} can't be copied (file is not a database)")
+
+
+def test_positions_are_not_restored_under_a_listener(layout: Layout, tmp_path: Path) -> None:
+    """One that has lost its file, which it will make anew."""
+    with closing(Positions(layout.positions)) as positions:
+        positions.save({"a": 7}, Checkpoint("log", Mark("", "", 0), True))
+    good(ingest(layout.data, "backup", tmp_path / "b.tar"))
+    for file in layout.state_folder.glob("positions.db*"):
+        file.unlink()
+    lock = FolderLock(layout)
+    result = ingest(layout.data, "restore", tmp_path / "b.tar")
+    lock.release()
+    assert result.exit_code == 1
+    assert "in use by another listener: stop it to restore the positions" in result.stderr
+    assert not layout.positions.exists()
+    good(ingest(layout.data, "restore", tmp_path / "b.tar"))
+    assert read_positions(layout.positions) == {"a": 7}
 
 
 def _without(name: str, file: Path) -> None:
