@@ -341,7 +341,7 @@ def _make_registry(layout: Layout) -> Registry:
 def _open_registry(layout: Layout) -> Registry:
     if not layout.devices.exists():
         raise click.ClickException(
-            f"no devices: {layout.devices} does not exist;"
+            f"no devices: {layout.devices.absolute()} does not exist;"
             f" add one with: {_command(layout, 'add NAME')}"
         )
     return Registry(layout.devices)
