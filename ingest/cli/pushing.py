@@ -4,9 +4,10 @@ import re
 from typing import Any
 
 from ingest.layout import Layout
+from ingest.listener.protocols import DEFAULT, split
 from ingest.ops.control import ControlError, ask
 
-_DEFAULT = ("127.0.0.1", 7650)
+_ADDRESS_BY_DEFAULT = ("127.0.0.1", 7650)
 _TIMEOUT = 2.0  # seconds: it is only for a line of help
 _ADDRESS = re.compile(r"\[?([^\]]*)\]?:([0-9]+)")
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -26,12 +27,12 @@ def how_to_push(layout: Layout) -> tuple[str, str]:
         else:
             command = f"nc -N {host} {port}"
         return "to the listener that runs on this folder", command
-    host, port = _DEFAULT
+    host, port = _ADDRESS_BY_DEFAULT
     return "once a listener runs on this folder, at the default port", f"nc -N {host} {port}"
 
 
 def _listening(layout: Layout) -> list[tuple[str, tuple[str, int]]]:
-    """List endpoints and addresses of TCP, those without TLS first."""
+    """List endpoints and addresses where a device may speak as the line does, without TLS first."""
     try:
         status: dict[str, Any] = ask(layout.control, "status", _TIMEOUT)
     except ControlError:
@@ -39,9 +40,11 @@ def _listening(layout: Layout) -> list[tuple[str, tuple[str, int]]]:
     addresses = status.get("listening", [])
     endpoints = status.get("settings", {}).get("listen", "").split()
     found = []
-    for endpoint, address in zip(endpoints, addresses, strict=False):
+    for text, address in zip(endpoints, addresses, strict=False):
+        protocol, endpoint = split(text)
         match = _ADDRESS.fullmatch(address)
-        if match is not None:
+        # Behind `haproxy:` a connection must begin with the header of a proxy.
+        if match is not None and protocol == DEFAULT and not endpoint.startswith("haproxy:"):
             host = _ANYWHERE.get(match[1], match[1])
             found.append((endpoint, (host, int(match[2]))))
     return sorted(found, key=lambda pair: pair[0].startswith("ssl:"))

@@ -344,7 +344,7 @@ def test_a_data_folder_that_can_not_be_made(run: Run, layout: Layout) -> None:
     layout.log_folder.write_text("a file")
     result = run("add", "a")
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {layout.log_folder}: File exists\n"
+    assert result.stderr == f"Error: {layout.log_folder}: Not a directory\n"
 
 
 def _tokens_files(layout: Layout) -> list[Path]:
