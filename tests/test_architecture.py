@@ -26,6 +26,7 @@ MAY_KNOW = {
     "ops": _GROUND,
     "service": {"wire", "devices", "log", "journal", "listener", "ops", *_GROUND},
     "client": set(),
+    "__main__": {"cli"},
     "bench": {"wire", "devices", "client", *_GROUND},
     "cli": {
         *("wire", "devices", "log", "journal", "listener", "ops", "service", "client", "bench"),

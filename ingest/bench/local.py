@@ -1,4 +1,4 @@
-"""A listener of the benchmark's own, in a folder of its own, and what /proc says of it."""
+"""A listener for a benchmark or a demonstration, in a folder of its own, and its use of memory."""
 
 import os
 import socket
@@ -26,7 +26,7 @@ _TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()"
 
 
 class StartError(Exception):
-    """A process did not start; the text has its last words."""
+    """A process did not start; the text has the end of its output."""
 
 
 class Process:
@@ -37,9 +37,14 @@ class Process:
         start: seconds from its start until it answered.
     """
 
-    def __init__(self, pid: int, start: float) -> None:
-        self.pid = pid
+    def __init__(self, process: "subprocess.Popen[bytes]", start: float) -> None:
+        self._process = process
+        self.pid = process.pid
         self.start = start
+
+    def stop(self) -> None:
+        """Stop it in good order, and wait for that; at the end of its block it stops anyway."""
+        _stop(self._process)
 
     def cpu(self) -> float:
         """Return the seconds of a core that it took so far."""
@@ -124,7 +129,7 @@ def running(command: Sequence[str], port: int, output: Path) -> Iterator[Process
     with process:
         try:
             _wait_for(process, port, output)
-            yield Process(process.pid, time.monotonic() - begun)
+            yield Process(process, time.monotonic() - begun)
         finally:
             _stop(process)
 
@@ -136,11 +141,11 @@ def _wait_for(process: "subprocess.Popen[bytes]", port: int, output: Path) -> No
             return
         time.sleep(_POLL)
     last = "\n".join(output.read_text(errors="replace").splitlines()[-15:])
-    raise StartError(f"the listener did not start; its last words were:\n{last}")
+    raise StartError(f"the listener did not start; the end of its output:\n{last}")
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
+    process.terminate()  # nothing, if it has ended
     try:
         process.wait(_START)
     except subprocess.TimeoutExpired:

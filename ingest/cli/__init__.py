@@ -1,20 +1,26 @@
 """The `ingest` command: what an operator and a device author type."""
 
+import difflib
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ingest.cli.output import guarded_output
 from ingest.layout import DEFAULT_DATA, Layout
 
 # Each command's module is imported when it is asked for: `ingest tail` need not load a reactor.
 _COMMANDS = {
+    "backup": "ingest.cli.backup",
     "bench": "ingest.cli.bench",
     "demo": "ingest.cli.demo",
     "device": "ingest.cli.device",
     "hold": "ingest.cli.control",
     "release": "ingest.cli.control",
+    "restore": "ingest.cli.backup",
     "rotate": "ingest.cli.control",
+    "run": "ingest.cli.run",
     "send": "ingest.cli.send",
     "status": "ingest.cli.control",
     "tail": "ingest.cli.tail",
@@ -22,7 +28,23 @@ _COMMANDS = {
 }
 
 
-class _Commands(click.Group):
+class Commands(click.Group):
+    """A group that names the command which was perhaps meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; see `click.Group`."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            known = self.list_commands(ctx)
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
+            ctx.fail(f"No such command {name!r}: {hint}")
+        return super().resolve_command(ctx, args)
+
+
+class _Main(Commands):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return sorted(_COMMANDS)
 
@@ -37,8 +59,12 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        with guarded_output():
+            return super().main(*args, **kwargs)
 
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -48,11 +74,11 @@ class _Commands(click.Group):
     show_envvar=True,
     help="The listener's data folder.",
 )
-@click.version_option(package_name="ingest")
+@click.version_option(package_name="ingest", message="%(prog)s %(version)s")
 @click.pass_context
 def main(ctx: click.Context, data: Path) -> None:
     """Look after the devices and the log of an ingest listener.
 
-    The listener itself starts with `twistd -n ingest`.
+    The listener itself starts with `ingest run`, which is the same as `twistd -n ingest`.
     """
     ctx.obj = Layout(data)

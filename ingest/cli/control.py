@@ -1,22 +1,30 @@
 """`ingest rotate`, `hold`, `release` and `status`: a word with the running listener."""
 
 import json
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from ingest.cli.output import printable
 from ingest.layout import Layout
-from ingest.ops.control import ControlError, ask
-from ingest.units import format_size
+from ingest.ops.control import TIMEOUT, ControlError, ask
+from ingest.units import format_count, format_duration, format_size
+
+STATUS_TIMEOUT = 5.0
+"""Seconds that a listener may take to say how it is; one that is well needs some milliseconds."""
 
 
 @click.command()
 @click.pass_obj
 def rotate(layout: Layout) -> None:
-    """Close the log file now and begin a new one."""
-    closed = _ask(layout, "rotate")
+    """Close the log file now and begin a new one.
+
+    While the log is held it can't be: `ingest release` ends that.
+    """
+    closed = ask_listener(layout, "rotate")
     click.echo(f"rotated to {layout.log_folder / closed}" if closed else "the log file is empty")
 
 
@@ -28,7 +36,7 @@ def hold(layout: Layout) -> None:
     For a program that copies and then cuts the file, such as logrotate with copytruncate. Devices
     wait meanwhile: nothing is acknowledged and nothing is lost.
     """
-    seconds = _ask(layout, "hold")
+    seconds = ask_listener(layout, "hold")
     click.echo(f"nothing is written to the log for at most {seconds:g} s; go on: ingest release")
 
 
@@ -36,18 +44,19 @@ def hold(layout: Layout) -> None:
 @click.pass_obj
 def release(layout: Layout) -> None:
     """Write to the log again after `ingest hold`."""
-    _ask(layout, "release")
+    ask_listener(layout, "release")
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known, for a program.")
 @click.pass_obj
 def status(layout: Layout, as_json: bool) -> None:
-    """Show the running listener's health, connections and books.
+    """Show the running listener's health, connections, rates, disk, books and settings.
 
-    The exit code is 0 while the disk takes records, and 2 while it does not.
+    The exit code is 0 while all is well, 2 while something is not, such as a disk that takes no
+    records, and 1 if no listener answers within 5 seconds.
     """
-    answer = _ask(layout, "status")
+    answer = ask_listener(layout, "status", STATUS_TIMEOUT)
     if as_json:
         click.echo(json.dumps(answer))
     else:
@@ -56,7 +65,48 @@ def status(layout: Layout, as_json: bool) -> None:
         raise SystemExit(2)
 
 
-def _show(answer: dict[str, Any]) -> None:
+def _show(answer: Mapping[str, Any]) -> None:
+    health = answer["health"] + (f" ({printable(answer['reason'])})" if answer["reason"] else "")
+    click.echo(
+        f"health: {health}; {format_count(answer['devices_connected'], 'device')} connected,"
+        f" {format_count(answer['connections'], 'connection')}"
+    )
+    for label, text in _facts(answer):
+        click.echo(f"{label}: {text}")
+    Console(highlight=False).print(_books(answer))
+    settings = answer.get("settings")
+    if settings:
+        click.echo("settings in force:")
+        for name, value in sorted(settings.items()):
+            click.echo(f"  {name} = {printable(value)}")
+
+
+def _facts(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what a listener says of itself; an older one says less."""
+    known = {name: value for name, value in answer.items() if value is not None}
+    if known.get("listening"):
+        yield "listening on", " ".join(known["listening"])
+    if "uptime_s" in known:
+        text = f"up for {format_duration(known['uptime_s'])}"
+        if "version" in known:
+            text = f"version {known['version']}, {text}"
+        yield "listener", text + (f", pid {known['pid']}" if "pid" in known else "")
+    if "frames_per_s" in known:
+        size = format_size(known.get("bytes_per_s", 0))
+        yield "rate", f"{known['frames_per_s']:,.1f} frames/s, {size}/s"
+    if known.get("oldest_silence_device"):
+        device = printable(known["oldest_silence_device"])
+        yield "longest silence", f"{format_duration(known['oldest_silence_s'])}, {device}"
+    if "disk_free_bytes" in known:
+        left = known.get("disk_full_in_s")
+        full = f"; full in {format_duration(left)} at this rate" if left is not None else ""
+        yield "disk", f"{format_size(known['disk_free_bytes'])} free{full}"
+    if known.get("holding_until_s"):
+        left = format_duration(known["holding_until_s"])
+        yield "log", f"held for another {left}; go on: ingest release"
+
+
+def _books(answer: Mapping[str, Any]) -> Table:
     total = answer["total"]
     table = Table("", "frames", "bytes", box=None)
     table.add_row("received", f"{total['received_frames']:,}", format_size(total["received_bytes"]))
@@ -65,16 +115,19 @@ def _show(answer: dict[str, Any]) -> None:
     table.add_row("acknowledged", f"{total['acknowledged_frames']:,}", "")
     for reason, count in sorted(total["refused_frames"].items()):
         table.add_row(f"refused: {reason}", f"{count:,}", "")
-    health = answer["health"] + (f" ({answer['reason']})" if answer["reason"] else "")
-    click.echo(
-        f"health: {health}; {answer['devices_connected']} devices connected,"
-        f" {answer['connections']} connections"
-    )
-    Console(highlight=False).print(table)
+    for field, label in (("errors", "ended by"), ("handshakes", "handshakes")):
+        for name, count in sorted((answer.get(field) or {}).items()):
+            table.add_row(f"{label}: {name}", f"{count:,}", "")
+    return table
 
 
-def _ask(layout: Layout, command: str) -> Any:
+def ask_listener(layout: Layout, command: str, timeout: float = TIMEOUT) -> Any:
+    """Send a command to the running listener and return its answer.
+
+    Raises:
+        ClickException: no listener answers, or it says no.
+    """
     try:
-        return ask(layout.control, command)
+        return ask(layout.control, command, timeout)
     except ControlError as error:
         raise click.ClickException(str(error)) from error

@@ -3,9 +3,6 @@
 import json
 import random
 import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -18,6 +15,7 @@ from typing import NamedTuple
 
 import click
 
+from ingest.bench import local
 from ingest.client import Client, ClientError
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import make_token
@@ -25,13 +23,9 @@ from ingest.layout import Layout
 from ingest.log.following import follow
 from ingest.units import parse_duration
 
-_HOST = "127.0.0.1"
 _BY_HAND = "by-hand"
-_START = 20.0  # seconds that the listener may take to start, and to stop
 _RETRY = 5.0  # seconds; the listener is on this machine, or gone
 _POLL = 0.1  # seconds
-# Not `-m twisted`, which is `twist`, and not a script whose place depends on the installation.
-_TWISTD = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
 
 
 class _Kind(NamedTuple):
@@ -123,7 +117,7 @@ def demo(duration: float | None) -> None:
         layout = Layout(Path(folder))
         layout.create()
         tokens = _register(layout)
-        port = _free_port()
+        port = local.free_port()
         with _listener(layout, port) as process:
             click.echo(_heading(layout, port, tokens[_BY_HAND]))
             devices = _start_devices(port, tokens, ending)
@@ -151,58 +145,24 @@ def _register(layout: Layout) -> dict[str, str]:
     return tokens
 
 
-def _free_port() -> int:
-    with socket.create_server((_HOST, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
-def _listener(layout: Layout, port: int) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a listener; it answers on `port` when the block begins, and has stopped at its end."""
-    output = layout.data / "listener.txt"
-    endpoint = f"tcp:{port}:interface={_HOST}"
-    options = ("-n", "--pidfile=", "ingest", "--data", str(layout.data), "--listen", endpoint)
-    with output.open("wb") as out:
-        # In a session of its own, the listener does not get the Ctrl-C that is meant for us.
-        process = subprocess.Popen(
-            (*_TWISTD, *options), stdout=out, stderr=subprocess.STDOUT, start_new_session=True
-        )
-    with process:
-        try:
-            _wait_for(process, port, output)
-            yield process
-        finally:
-            _stop(process)
-
-
-def _wait_for(process: "subprocess.Popen[bytes]", port: int, output: Path) -> None:
-    deadline = time.monotonic() + _START
-    while process.poll() is None and time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection((_HOST, port), _START):
-            return
-        time.sleep(_POLL)
-    last = "\n".join(output.read_text(errors="replace").splitlines()[-15:])
-    raise click.ClickException(f"the listener did not start; its last words were:\n{last}")
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
+def _listener(layout: Layout, port: int) -> Iterator[local.Process]:
     try:
-        process.wait(_START)
-    except subprocess.TimeoutExpired:
-        process.kill()
+        with local.listener(layout, port) as process:
+            yield process
+    except local.StartError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _heading(layout: Layout, port: int, token: str) -> str:
     auth = b64encode(f"\0{_BY_HAND}\0{token}".encode()).decode()
     devices = "\n".join(f"  {kind.name:<12} {kind.says}" for kind in _KINDS)
     return f"""\
-A listener on {_HOST}:{port} keeps {layout.log_folder}/ingest.log; three devices push to it:
+A listener on {local.HOST}:{port} keeps {layout.log_folder}/ingest.log; three devices push to it:
 {devices}
 Push to it yourself, from another terminal, in one of these ways:
-  printf 'AUTH PLAIN {auth}\\nhello\\n' | nc -N {_HOST} {port}
-  echo hello | INGEST_TOKEN={token} ingest send {_BY_HAND} --to {_HOST}:{port}
+  printf 'AUTH PLAIN {auth}\\nhello\\n' | nc -N {local.HOST} {port}
+  echo hello | INGEST_TOKEN={token} ingest send {_BY_HAND} --to {local.HOST}:{port}
 Ctrl-C stops everything. This is the log:
 """
 
@@ -210,7 +170,7 @@ Ctrl-C stops everything. This is the log:
 def _start_devices(port: int, tokens: dict[str, str], ending: threading.Event) -> list[_Device]:
     devices = []
     for name, _, make_client, read in _KINDS:
-        client = make_client(_HOST, port, name, tokens[name], retry=_RETRY)
+        client = make_client(local.HOST, port, name, tokens[name], retry=_RETRY)
         devices.append(_Device(client, read, ending))
         devices[-1].start()
     return devices
@@ -221,7 +181,7 @@ class _Stopping:
 
     def __init__(
         self,
-        process: "subprocess.Popen[bytes]",
+        process: local.Process,
         devices: list[_Device],
         ending: threading.Event,
         deadline: float,
@@ -244,7 +204,7 @@ class _Stopping:
             self._ending.set()
             for device in self._devices:
                 device.join()
-            _stop(self._process)
+            self._process.stop()
             self._stopped = True
 
 

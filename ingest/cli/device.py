@@ -1,41 +1,47 @@
 """`ingest device`: say who may connect."""
 
-import json
 import os
 import shlex
-import sqlite3
-import sys
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, TextIO
+from typing import BinaryIO, TextIO
 
 import click
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
+from ingest.cli import Commands
+from ingest.cli.listing import (
+    Connection,
+    Listed,
+    as_heard,
+    ask_connections,
+    positions_of,
+    print_listed,
+    print_one,
+)
+from ingest.cli.output import printable
+from ingest.cli.pushing import how_to_push
 from ingest.devices.csvfile import parse_devices, write_devices, write_tokens
-from ingest.devices.registry import (
+from ingest.devices.device import (
     Device,
-    DeviceExists,
     InvalidName,
     InvalidNote,
-    Registry,
-    RegistryError,
-    UnknownDevice,
     check_name,
+    check_new_name,
+    check_note,
 )
-from ingest.devices.verifier import InvalidToken, Verifier, derive_many, make_token
-from ingest.journal.positions import read_positions
+from ingest.devices.registry import DeviceExists, Registry, RegistryError, UnknownDevice
+from ingest.devices.verifier import InvalidToken, Verifier, clean_token, derive_many, make_token
 from ingest.layout import DEFAULT_DATA, Layout
+from ingest.units import format_count, parse_duration
 
-_COLUMNS = ("name", "enabled", "created", "last seen", "last peer", "next number")
 
-
-class _Group(click.Group):
+class _Group(Commands):
     """Turns what a person can mend into one line."""
 
     def invoke(self, ctx: click.Context) -> object:
@@ -52,34 +58,68 @@ class _Group(click.Group):
 
 
 def _device_name(value: str) -> str:
+    return _checked(value, check_name)
+
+
+def _new_device_name(value: str) -> str:
+    return _checked(value, check_new_name)
+
+
+def _checked(value: str, check: Callable[[str], None]) -> str:
     try:
-        check_name(value)
+        check(value)
     except InvalidName as error:
         raise click.BadParameter(str(error)) from error
     return value
 
 
+def _duration(text: str) -> timedelta:
+    try:
+        return timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(str(error)) from error
+
+
 @click.group(cls=_Group)
 def device() -> None:
-    """Say who may connect."""
+    """Say who may connect.
+
+    A name that begins with - goes behind --: ingest device remove -- -rf
+    """
 
 
 @device.command()
-@click.argument("name", type=_device_name)
+@click.argument("name", type=_new_device_name)
 @click.option("--token", help="What the device will prove that it knows; made if not given.")
 @click.option("--note", default="", help="One line for people.")
 @click.pass_obj
 def add(layout: Layout, name: str, token: str | None, note: str) -> None:
     """Register a device and print its token, this once."""
-    token = make_token() if token is None else token
+    token = make_token() if token is None else clean_token(token)
+    is_new = not layout.devices.exists()
+    check_note(note)
     with _make_registry(layout) as registry:
         try:
+            if registry.get(name) is not None:
+                raise DeviceExists(name)
+            _print_token(name, token)
             registry.add(name, token, note)
         except DeviceExists as error:
             raise click.ClickException(
                 f"{error}; give it a new token with: {_command(layout, f'new-token {name}')}"
             ) from error
-    _print_token(name, token)
+    _print_use(layout, name, token)
+    _say_where(layout, is_new=is_new)
+
+
+def _say_where(layout: Layout, *, is_new: bool) -> None:
+    click.echo(f"The registry is in {layout.data.absolute()}", err=True)
+    if is_new:
+        click.echo(
+            "It is new: no listener has used that folder yet. If yours keeps its data elsewhere,"
+            " name its folder: ingest --data DIR device ...",
+            err=True,
+        )
 
 
 @device.command("new-token")
@@ -88,81 +128,67 @@ def add(layout: Layout, name: str, token: str | None, note: str) -> None:
 @click.pass_obj
 def new_token(layout: Layout, name: str, token: str | None) -> None:
     """Replace a device's token; its connection is cut."""
-    token = make_token() if token is None else token
+    token = make_token() if token is None else clean_token(token)
     with _open_registry(layout) as registry:
+        if registry.get(name) is None:
+            raise UnknownDevice(name)
+        _print_token(name, token)
         registry.set_token(name, token)
-    _print_token(name, token)
+    _print_use(layout, name, token)
+
+
+# What a script wants is on stdout, a line each; what a person wants besides is on stderr.
 
 
 def _print_token(name: str, token: str) -> None:
-    # What a script wants is on stdout, a line each; what a person wants besides is on stderr.
-    response = b64encode(f"\0{name}\0{token}".encode()).decode()
+    """Print the token before it counts: no device may have one that nobody has read."""
     click.echo(f"The token of {name}, which is not shown again:", err=True)
     click.echo(token)
+
+
+def _print_use(layout: Layout, name: str, token: str) -> None:
+    response = b64encode(f"\0{name}\0{token}".encode()).decode()
     click.echo("The line with which it opens a connection:", err=True)
     click.echo(f"AUTH PLAIN {response}")
-    click.echo("To send a frame in its name from this machine:", err=True)
-    click.echo(rf"printf 'AUTH PLAIN {response}\ntemp=20.5\n' | nc -N 127.0.0.1 7650")
+    where, command = how_to_push(layout)
+    click.echo(f"To send a frame in its name from this machine, {where}:", err=True)
+    click.echo(rf"printf 'AUTH PLAIN {response}\ntemp=20.5\n' | {command}")
 
 
 @device.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print an array of JSON objects.")
+@click.option("--connected", is_flag=True, help="Only those that are connected now.")
+@click.option(
+    "--silent",
+    type=_duration,
+    metavar="DURATION",
+    help="Only those that have not been heard for so long: 10m, 1h, 7d. Those that were never"
+    " seen are among them.",
+)
 @click.pass_obj
-def list_(layout: Layout, as_json: bool) -> None:
-    """Print the devices."""
-    positions = _positions(layout)
+def list_(layout: Layout, as_json: bool, connected: bool, silent: timedelta | None) -> None:
+    """Print the devices.
+
+    With --connected or --silent the listener is asked when it heard each. Without it, or where
+    it does not run, that is what the registry has, which may be 15 seconds old.
+    """
+    connections: dict[str, Connection] = {}
+    if connected:
+        connections = ask_connections(layout)
+    elif silent is not None:
+        with suppress(click.ClickException):  # no listener: none of them is connected
+            connections = ask_connections(layout)
+    now = datetime.now(UTC)
+    positions = positions_of(layout)
     with _open_registry(layout) as registry:
-        listed = [_Listed(device, positions.get(device.name, 0) + 1)
-                  for device in registry.devices()]  # fmt: skip
-    if as_json:
-        click.echo(json.dumps([each.as_json() for each in listed], indent=2))
-    elif sys.stdout.isatty():
-        _print_table([each.cells() for each in listed])
-    else:
-        _print_columns([_COLUMNS, *(each.cells() for each in listed)])
-
-
-class _Listed(NamedTuple):
-    device: Device
-    next: int
-
-    def as_json(self) -> dict[str, str | bool | int | None]:
-        return {
-            "name": self.device.name,
-            "enabled": self.device.enabled,
-            "created": self.device.created,
-            "note": self.device.note,
-            "last_seen": self.device.last_seen,
-            "last_peer": self.device.last_peer,
-            "next": self.next,
-        }
-
-    def cells(self) -> tuple[str, ...]:
-        return (
-            self.device.name,
-            "yes" if self.device.enabled else "no",
-            self.device.created,
-            self.device.last_seen or "-",
-            self.device.last_peer or "-",
-            str(self.next),
-        )
-
-
-def _print_table(rows: Iterable[tuple[str, ...]]) -> None:
-    table = Table()
-    for column in _COLUMNS:
-        justify: Literal["left", "right"] = "right" if column == "next number" else "left"
-        table.add_column(column, justify=justify, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(markup=False, emoji=False, highlight=False).print(table)
-
-
-def _print_columns(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo(line.rstrip())
+        listed = [
+            Listed(as_heard(device, connections.get(device.name), now), positions)
+            for device in registry.devices()
+            if not connected or device.name in connections
+        ]
+    if silent is not None:
+        listed = [each for each in listed if each.is_silent_since(now - silent)]
+    print_listed(listed, as_json=as_json)
 
 
 @device.command()
@@ -175,12 +201,7 @@ def show(layout: Layout, name: str, as_json: bool) -> None:
         found = registry.get(name)
     if found is None:
         raise UnknownDevice(name)
-    listed = _Listed(found, _positions(layout).get(name, 0) + 1)
-    if as_json:
-        click.echo(json.dumps(listed.as_json(), indent=2))
-        return
-    for label, cell in zip((*_COLUMNS, "note"), (*listed.cells(), found.note or "-"), strict=True):
-        click.echo(f"{label:11}  {cell}")
+    print_one(Listed(found, positions_of(layout)), as_json=as_json)
 
 
 @device.command()
@@ -233,13 +254,15 @@ def import_(layout: Layout, file: BinaryIO) -> None:
     """Register the devices of a CSV file, all or none.
 
     FILE may be - for standard input. Its first line is the header name,token,note in any order;
-    token and note may be missing. Devices that are registered already stay as they are.
+    token and note may be missing. Blanks around a field are not part of it. Devices that are
+    registered already stay as they are.
     """
     entries, problems = parse_devices(file.read())
     for problem in problems:
-        click.echo(f"{file.name}:{problem.line}: {problem.reason}", err=True)
+        click.echo(f"{file.name}:{problem.line}: {printable(problem.reason)}", err=True)
     if problems:
         raise click.ClickException(f"nothing was imported: mend {file.name} and try again")
+    is_new = not layout.devices.exists()
     with _make_registry(layout) as registry:
         new = [entry for entry in entries if registry.get(entry.name) is None]
         made = {entry.name: make_token() for entry in new if not entry.token}
@@ -250,8 +273,9 @@ def import_(layout: Layout, file: BinaryIO) -> None:
                 for entry, verifier in zip(new, verifiers, strict=True)
             )
     click.echo(f"{added} imported, {len(entries) - added} registered already")
+    _say_where(layout, is_new=is_new)
     if made:
-        click.echo(f"{len(made)} of the tokens were made here; they are kept only in {path}")
+        click.echo(f"{format_count(len(made), 'token')} made here, kept only in {path}")
 
 
 def _derive_with_progress(tokens: list[str]) -> list[Verifier]:
@@ -291,17 +315,22 @@ def _kept(layout: Layout, tokens: dict[str, str]) -> Iterator[Path]:
 def export(layout: Layout, file: TextIO) -> None:
     """Write the devices as CSV, without secrets.
 
-    FILE may be - for standard output, the default.
+    FILE may be - for standard output, the default. A note that begins with = + - or @ gets an
+    apostrophe in front, or a spreadsheet would run it as a formula; ingest device import takes it
+    off again.
     """
     with _open_registry(layout) as registry:
-        write_devices(file, registry.devices())
+        write_devices(
+            file,
+            (
+                replace(device, note=printable(device.note), last_peer=_peer(device))
+                for device in registry.devices()
+            ),
+        )
 
 
-def _positions(layout: Layout) -> dict[str, int]:
-    try:
-        return read_positions(layout.positions)
-    except sqlite3.Error as error:
-        raise click.ClickException(f"can't read {layout.positions}: {error}") from error
+def _peer(device: Device) -> str | None:
+    return device.last_peer and printable(device.last_peer)
 
 
 def _make_registry(layout: Layout) -> Registry:
@@ -312,7 +341,7 @@ def _make_registry(layout: Layout) -> Registry:
 def _open_registry(layout: Layout) -> Registry:
     if not layout.devices.exists():
         raise click.ClickException(
-            f"no devices: {layout.devices} does not exist;"
+            f"no devices: {layout.devices.absolute()} does not exist;"
             f" add one with: {_command(layout, 'add NAME')}"
         )
     return Registry(layout.devices)

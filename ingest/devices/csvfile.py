@@ -2,13 +2,17 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from typing import NamedTuple, TextIO
 
-from ingest.devices.registry import Device, check_name, check_note
-from ingest.devices.verifier import normalize
+from ingest.devices.device import Device, check_new_name, check_note
+from ingest.devices.verifier import clean_token
 
 _COLUMNS = ("name", "token", "note")
+# A spreadsheet takes a cell for a formula that begins so, full-width forms included, and one that
+# begins with an apostrophe for text, without the apostrophe.
+_FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")
 
 
 class Entry(NamedTuple):
@@ -29,7 +33,9 @@ class Problem(NamedTuple):
 def parse_devices(data: bytes) -> tuple[list[Entry], list[Problem]]:
     """Read the file of an import: UTF-8, with the header name,token,note in any order.
 
-    The columns token and note may be missing; no name stands in the file twice.
+    The columns token and note may be missing; no name stands in the file twice. Blanks around a
+    field are not part of it, and neither is the apostrophe that `write_devices` puts before what
+    looks like a formula.
 
     Returns:
         The good rows, and every reason not to import the file.
@@ -85,19 +91,27 @@ def _columns(header: list[str]) -> list[str]:
 def _entry(columns: list[str], fields: list[str]) -> Entry:
     if len(fields) != len(columns):
         raise ValueError(f"{len(columns)} fields expected, {len(fields)} found")
-    row = dict(zip(columns, fields, strict=True))
-    entry = Entry(row["name"], row.get("token", ""), row.get("note", ""))
-    check_name(entry.name)
+    row = dict(zip(columns, map(str.strip, fields), strict=True))
+    token = row.get("token", "")
+    entry = Entry(row["name"], token and clean_token(token), _from_cell(row.get("note", "")))
+    check_new_name(entry.name)
     check_note(entry.note)
-    if entry.token:
-        normalize(entry.token)
     return entry
+
+
+def _to_cell(text: str) -> str:
+    return "'" + text if _FORMULA.match(text) else text
+
+
+def _from_cell(text: str) -> str:
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def write_devices(file: TextIO, devices: Iterable[Device]) -> None:
     """Write devices under the header name,enabled,created,note,last_seen,last_peer.
 
-    `enabled` is true or false; what is not known is empty.
+    `enabled` is true or false; what is not known is empty. What a spreadsheet would take for a
+    formula, such as a note that begins with =, gets an apostrophe in front of it.
     """
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("name", "enabled", "created", "note", "last_seen", "last_peer"))
@@ -106,9 +120,9 @@ def write_devices(file: TextIO, devices: Iterable[Device]) -> None:
             device.name,
             "true" if device.enabled else "false",
             device.created,
-            device.note,
+            _to_cell(device.note),
             device.last_seen,
-            device.last_peer,
+            _to_cell(device.last_peer or ""),
         )
         for device in devices
     )

@@ -5,12 +5,10 @@ for a writer, so the listener may read on its reactor thread. Changes that must 
 connection are noted by triggers, so no process can forget to.
 """
 
-import fcntl
-import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -18,9 +16,10 @@ from typing import Any, Self
 
 import orjson
 
-from ingest.devices.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
-from ingest.devices.verifier import Verifier, derive
-from ingest.names import RULE, is_device_name
+from ingest.devices.device import Device, check_name, check_note
+from ingest.devices.file import opening
+from ingest.devices.schema import APPLICATION_ID, BECOME, LATER, SCHEMA, SCHEMA_VERSION
+from ingest.devices.verifier import Verifier, decoy, derive
 
 _BUSY_SECONDS = 5.0
 _PAGE = 1000
@@ -36,6 +35,15 @@ _SELECT = (
 _SELECT_VERIFIER = (
     "SELECT salt, iterations, stored_key, server_key FROM devices WHERE name = ? AND enabled"
 )
+# One row comes whether there is such a device or not, and SQLite takes the same way to it.
+_SELECT_KEYS = """
+    SELECT enabled IS 1, ifnull(salt, ?2), ifnull(iterations, ?3),
+           iif(enabled, stored_key, ?4), iif(enabled, server_key, ?5)
+    FROM (SELECT 1) LEFT JOIN devices ON name = ?1
+"""
+_SELECT_STORED_KEYS = """
+    SELECT name, stored_key FROM json_each(?) CROSS JOIN devices ON name = value WHERE enabled
+"""
 _SET_ENABLED = "UPDATE devices SET enabled = :enabled WHERE name = :name"
 _SET_TOKEN = (
     "UPDATE devices SET salt = :salt, iterations = :iterations, stored_key = :stored_key,"
@@ -75,56 +83,6 @@ class UnknownDevice(RegistryError):  # noqa: N818
         super().__init__(f"device {name} is not registered")
 
 
-class InvalidName(ValueError):  # noqa: N818
-    """The name breaks the rule for device names."""
-
-
-class InvalidNote(ValueError):  # noqa: N818
-    """The note has control characters or is not text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """What an operator may know of a device.
-
-    Attributes:
-        name: see `ingest.names`.
-        enabled: whether it may connect.
-        created: when it was registered, RFC 3339 in UTC, to the second.
-        note: the operator's, one line or empty.
-        last_seen: when it last connected or sent, RFC 3339; None if never.
-        last_peer: from where, `host:port`; None if never.
-    """
-
-    name: str
-    enabled: bool
-    created: str
-    note: str
-    last_seen: str | None
-    last_peer: str | None
-
-
-def check_name(name: str) -> None:
-    """Refuse what may not name a device.
-
-    Raises:
-        InvalidName: with the rule.
-    """
-    if not is_device_name(name):
-        raise InvalidName(f"{name!r} is not a device name: {RULE}")
-
-
-def check_note(note: str) -> None:
-    """Refuse a note that would garble a terminal or a table: it is one line of text.
-
-    Raises:
-        InvalidNote: with the character.
-    """
-    for character in note:
-        if character < " " or "\x7f" <= character <= "\x9f" or "\ud800" <= character <= "\udfff":
-            raise InvalidNote(f"a note is one line of text without {character!r}")
-
-
 class Registry:
     """The devices in one SQLite file, or in memory.
 
@@ -135,22 +93,23 @@ class Registry:
     Every method raises `RegistryError` when the file is damaged or can't be read or written.
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, make: bool = True) -> None:
         """Open the registry, and make it if there is none (mode 0600).
 
         Args:
             path: the file, or ":memory:".
+            make: False to leave alone what is no registry yet: a missing file, an empty one.
 
         Raises:
             RegistryError: it can't be opened or is not a registry.
         """
         self._path = str(path)
         try:
-            with nullcontext() if self._path == ":memory:" else _making(self._path):
+            with nullcontext() if self._path == ":memory:" else opening(self._path, make=make):
                 self._connection = sqlite3.connect(
                     self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
                 )
-                self._prepare()
+                self._prepare(make)
         except OSError as error:
             raise RegistryError(f"can't open {self._path}: {error.strerror}") from error
         except sqlite3.Error as error:
@@ -168,7 +127,15 @@ class Registry:
         self.close()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file.
+
+        What was written goes from the write-ahead log into the file itself, as far as no other
+        process hinders it. So the file is whole for those who copy it with `cp`, and no old
+        write-ahead log lies beside one that they put in its place.
+        """
+        with suppress(sqlite3.Error):
+            if self._connection.total_changes:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
     def add(self, name: str, token: str, note: str = "") -> None:
@@ -228,6 +195,27 @@ class Registry:
         """
         self._change(name, "DELETE FROM devices WHERE name = :name")
 
+    def become(self, source: Path) -> None:
+        """Take over the devices of another registry, in one transaction.
+
+        The listener cuts the connection of each device that is not there, is disabled there, or
+        has another token there, just as if it had been changed by hand.
+
+        Args:
+            source: the file of the other registry, which nobody else has open.
+        """
+        try:
+            self._connection.execute("ATTACH ? AS source", (str(source),))
+            try:
+                with self._connection:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    for statement in BECOME:
+                        self._connection.execute(statement)
+            finally:
+                self._connection.execute("DETACH source")
+        except sqlite3.Error as error:
+            raise self._failure(error) from error
+
     def get(self, name: str) -> Device | None:
         """Return a device, or None if it is not registered."""
         rows = self._query(f"{_SELECT} WHERE name = ?", name)
@@ -247,12 +235,40 @@ class Registry:
         return count
 
     def verifier(self, name: str) -> Verifier | None:
-        """Return what checks a device's token; None unless it is registered and enabled.
-
-        This is the listener's hot path: one look-up by primary key.
-        """
+        """Return what checks a device's token; None unless it is registered and enabled."""
         rows = self._query(_SELECT_VERIFIER, name)
         return Verifier(*rows[0]) if rows else None
+
+    def keys(self, name: str) -> Verifier:
+        """Return what a handshake under this name goes by, whether there is such a device or not.
+
+        A device that is not registered gets keys that no token has, and the same ones each time;
+        one that is disabled shows its own salt. Nothing of it tells which names are registered,
+        and neither does the time: the work is the same for all. It is the listener's hot path, one
+        look-up by primary key.
+        """
+        return self._keys_of(name)[1]
+
+    def stored_keys(self, names: Iterable[str]) -> dict[str, bytes]:
+        """Return the stored keys of those that are registered and enabled; 2 us for each name."""
+        wanted = orjson.dumps(list(names)).decode()
+        return dict(self._query(_SELECT_STORED_KEYS, wanted))
+
+    def revision(self) -> bytes:
+        """Return what differs whenever the devices, their tokens or their state differ."""
+        return self._meta("revision")
+
+    def check(self) -> None:
+        """Look through the whole file; takes about a second for a million devices.
+
+        Raises:
+            RegistryError: it is damaged.
+        """
+        (found,) = self._query("PRAGMA quick_check(1)")[0]
+        if found != "ok":
+            error = sqlite3.DatabaseError(found)
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise self._failure(error)
 
     def last_revocation(self) -> int:
         """Return the mark of the last revocation, 0 if there was none; for `revoked_since`."""
@@ -283,16 +299,21 @@ class Registry:
         # One statement for all rows: SQLite runs it without the GIL.
         self._execute(_UPSERT_SEEN, {"rows": orjson.dumps(list(rows)).decode()})
 
-    def _prepare(self) -> None:
+    def _prepare(self, make: bool) -> None:
         try:
-            self._check()
+            self._identify(make)
+            if not self._query("SELECT 1 FROM sqlite_master WHERE name = 'meta'"):
+                self.check()  # nothing is added to a file that is damaged, or still being copied
+                self._run("SELECT 1 FROM sqlite_master WHERE name = 'meta'", LATER)
+            self._decoy_key = self._meta("decoys")
         except BaseException:
-            self.close()
+            self._connection.close()
             raise
 
-    def _check(self) -> None:
-        if self._identity() == (0, 0):
-            self._create()
+    def _identify(self, make: bool) -> None:
+        if make and self._identity() == (0, 0):
+            # Another program's database may have no identity either, but it has tables.
+            self._run("SELECT 1 FROM sqlite_master", SCHEMA)
         application, version = self._identity()
         if application != APPLICATION_ID:
             raise RegistryError(
@@ -310,22 +331,33 @@ class Registry:
         application = self._query("PRAGMA application_id")[0][0]
         return application, self._query("PRAGMA user_version")[0][0]
 
-    def _create(self) -> None:
+    def _run(self, unless: str, statements: Iterable[str]) -> None:
+        """Run statements in one transaction, unless a query finds something."""
         try:
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
-                # Another program's database may have no identity either, but it has tables.
-                if not self._query("SELECT 1 FROM sqlite_master"):
-                    for statement in SCHEMA:
+                if not self._query(unless):
+                    for statement in statements:
                         self._connection.execute(statement)
         except sqlite3.Error as error:
             raise self._failure(error) from error
+
+    def _meta(self, name: str) -> bytes:
+        rows = self._query("SELECT value FROM meta WHERE name = ?", name)
+        value: bytes = rows[0][0]
+        return value
+
+    def _keys_of(self, name: str) -> tuple[bool, Verifier]:
+        fake = decoy(name, self._decoy_key)
+        row = (fake.salt, fake.iterations, fake.stored_key, fake.server_key)
+        good, *keys = self._query(_SELECT_KEYS, name, *row)[0]
+        return good, Verifier(*keys)
 
     def _change(self, name: str, statement: str, **values: int | bytes) -> None:
         if not self._execute(statement, {"name": name, **values}).rowcount:
             raise UnknownDevice(name)
 
-    def _query(self, statement: str, *values: str | int) -> list[Any]:
+    def _query(self, statement: str, *values: str | int | bytes) -> list[Any]:
         try:
             return self._connection.execute(statement, values).fetchall()
         except sqlite3.Error as error:
@@ -341,23 +373,6 @@ class Registry:
         # The low byte is the kind of error, the others are its details.
         advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
         return RegistryError(f"the registry {self._path}: {error}{advice}")
-
-
-@contextmanager
-def _making(path: str) -> Iterator[None]:
-    """Let one process at a time make the file, with mode 0600 for it and those beside it.
-
-    SQLite can't wait for another process while it switches a file to WAL; this can.
-    """
-    folder = os.open(Path(path).parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        # Never opened when it exists: closing it would drop SQLite's locks (POSIX, per process).
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-        yield
-    finally:
-        os.close(folder)
 
 
 def _row(name: str, verifier: Verifier, note: str, created: str) -> tuple[str | int | bytes, ...]:

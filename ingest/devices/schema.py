@@ -71,3 +71,40 @@ SCHEMA = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {SCHEMA_VERSION}",
 )
+
+# What format 1 got later. An older ingest takes no notice of it, so the format keeps its number.
+# `revision` differs whenever the devices differ, so that a file that somebody has overwritten can
+# be told from one that has changed in good order. `decoys` is the key of `verifier.decoy`.
+LATER = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+    "INSERT INTO meta VALUES ('decoys', randomblob(32)), ('revision', randomblob(8))",
+    *(
+        f"""
+        CREATE TRIGGER revised_by_{event.split()[0].lower()} AFTER {event} ON devices BEGIN
+            UPDATE meta SET value = randomblob(8) WHERE name = 'revision';
+        END
+        """
+        for event in ("INSERT", "DELETE", "UPDATE OF enabled, stored_key")
+    ),
+)
+
+_FIELDS = "enabled, created, note, salt, iterations, stored_key, server_key"
+_THEIRS = ", ".join(f"theirs.{field}" for field in _FIELDS.split(", "))
+
+# What makes the devices those of the attached database `source`. A row that is the same in both is
+# left alone: the triggers must fire for those that differ, and only for them.
+BECOME = (
+    "DELETE FROM main.devices WHERE name NOT IN (SELECT name FROM source.devices)",
+    f"""
+        UPDATE main.devices SET ({_FIELDS}) = ({_THEIRS}) FROM source.devices AS theirs
+        WHERE theirs.name = devices.name
+        AND (devices.enabled, devices.created, devices.note, devices.stored_key)
+            IS NOT (theirs.enabled, theirs.created, theirs.note, theirs.stored_key)
+    """,
+    """
+        INSERT INTO main.devices SELECT * FROM source.devices
+        WHERE name NOT IN (SELECT name FROM main.devices)
+    """,
+    "INSERT OR IGNORE INTO main.seen SELECT * FROM source.seen",
+    "INSERT OR REPLACE INTO main.meta SELECT * FROM source.meta WHERE name = 'decoys'",
+)

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import unicodedata
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -49,14 +50,26 @@ def make_token() -> str:
     return secrets.token_urlsafe(32)
 
 
+def clean_token(text: str) -> str:
+    """Return the token that somebody wrote in a file, a variable or a command line.
+
+    Blanks and line ends around it are not part of it.
+
+    Raises:
+        InvalidToken: no device may have it; see `normalize`.
+    """
+    token = text.strip()
+    normalize(token)
+    return token
+
+
 def normalize(token: str) -> bytes:
     """Prepare a token with SASLprep (RFC 4013), so that every way to type it is the same token.
 
     Raises:
         InvalidToken: it is empty, longer than `MAX_TOKEN`, or has a prohibited character.
     """
-    if len(token.encode("utf-8", "surrogatepass")) > MAX_TOKEN:
-        raise InvalidToken(f"a token has at most {MAX_TOKEN:,} bytes")
+    _check_length(token)
     # SASLprep leaves printable ASCII as it is; to walk its tables costs 2 us a character.
     prepared = token if token.isascii() and token.isprintable() else _saslprep(token)
     if not prepared:
@@ -64,7 +77,15 @@ def normalize(token: str) -> bytes:
     return prepared.encode()
 
 
+def _check_length(token: str) -> None:
+    if len(token.encode("utf-8", "surrogatepass")) > MAX_TOKEN:
+        raise InvalidToken(f"a token has at most {MAX_TOKEN:,} bytes")
+
+
 def _saslprep(token: str) -> str:
+    # One character becomes up to 18 (U+FDFA) in the first step of SASLprep, which is in C; the
+    # next ones are not, and would hold the interpreter for 10 ms.
+    _check_length(unicodedata.ucd_3_2_0.normalize("NFKC", token))
     try:
         prepared: str = saslprep(token)
     except ScramException as error:

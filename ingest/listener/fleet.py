@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from ingest.devices.registry import Registry, RegistryError
 from ingest.journal.interface import Journal
@@ -70,7 +71,10 @@ class Fleet:
         books: what came and what became of it.
         incidents: what went wrong with connections.
         paused: whether the journal takes no more for now.
+        registry_health: why the registry can't be read; empty while it can.
     """
+
+    _log = Logger(namespace="ingest.listener")
 
     journal: Journal
 
@@ -79,6 +83,7 @@ class Fleet:
         self.books = Books()
         self.incidents = Incidents()
         self.paused = False
+        self.registry_health = ""
         self.now = parts.now
         self._wall = parts.wall
         self._stamp = Stamper()
@@ -163,7 +168,10 @@ class Fleet:
 
     def is_revoked(self, device: str, since: int) -> bool:
         """See `Surroundings.is_revoked`."""
-        return device in self._registry.revoked_since(since)[1]
+        try:
+            return device in self._registry.revoked_since(since)[1]
+        except RegistryError:
+            raise _no_registry() from None
 
     def let_in(self, connection: Member) -> None:
         """See `Surroundings.let_in`."""
@@ -263,14 +271,31 @@ class Fleet:
         return self._rounds.coiterate(self._go_round())
 
     def check_revocations(self) -> None:
-        """Cut the devices whose keys were revoked since the last call."""
-        self._revocation, names = self._registry.revoked_since(self._revocation)
+        """Cut the devices whose keys were revoked since the last call.
+
+        While the registry can't be read, those that are connected stay so, and nobody is let in.
+        """
+        try:
+            self._revocation, names = self._registry.revoked_since(self._revocation)
+        except RegistryError as error:
+            self._tell_registry(str(error))
+            return
+        self._tell_registry("")
         for name in names:
             connection = self._devices.get(name)
             if connection is not None:
                 connection.fail(
                     PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
                 )
+
+    def _tell_registry(self, health: str) -> None:
+        if health == self.registry_health:
+            return
+        self.registry_health = health
+        if health:
+            self._log.error("{health}; nobody is let in meanwhile", health=health)
+        else:
+            self._log.info("the registry can be read again")
 
     def accounts(self) -> dict[str, Account]:
         """Return the account of each device that came since the start."""
@@ -324,7 +349,11 @@ class Fleet:
 
     def _not_now(self, peer: Peer, device: str, error: RegistryError) -> PeerError:
         self.incidents.note("registry-failed", device, peer.host, str(error))
-        return PeerError(ErrorCode.BUSY, "devices can't be looked up now; try again later")
+        return _no_registry()
+
+
+def _no_registry() -> PeerError:
+    return PeerError(ErrorCode.BUSY, "devices can't be looked up now; try again later")
 
 
 def _shutting_down() -> PeerError:

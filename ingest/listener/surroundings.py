@@ -118,7 +118,11 @@ class Surroundings(Protocol):
         """Return the mark of the last revocation."""
 
     def is_revoked(self, device: str, since: int) -> bool:
-        """Tell whether the keys of a device were revoked since `last_revocation` gave `since`."""
+        """Tell whether the keys of a device were revoked since `last_revocation` gave `since`.
+
+        Raises:
+            PeerError: that can't be found out now.
+        """
 
     def let_in(self, connection: Member) -> None:
         """Called when a device has proved its name and holds its lease."""

@@ -18,7 +18,8 @@ from twisted.python.failure import Failure
 
 Command = Callable[[], Deferred[object] | object]
 
-_TIMEOUT = 60.0  # seconds: a rotation waits for the disk
+TIMEOUT = 60.0
+"""Seconds that an answer may take: a rotation waits for the disk."""
 
 
 class ControlError(Exception):
@@ -76,18 +77,28 @@ class ControlSocket:
         return stopped.addCallback(lambda _: os.close(self._folder))
 
 
-def ask(path: Path, command: str) -> Any:
+def ask(path: Path, command: str, timeout: float = TIMEOUT) -> Any:
     """Send a command to the listener at a control socket and return its answer; blocks.
 
+    Args:
+        path: the socket.
+        command: its name.
+        timeout: seconds to wait for each part of the answer.
+
     Raises:
-        ControlError: no listener answers there, or it says no.
+        ControlError: no listener answers there in time, or it says no.
     """
     try:
         with socket.socket(socket.AF_UNIX) as connection:
-            _connect(connection, path)
+            _connect(connection, path, timeout)
             connection.sendall(json.dumps({"command": command}).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 reply = json.loads(lines.readline())
+    except (TimeoutError, BlockingIOError) as error:  # or too many wait for an answer before us
+        raise ControlError(
+            f"the listener at {path} does not answer within {timeout:g} s:"
+            " it is frozen or overloaded"
+        ) from error
     except (OSError, ValueError) as error:
         raise ControlError(f"no listener answers at {path}: {error}") from error
     if "error" in reply:
@@ -95,10 +106,10 @@ def ask(path: Path, command: str) -> Any:
     return reply["ok"]
 
 
-def _connect(connection: socket.socket, path: Path) -> None:
+def _connect(connection: socket.socket, path: Path, timeout: float) -> None:
     folder, short = _shortened(path)
     try:
-        connection.settimeout(_TIMEOUT)
+        connection.settimeout(timeout)
         connection.connect(short)
     finally:
         os.close(folder)

@@ -19,6 +19,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger, LogLevel
 
 from ingest.devices.registry import Registry, RegistryError
+from ingest.devices.watched import WatchedRegistry
 from ingest.journal.events import Event
 from ingest.journal.file import FileJournal, JournalPolicy
 from ingest.journal.writer import HOLD
@@ -88,7 +89,7 @@ class Devices(Service):
         Raises:
             RegistryError: it can't be opened.
         """
-        self.registry = Registry(self._path)
+        self.registry = WatchedRegistry(self._path)
         self.authenticator = Authenticator(self.registry, self._reactor)
         self.authenticator.start()
         super().startService()
@@ -104,7 +105,7 @@ class Devices(Service):
         if seen:
             # A full disk is the journal's to tell of; who is seen will be noted the next time.
             # The registry is this thread's own.
-            with suppress(RegistryError), Registry(self._path) as registry:
+            with suppress(RegistryError), Registry(self._path, make=False) as registry:
                 registry.record_seen(seen)
 
 

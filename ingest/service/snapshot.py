@@ -52,13 +52,13 @@ class Snapshots:
     def take(self) -> Status:
         """Make a snapshot as of now."""
         fleet, accounts = self._fleet, self._fleet.accounts()
-        trouble = self._journal.health
+        health, reason = self._health()
         frames_per_s, bytes_per_s, written_per_s = self._rates.per_second()
         free = shutil.disk_usage(self._journal.log_folder).free
         quietest = min(fleet.devices(), key=lambda member: member.heard, default=None)
         return Status(
-            health="ok" if trouble is None else trouble.kind,
-            reason="" if trouble is None else trouble.reason,
+            health=health,
+            reason=reason,
             version=version("ingest"),
             pid=os.getpid(),
             uptime_s=fleet.now() - self._started,
@@ -79,6 +79,14 @@ class Snapshots:
             total=_counts(total(accounts.values())),
             devices={name: _counts(account) for name, account in accounts.items()},
         )
+
+    def _health(self) -> tuple[str, str]:
+        trouble = self._journal.health
+        if trouble is not None:
+            return trouble.kind, trouble.reason
+        if self._fleet.registry_health:
+            return "registry-failing", self._fleet.registry_health
+        return "ok", ""
 
     def connections(self) -> Iterator[dict[str, Any]]:
         """Go through the connections, as they are when they are reached."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import ingest.cli.demo
+from ingest.bench import local
 from ingest.cli import main
 
 
@@ -25,10 +25,10 @@ def test_the_totals_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_listener_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     failing = (sys.executable, "-c", "print('no such plugin'); raise SystemExit(1)")
-    monkeypatch.setattr(ingest.cli.demo, "_TWISTD", failing)
+    monkeypatch.setattr(local, "_TWISTD", failing)
     result = CliRunner().invoke(main, ["demo"])
     assert result.output == (
-        "Error: the listener did not start; its last words were:\nno such plugin\n"
+        "Error: the listener did not start; the end of its output:\nno such plugin\n"
     )
     assert result.exit_code == 1
 

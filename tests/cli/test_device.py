@@ -24,7 +24,7 @@ from ingest.cli.device import device
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import matches
 from ingest.layout import Layout
-from tests.devices.tokens import legal_tokens
+from tests.devices.tokens import made_tokens
 
 Run = Callable[..., Result]
 _PROGRAM = [sys.executable, "-c", "from ingest.cli import main; main(prog_name='ingest')"]
@@ -83,7 +83,7 @@ def test_add_with_token_and_note(run: Run, layout: Layout) -> None:
 
 
 @settings(deadline=None, max_examples=25)
-@given(legal_tokens)
+@given(made_tokens)
 def test_the_printed_line_survives_a_shell(token: str) -> None:
     with TemporaryDirectory() as folder:
         arguments = ["add", "a", f"--token={token}"]
@@ -94,6 +94,62 @@ def test_the_printed_line_survives_a_shell(token: str) -> None:
     auth, frame, rest = sent.split(b"\n")
     assert (frame, rest) == (b"temp=20.5", b"")
     assert b64decode(auth.removeprefix(b"AUTH PLAIN ")).decode() == f"\0a\0{token}"
+
+
+def test_blanks_around_a_token_are_no_part_of_it(run: Run, layout: Layout) -> None:
+    result = run("add", "a", "--token", " s3cr3t \n")
+    assert _assert_prints_token(result, layout, "a") == "s3cr3t"
+    assert _assert_prints_token(run("new-token", "a", "--token", "t\r\n"), layout, "a") == "t"
+
+
+def test_add_says_where_and_that_it_is_new(run: Run, layout: Layout) -> None:
+    first, second = run("add", "a").stderr, run("add", "b").stderr
+    assert f"The registry is in {layout.data.absolute()}\n" in first
+    assert "It is new: no listener has used that folder yet" in first
+    assert f"The registry is in {layout.data.absolute()}\n" in second
+    assert "no listener" not in second
+
+
+def test_import_says_where_and_that_it_is_new(run: Run, layout: Layout) -> None:
+    for is_new in (True, False):
+        result = run("import", "-", data=b"name,token\na,t\n")
+        assert f"The registry is in {layout.data.absolute()}\n" in result.stderr
+        assert ("no listener has used" in result.stderr) == is_new
+
+
+def test_names_of_old_that_would_be_a_nuisance_can_be_removed(run: Run, layout: Layout) -> None:
+    run("add", "a")
+    with _registry(layout) as registry:
+        registry.add("-rf", "token")
+        registry.add("..", "token")
+    assert run("remove", "--", "-rf", "..").stdout == "removed -rf\nremoved ..\n"
+
+
+def test_what_steers_a_terminal_is_escaped(run: Run, layout: Layout) -> None:
+    forged = "\x1b[2J\x7f\x9b\u202e\u2028:1"
+    run("add", "a", "--note", "\u202egnp.exe\u2028")
+    with _registry(layout) as registry:
+        registry.record_seen([("a", "2026-11-22T11:39:00Z", forged)])
+    for arguments in (["list"], ["show", "a"], ["list", "--json"], ["show", "a", "--json"]):
+        text = run(*arguments).stdout
+        assert all(char.isprintable() or char == "\n" for char in text), arguments
+    assert json.loads(run("show", "a", "--json").stdout)["last_peer"] == forged
+    [row] = list(csv.DictReader(run("export").stdout.splitlines()))
+    assert row["last_peer"].isprintable()
+    assert row["note"].isprintable()
+
+
+def test_list_of_the_silent(run: Run, layout: Layout) -> None:
+    for name in ("never", "long-ago", "now"):
+        run("add", name)
+    with _registry(layout) as registry:
+        registry.record_seen(
+            [("long-ago", "2026-01-01T00:00:00Z", "h:1"), ("now", "9999-01-01T00:00:00Z", "h:1")]
+        )
+    listed = json.loads(run("list", "--silent", "1h", "--json").stdout)
+    assert [each["name"] for each in listed] == ["long-ago", "never"]
+    assert "is not a duration" in run("list", "--silent", "soon").stderr
+    assert "no listener answers" in run("list", "--connected").stderr
 
 
 def test_add_twice_names_the_command_for_a_new_token(run: Run, layout: Layout) -> None:
@@ -113,6 +169,11 @@ def test_add_twice_names_the_command_for_a_new_token(run: Run, layout: Layout) -
         (["show", "\udcff"], "is not a device name"),
         (["disable", "a", "é"], "'é' is not a device name"),
         (["add", "a", "--token", ""], "a token can't be empty"),
+        (["add", "a", "--token", " \n"], "a token can't be empty"),
+        (["add", "a", "--token", "two\nlines"], "control characters forbidden"),
+        (["add", "a", "--token", "x" * 1025], "a token has at most 1,024 bytes"),
+        (["add", "--", "-rf"], "'-rf' begins with -, so commands would take it for an option"),
+        (["add", ".."], "'..' means a folder"),
         (["add", "a", "--token", "\udcff"], "surrogate codes forbidden"),
         (["add", "a", "--note", "two\nlines"], "a note is one line of text"),
     ],
@@ -283,7 +344,7 @@ def test_a_data_folder_that_can_not_be_made(run: Run, layout: Layout) -> None:
     layout.log_folder.write_text("a file")
     result = run("add", "a")
     assert result.exit_code == 1
-    assert result.stderr == f"Error: {layout.log_folder}: File exists\n"
+    assert result.stderr == f"Error: {layout.log_folder}: Not a directory\n"
 
 
 def _tokens_files(layout: Layout) -> list[Path]:
@@ -298,8 +359,7 @@ def test_import(run: Run, layout: Layout, tmp_path: Path) -> None:
     [made] = _tokens_files(layout)
     assert result.exit_code == 0, result.output
     assert result.stdout == (
-        "2 imported, 1 registered already\n"
-        f"1 of the tokens were made here; they are kept only in {made}\n"
+        f"2 imported, 1 registered already\n1 token made here, kept only in {made}\n"
     )
     assert _has_token(layout, "a", "secret")
     assert _has_token(layout, "old", "mine")

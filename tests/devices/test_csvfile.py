@@ -1,5 +1,6 @@
 """Devices as CSV."""
 
+import csv
 import io
 
 import pytest
@@ -7,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.devices.csvfile import Entry, Problem, parse_devices, write_devices, write_tokens
-from ingest.devices.registry import Device
-from tests.devices.tokens import legal_tokens
+from ingest.devices.device import Device
+from tests.devices.tokens import made_tokens
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,7 @@ from tests.devices.tokens import legal_tokens
         b"name,token,note\na,t,n\nb,,\n",
         b"note,name,token\nn,a,t\n,b,\n",
         b"name, token, note\r\na,t,n\r\n\r\nb,,\r\n",
+        b"name, token, note\n a , t ,\tn \nb, , \n",
         b'\xef\xbb\xbf"name","token","note"\n"a","t","n"\n"b",,',
     ],
 )
@@ -57,6 +59,32 @@ def test_a_bad_note() -> None:
     assert "one line of text" in problem.reason
 
 
+@pytest.mark.parametrize("name", ["-rf", "-", ".", ".."])
+def test_a_name_that_would_be_a_nuisance(name: str) -> None:
+    _, [problem] = parse_devices(f"name\n{name}\n".encode())
+    assert problem.line == 2
+    assert repr(name) in problem.reason
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["Cc"])).map(str.strip))
+def test_an_exported_note_is_no_formula_and_comes_back(note: str) -> None:
+    file = io.StringIO(newline="")
+    write_devices(file, [Device("a", True, "", note, None, None)])
+    [row] = list(csv.DictReader(io.StringIO(file.getvalue(), newline="")))
+    assert not row["note"].startswith(("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20"))
+    again = io.StringIO(newline="")
+    csv.writer(again).writerows([("name", "note"), ("a", row["note"])])
+    assert parse_devices(again.getvalue().encode()) == ([Entry("a", "", note)], [])
+
+
+@pytest.mark.parametrize("note", ['=HYPERLINK("http://x","y")', "+1", "-1", "@SUM(A1)", "'=1"])
+def test_formulas(note: str) -> None:
+    file = io.StringIO(newline="")
+    write_devices(file, [Device("a", True, "", note, None, "=1:2")])
+    [row] = list(csv.DictReader(io.StringIO(file.getvalue(), newline="")))
+    assert (row["note"], row["last_peer"]) == ("'" + note, "'=1:2")
+
+
 def test_not_utf_8() -> None:
     assert parse_devices(b"name\na\n\xff\n") == ([], [Problem(3, "not UTF-8")])
 
@@ -66,7 +94,7 @@ def test_no_input_raises(data: bytes) -> None:
     parse_devices(data)
 
 
-@given(st.lists(legal_tokens))
+@given(st.lists(made_tokens))
 def test_written_tokens_can_be_imported(tokens: list[str]) -> None:
     file = io.StringIO(newline="")
     write_tokens(file, ((f"d{number}", token) for number, token in enumerate(tokens)))

@@ -11,15 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.devices.registry import (
-    Device,
-    DeviceExists,
-    InvalidName,
-    InvalidNote,
-    Registry,
-    RegistryError,
-    UnknownDevice,
-)
+from ingest.devices.device import Device, InvalidName, InvalidNote
+from ingest.devices.registry import DeviceExists, Registry, RegistryError, UnknownDevice
 from ingest.devices.verifier import InvalidToken, decoy, derive, matches
 from tests.devices.tokens import legal_tokens
 
@@ -111,6 +104,36 @@ class TestContract:
         registry.set_enabled("a", True)
         assert registry.verifier("a") == _VERIFIER
 
+    def test_keys(self, registry: Registry) -> None:
+        registry.add_many([("a", _VERIFIER, "")])
+        assert registry.keys("a") == _VERIFIER
+        nobody = registry.keys("nobody")
+        assert nobody == registry.keys("nobody")
+        assert nobody.salt != registry.keys("somebody").salt
+        registry.set_enabled("a", False)
+        disabled = registry.keys("a")
+        assert (disabled.salt, disabled.iterations) == (_VERIFIER.salt, _VERIFIER.iterations)
+        assert not matches(disabled, "token")
+        registry.remove("a")
+        assert registry.keys("a").stored_key == disabled.stored_key
+
+    def test_the_revision_differs_when_devices_do(self, registry: Registry) -> None:
+        seen = {registry.revision()}
+        for number, change in enumerate(
+            (
+                lambda: registry.add_many([("a", _VERIFIER, "")]),
+                lambda: registry.set_enabled("a", False),
+                lambda: registry.set_enabled("a", True),
+                lambda: registry.set_token("a", "new"),
+                lambda: registry.remove("a"),
+            )
+        ):
+            change()
+            seen.add(registry.revision())
+            assert len(seen) == number + 2
+        registry.record_seen([("a", "2026-11-22T11:39:00Z", "127.0.0.1:9")])
+        assert registry.revision() in seen
+
     def test_a_new_token_replaces_the_old(self, registry: Registry) -> None:
         registry.add("a", "old")
         registry.set_token("a", "new")
@@ -201,6 +224,29 @@ def test_it_lasts(path: Path) -> None:
         registry.add_many([("a", _VERIFIER, "note")])
     with Registry(str(path)) as registry:
         assert registry.verifier("a") == _VERIFIER
+
+
+def test_decoys_last(path: Path) -> None:
+    with Registry(path) as registry:
+        before = registry.keys("nobody")
+    with Registry(path) as registry:
+        assert registry.keys("nobody") == before
+    with Registry(":memory:") as other:
+        assert other.keys("nobody").salt != before.salt
+
+
+def test_nothing_is_made_when_it_must_be_there(path: Path) -> None:
+    with pytest.raises(RegistryError, match="No such file"):
+        Registry(path, make=False)
+    assert not path.exists()
+    path.touch()
+    with pytest.raises(RegistryError, match="not a registry"):
+        Registry(path, make=False)
+    assert path.read_bytes() == b""
+    path.unlink()
+    Registry(path).close()
+    with Registry(path, make=False) as registry:
+        assert registry.count() == 0
 
 
 def test_only_its_owner_may_read_it(path: Path) -> None:

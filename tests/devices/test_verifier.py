@@ -75,6 +75,7 @@ def test_spellings_of_one_text_are_one_token() -> None:
         ("\u0627\u0031", "bidi"),  # RFC 4013, section 3
         ("x" * (MAX_TOKEN + 1), "1,024 bytes"),
         ("\u00e9" * (MAX_TOKEN // 2 + 1), "1,024 bytes"),
+        ("\ufdfa" * (MAX_TOKEN // 3), "1,024 bytes"),  # each is 18 characters when prepared
     ],
 )
 def test_illegal_tokens(token: str, reason: str) -> None:

@@ -18,3 +18,6 @@ _ASCII = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size
 _UNICODE = st.text(st.characters(max_codepoint=0xFFFF).filter(is_legal), min_size=1, max_size=20)
 
 legal_tokens = st.one_of(_ASCII, _UNICODE).filter(is_legal)
+
+made_tokens = legal_tokens.map(str.strip).filter(is_legal)
+"""Those that can be made: blanks around a token are not part of it."""

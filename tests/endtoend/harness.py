@@ -19,7 +19,7 @@ from tests.endtoend.listener import TOKEN, TWISTD
 PATIENCE = 30.0
 """Seconds after which a condition that a test waits for counts as missed."""
 
-_READY = "devices may connect"
+_READY = " may connect"
 _ROOT = Path(__file__).parents[2]
 
 

@@ -1,10 +1,23 @@
 """The `ingest` command beside a running listener."""
 
 import json
+import os
+import shlex
+import signal
 import subprocess
 from pathlib import Path
 
-from tests.endtoend.listener import Device, Listener, PackedDevice, TextDevice, wait_for
+import pytest
+
+from tests.endtoend.listener import (
+    INGEST,
+    Device,
+    Listener,
+    PackedDevice,
+    TextDevice,
+    run,
+    wait_for,
+)
 
 Dialect = type[Device]
 
@@ -18,18 +31,14 @@ def test_add_prints_what_a_device_needs(listener: Listener) -> None:
     with PackedDevice(listener.addresses[0]) as packed:
         packed.send(packed.plain("sensor-1", token))
         assert packed.reply()[0] == "ok"
-    assert command.startswith("printf ") and command.endswith(" | nc -N 127.0.0.1 7650")
+    address = " ".join(map(str, listener.addresses[0]))
+    assert command.startswith("printf ") and command.endswith(f" | nc -N {address}")
 
 
 def test_the_line_with_printf_pushes_a_frame(listener: Listener) -> None:
     *_, command = listener.ingest("device", "add", "sensor-2").splitlines()
-    printf, _, _ = command.partition(" | ")
-    said = subprocess.run(["sh", "-c", printf], capture_output=True, check=True).stdout
-    with TextDevice(listener.addresses[0]) as device:
-        device.send(said)
-        device.close_side()
-        kinds = [reply[0] for reply in device.replies()]
-    assert kinds == ["ok", "ack", "end"]
+    said = subprocess.run(["sh", "-c", command], capture_output=True, check=True, text=True).stdout
+    assert [line.split()[0] for line in said.splitlines()] == ["OK", "ACK"]
     assert listener.frames("sensor-2") == ["temp=20.5"]
 
 
@@ -92,8 +101,82 @@ def test_status_balances(listener: Listener, name: str, dialect: Dialect) -> Non
 def test_status_for_people(listener: Listener) -> None:
     text = listener.ingest("status")
     assert text.startswith("health: ok; ")
+    assert "1 devices" not in text and "1 connections" not in text
     for word in ("received", "written", "waiting", "acknowledged"):
         assert word in text
+
+
+def test_a_frozen_listener_is_told_so(listener: Listener) -> None:
+    os.kill(listener.pid, signal.SIGSTOP)
+    try:
+        result = run(INGEST, "--data", listener.data, "status")
+    finally:
+        os.kill(listener.pid, signal.SIGCONT)
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"Error: the listener at {listener.layout.control} does not answer within 5 s:"
+        " it is frozen or overloaded\n"
+    )
+
+
+_COMMANDS = (
+    ("status",),
+    ("status", "--json"),
+    ("rotate",),
+    ("hold",),
+    ("device", "list"),
+    ("device", "list", "--json"),
+    ("device", "export"),
+    ("device", "add", "unprinted"),
+    ("--help",),
+    ("run", "--help"),
+)
+
+
+@pytest.mark.parametrize("arguments", _COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"])
+def test_output_that_can_not_be_written(
+    listener: Listener, arguments: tuple[str, ...], redirection: str
+) -> None:
+    words = shlex.join([str(INGEST), "--data", str(listener.data), *arguments])
+    result = run("sh", "-c", f"{words} {redirection}")
+    listener.ingest("release")
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert (
+        last
+        == {
+            ">/dev/full": "Error: can't write to standard output: No space left on device",
+            ">&-": "Error: standard output is closed; send it to /dev/null instead",
+        }[redirection]
+    )
+    assert "Traceback" not in result.stderr
+    assert not [each for each in json.loads(listener.ingest("device", "list", "--json"))
+                if each["name"] == "unprinted"]  # fmt: skip
+
+
+def test_the_connected_are_listed(listener: Listener, name: str) -> None:
+    def connected(*options: str) -> list[str]:
+        listed = json.loads(listener.ingest("device", "list", "--connected", "--json", *options))
+        return [each["name"] for each in listed]
+
+    with TextDevice(listener.addresses[0]) as device:
+        device.log_in(name)
+        assert connected() == [name]
+        assert connected("--silent", "1h") == []
+        assert connected("--silent", "0") == [name]
+        device.close_side()
+        assert device.replies() == [("end", None)]
+    wait_for(lambda: connected() == [], "its end")
+
+
+def test_rotate_while_the_log_is_held(listener: Listener) -> None:
+    listener.ingest("hold")
+    result = run(INGEST, "--data", listener.data, "rotate")
+    listener.ingest("release")
+    assert result.returncode == 1
+    assert "ingest release" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_only_the_owner_may_command(listener: Listener) -> None:

@@ -20,7 +20,7 @@ SERVER_NONCE = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0"
         (b"\0sensor-1\0s3cr3t", "sensor-1", "s3cr3t"),
         (b"sensor-1\0sensor-1\0s3cr3t", "sensor-1", "s3cr3t"),
         ("\0sensor-1\0schlüssel".encode(), "sensor-1", "schlüssel"),
-        (b"\0\0", "", ""),
+        (b"\0sensor-1\0", "sensor-1", ""),
     ],
 )
 def test_plain(message: bytes, device: str, token: str) -> None:
@@ -36,6 +36,10 @@ def test_plain(message: bytes, device: str, token: str) -> None:
         (b"\0sensor-1\0s3\0cret", ErrorCode.BAD_FRAME),
         (b"\0sensor-1\0\xff", ErrorCode.BAD_FRAME),
         (b"sensor-2\0sensor-1\0s3cr3t", ErrorCode.AUTH_FAILED),
+        (b"\0\0", ErrorCode.AUTH_FAILED),
+        (b"\0sensor 1\0s3cr3t", ErrorCode.AUTH_FAILED),
+        (b"\0" + b"x" * 129 + b"\0s3cr3t", ErrorCode.AUTH_FAILED),
+        (("\0" + "\ufdfa" * 1300 + "\0s3cr3t").encode(), ErrorCode.AUTH_FAILED),
     ],
 )
 def test_plain_refused(message: bytes, code: ErrorCode) -> None:
@@ -83,13 +87,19 @@ def test_a_wrong_token_and_an_unknown_device_get_one_answer(device: str, token: 
     )
 
 
-def test_a_proof_under_a_name_that_is_no_device_name_is_refused() -> None:
-    client = ScramClient(["SCRAM-SHA-256"], "sensor 1", "s3cr3t")
-    exchange = ScramExchange(lambda _: find_keys("sensor-1"))
-    client.set_server_first(exchange.challenge(client.get_client_first().encode()).decode())
+@pytest.mark.parametrize(
+    "name",
+    ["sensor 1", "=2C", "x" * 129, "\ufdfa" * 1330, "\uff53ensor-1", "sensor\u00ad-1", "\x7f"],
+)
+def test_what_is_no_device_name_fails_before_anything_costly(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared: list[str] = []
+    monkeypatch.setattr(scramp.core, "saslprep", prepared.append)
     with pytest.raises(PeerError) as caught:
-        exchange.verify(client.get_client_final().encode())
+        ScramExchange(find_keys).challenge(f"n,,n={name},r=abc".encode())
     assert caught.value.code is ErrorCode.AUTH_FAILED
+    assert prepared == []
 
 
 @pytest.mark.parametrize(
