@@ -1,5 +1,6 @@
 """`twistd ingest`: its options, and the service that they make."""
 
+import re
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -13,11 +14,13 @@ from ingest.service.settings import (
     PARSED,
     Settings,
     SettingsError,
+    did_you_mean,
     option_name,
     read_settings,
 )
 from ingest.service.signals import HANGUP
 
+_UNKNOWN = re.compile(r"option (--\S+) not recognized")
 _PID_FILE = "twistd.pid"  # unless `twistd --pidfile` says otherwise
 
 
@@ -89,7 +92,14 @@ class Options(usage.Options):
             super().parseOptions(options)
         except usage.UsageError as error:
             what = str(error).rstrip(".")
+            unknown = _UNKNOWN.fullmatch(what)
+            if unknown and (hint := did_you_mean(unknown[1], self._long_options())):
+                what = f"{what}; {hint}"
             raise SystemExit(f"twistd ingest: {what}; see twistd ingest --help") from None
+
+    def _long_options(self) -> list[str]:
+        """Return the options as they are written."""
+        return [f"--{name.rstrip('=')}" for name in self.longOpt]
 
     def postOptions(self) -> None:
         """Check every value now, where an error is still one line.
