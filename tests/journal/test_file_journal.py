@@ -182,7 +182,7 @@ def test_damaged_positions_refuse_a_claim_and_are_told_of_once(tmp_path: Path) -
     for number, stranger in enumerate(strangers):
         driven.journal.claim(f"stranger-{number}", stranger)
     assert all(len(stranger.reasons) == 1 and not stranger.told for stranger in strangers)
-    assert strangers[0].reasons[0].startswith("stranger-0: ")
+    assert strangers[0].reasons[0].startswith("its last number can't be looked up: ")
     assert driven.journal.health is not None
     assert driven.journal.health.kind == "positions-failing"
     push(driven, known.lease, 2)  # who is here already goes on
@@ -209,7 +209,7 @@ def test_a_refused_claim_may_be_made_again(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(Positions, "get", _fail)
         driven.journal.claim("b", holder)
-    assert holder.reasons == ["b: unable to open database file"]
+    assert holder.reasons == ["its last number can't be looked up: unable to open database file"]
     driven.journal.claim("b", holder)
     assert holder.told == [("granted", 0)]
     assert driven.journal.health is None
@@ -267,12 +267,11 @@ def test_a_folder_that_is_not_the_one_we_locked_takes_no_records(
         if not (layout.log_folder / "ingest.log").exists():
             (layout.log_folder / "ingest.log").touch()
     before = _content(layout.data)
-    append(driven.journal, holder.lease)  # or nothing at all: it looks once a second
     driven.settle(lambda: driven.journal.health is not None)
     assert driven.journal.health is not None
     assert driven.journal.health.kind == "folder-replaced"
     assert driven.flow.paused == 1
-    for _ in range(5):
+    for _ in range(6):
         append(driven.journal, holder.lease)
     assert holder.lease.durable == 3
     assert _content(layout.data) == before
@@ -298,10 +297,18 @@ def _content(data: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-def test_a_folder_that_is_replaced_is_noticed_though_nothing_comes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moved", [_folder_moved, _log_moved])
+def test_not_one_record_goes_to_a_folder_that_is_another_listeners(
+    moved: Callable[[Layout], tuple[Path, Path]], tmp_path: Path
+) -> None:
     layout = Layout(tmp_path / "data")
-    driven, _ = open_journal(layout.data)
-    layout.data.rename(tmp_path / "moved")
+    driven, holder = open_journal(layout.data)
+    push(driven, holder.lease, 3)
+    path, target = moved(layout)
+    path.rename(target)
+    layout.create()
+    append(driven.journal, holder.lease)
     driven.settle(lambda: driven.journal.health is not None)
     driven.close()
-    assert driven.flow.paused == 1
+    assert _content(layout.data) == {}
+    assert holder.lease.durable == 3
