@@ -12,7 +12,7 @@ def test_promises_hold() -> None:
     assert sum(history.kills for history in histories) > 100
     assert sum(sum(history.acknowledged.values()) for history in histories) > 1000
     seen = {type(event) for history in histories for event in history.events}
-    assert seen >= {DiskFailing, FileMoved, RotationFailing, WriteCompleted}, "it is a hard life"
+    assert seen >= {DiskFailing, FileMoved, RotationFailing, WriteCompleted}
 
 
 def test_a_history_is_the_same_each_time() -> None:
