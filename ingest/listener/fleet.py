@@ -230,7 +230,7 @@ class Fleet:
         """Stop reading frames from all devices."""
         self.paused = True
         self._paused_at = self.now()
-        for connection in self._devices.values():
+        for connection in list(self._devices.values()):  # one that fails leaves
             connection.update_reading()
 
     def resume(self) -> None:
