@@ -5,6 +5,7 @@ that has anything else: only that is looked at in Python, item by item.
 """
 
 import math
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,6 +26,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_HERE = _EPOCH.replace(tzinfo=None)
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _TIMESTAMP_EXT = -1
+_ESCAPED_BYTE = re.compile("[\ud800-\udfff]")
 
 
 class Pairs(list[tuple[Any, Any]]):
@@ -84,7 +86,7 @@ def _text(text: str, _: _Same) -> Json:
 
 
 def _is_utf8(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    return text.isascii() or _ESCAPED_BYTE.search(text) is None
 
 
 def _number(value: float, _: _Same) -> Json:
@@ -104,7 +106,7 @@ def _wrap_binary(data: bytes) -> Json:
 
 
 def _array(items: list[Any], same: _Same) -> Json:
-    if same.issuperset(map(type, items)):
+    if not items or same.issuperset(map(type, items)):
         return items
     return [
         item if type(item) in same else _CONVERT[type(item)](item, same)  # no call for most items
@@ -113,12 +115,14 @@ def _array(items: list[Any], same: _Same) -> Json:
 
 
 def _map(pairs: tuple[tuple[Any, Any], ...], same: _Same) -> Json:
+    if not pairs:
+        return {}
     for key, _ in pairs:
-        if type(key) is not str or not _is_utf8(key):
+        if type(key) is not str or not (str in same or _is_utf8(key)):
             return _wrap_map(pairs, same)
     # Of equal keys the last counts, as in the decoder of plain objects and in JSON readers.
     plain = dict(pairs)
-    if _looks_wrapped(plain):
+    if len(plain) == 1 and key.startswith("$"):
         return _wrap_map(pairs, same)
     for key, value in plain.items():
         if type(value) not in same:

@@ -16,10 +16,11 @@ from ingest.record import NO_VALUES, Values, printable
 from ingest.wire.errors import PeerError, bad_frame
 from ingest.wire.framing import Frames
 from ingest.wire.mapping import encode
-from ingest.wire.msgpack_scanner import ends_of_objects
+from ingest.wire.msgpack_scanner import ends_of_objects, is_single_object
 
 _ARRAY_32: Final = b"\xdd"
 _PARTS = 16
+_LINE_END = orjson.Fragment(b"\n")
 
 # NaN and the infinities. Each begins with a single byte, which `re` finds as fast as memory reads.
 _NOT_FINITE = re.compile(rb"\x7f(?<=[\xca\xcb]\x7f)")
@@ -48,8 +49,17 @@ def decode(number: int, data: bytes) -> Frames:
     return Frames(Values(b',"data":', items, b"}\n") if items else NO_VALUES, error)
 
 
+def decode_single(data: bytes) -> Values | None:
+    """Make the value of a single plain object: what most devices send at a time.
+
+    Returns:
+        None if `data` is anything else, or may be.
+    """
+    return _plain_values(1, data) if is_single_object(data) else None
+
+
 def make_objects(number: int, data: bytes) -> list[Any]:
-    """Make whole objects.
+    """Make whole objects; what stands behind them counts for nothing.
 
     Raises:
         ValueError: one of them has what `ormsgpack` can't make by itself: an extension, a key that
@@ -82,13 +92,14 @@ def _plain_values(number: int, data: bytes) -> Values | None:
 def _lines_of(objects: list[Any], dumped: bytes, *, are_maps: bool) -> Values:
     """Cut the values of single objects out of the JSON of all of them.
 
-    The worked example, maps that are cut between `}` and `{`:
+    The worked example, maps that are cut between `}` and `{`, and then objects of any kind:
 
         [{"a":1},{"b":2}]           is cut into   [{"a":1   "b":2}]
-        [{"a":[{"c":1},{"c":2}]}]   is cut into too many, so each object is written by itself
-        [1,[2,3]]                   can't be cut, so too
+        [{"a":[{"c":1},{"c":2}]}]   is cut into more pieces than there are objects: it is no good
+        [1,[2,{"a":3}]]             is written again, with line ends that no JSON of orjson has:
+        [1,\\n,[2,{"a":3}]]          is cut into   1   [2,{"a":3}]
 
-    What opens and closes each value then stands once in `Values`, and so costs nothing.
+    What opens and closes each map then stands once in `Values`, and so costs nothing.
     """
     if not objects:
         return NO_VALUES
@@ -100,8 +111,10 @@ def _lines_of(objects: list[Any], dumped: bytes, *, are_maps: bool) -> Values:
         if len(values) == len(objects):
             values[0], values[-1] = values[0][2:], values[-1][:-2]
             return Values(b',"data":{', values, b"}}\n")
-    values = list(map(orjson.dumps, objects))
-    return Values(b',"data":', values if whole == dumped else list(map(printable, values)), b"}\n")
+    parts: list[Any] = [_LINE_END] * (2 * len(objects) - 1)
+    parts[::2] = objects
+    values = printable(orjson.dumps(parts))[1:-1].split(b",\n,")
+    return Values(b',"data":', values, b"}\n")
 
 
 def _by_parts(data: bytes, begin: int, ends: list[int]) -> Iterator[bytes]:

@@ -109,6 +109,16 @@ def ends_of_objects(data: bytes | bytearray) -> list[int]:
     return [end for _, end in ends]
 
 
+def is_single_object(data: bytes) -> bool:
+    """Tell whether `data` is one whole object, and surely keeps the rules: a quick look."""
+    unpacker = _skipper(data)
+    try:
+        unpacker.skip()
+    except msgpack.UnpackException:
+        return False
+    return unpacker.tell() == len(data) and not _may_nest_too_deep(data)
+
+
 def whole_objects(data: bytes, limit: int) -> tuple[int, int]:
     """Find the objects that `data` begins with, up to the first that is not whole or is bad.
 
@@ -170,13 +180,21 @@ def _whole_items(
 def _shallow(data: bytes | bytearray, depth: int) -> list[int]:
     """Return where the whole objects of `data` end, up to the first that nests too deep."""
     ends = ends_of_objects(data)
-    # Each level has a first byte of its own.
-    if len(data) > MAX_DEPTH - depth and len(data.translate(None, _OTHER)) > MAX_DEPTH - depth:
+    if not ends:
+        return ends
+    whole = data[: ends[-1]]
+    if (len(whole) > _FEW or _may_nest_too_deep(whole, depth)) and _nests_too_deep(whole, depth):
         first = bisect_left(
             range(len(ends)), True, key=lambda index: _nests_too_deep(data[: ends[index]], depth)
         )
         del ends[first:]
     return ends
+
+
+def _may_nest_too_deep(data: bytes | bytearray, depth: int = 0) -> bool:
+    """Tell whether there are so many maps and arrays, or bytes that look like their beginnings."""
+    allowed = MAX_DEPTH - depth
+    return len(data) > allowed and len(data.translate(None, _OTHER)) > allowed
 
 
 def _nests_too_deep(data: bytes | bytearray, depth: int) -> bool:
@@ -225,8 +243,8 @@ class Scanner:
         object is not whole, so `_step` opens it. Then `01` and `92 02 03` are whole, and one leap.
         Of the last item `_step` opens `92`, and `04` is a leap again; one more item is wanted.
         """
-        if len(buffer) - self._position < _LEAP:
-            return False
+        if len(self._wanted) == 1 or len(buffer) - self._position < _LEAP:
+            return False  # the outermost object is seldom whole: who calls has looked
         number, size = _whole_items(
             buffer[self._position :], depth=len(self._wanted) - 1, at_most=self._wanted[-1]
         )

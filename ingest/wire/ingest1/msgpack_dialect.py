@@ -8,8 +8,10 @@ from ingest.record import NO_VALUES
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame
 from ingest.wire.framing import NO_FRAMES, Frames
 from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response, known_mechanism
-from ingest.wire.msgpack_decoder import decode
+from ingest.wire.msgpack_decoder import decode, decode_single
 from ingest.wire.msgpack_scanner import Scanner, whole_objects
+
+_SHORT = 1024  # bytes of a read that may well be a single object
 
 
 class MsgpackDialect:
@@ -46,6 +48,10 @@ class MsgpackDialect:
         elif self._rest:
             data = b"".join((self.unread(), data))
             self._scanner = None
+        if len(data) <= min(_SHORT, self._max_frame):
+            values = decode_single(data)
+            if values is not None:
+                return Frames(values)
         number, end = whole_objects(data, self._max_frame)
         values, fault = decode(number, data[:end]) if number else NO_FRAMES
         return Frames(values, fault or self._hold(data[end:]))
