@@ -23,10 +23,10 @@ Json: TypeAlias = Any
 """What `orjson` reads and writes: None, bool, int, float, str, list, dict."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EPOCH_HERE = _EPOCH.replace(tzinfo=None)
+_EPOCH_NAIVE = _EPOCH.replace(tzinfo=None)
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _TIMESTAMP_EXT = -1
-_ESCAPED_BYTE = re.compile("[\ud800-\udfff]")
+_ESCAPED_BYTE = re.compile("[\ud800-\udfff]")  # of a str that is not UTF-8
 
 
 class Pairs(list[tuple[Any, Any]]):
@@ -140,7 +140,7 @@ def _looks_wrapped(plain: dict[str, Json]) -> bool:
 
 def _date(stamp: msgpack.Timestamp, _: _Same) -> Json:
     try:
-        moment = _EPOCH_HERE + timedelta(seconds=stamp.seconds)
+        moment = _EPOCH_NAIVE + timedelta(seconds=stamp.seconds)
     except OverflowError:  # outside the years 1 to 9999, which RFC 3339 can't write
         return _ext(_TIMESTAMP_EXT, stamp.to_bytes())
     fraction = f".{stamp.nanoseconds:09d}" if stamp.nanoseconds else ""

@@ -210,11 +210,12 @@ def _nests_too_deep(data: bytes | bytearray, depth: int) -> bool:
 class Scanner:
     """Finds the ends of the objects in a growing buffer, one after the other."""
 
-    __slots__ = ("_limit", "_position", "_start", "_wanted")
+    __slots__ = ("_awaited", "_limit", "_position", "_start", "_wanted")
 
     def __init__(self, limit: int) -> None:
         """Make a scanner for objects of at most `limit` bytes."""
         self._limit = limit
+        self._awaited = 0  # how long the buffer must be before there is anything to find
         self._start = 0
         self._position = 0
         self._wanted = [1]  # objects still to come, at each depth
@@ -229,6 +230,8 @@ class Scanner:
             PeerError: it has a byte that starts nothing, nests deeper than `MAX_DEPTH`, or is or
                 will be longer than the limit.
         """
+        if len(buffer) < self._awaited:
+            return None
         while self._wanted:
             if not (self._leap(buffer) or self._step(buffer)):
                 return None
@@ -276,6 +279,7 @@ class Scanner:
         if least - self._start > self._limit:
             raise too_long(self._limit)
         if len(buffer) < body:
+            self._awaited = body  # a long payload is not gone over again for each piece of it
             return False
         self._position = body
         self._wanted[-1] -= 1

@@ -17,7 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import click
 import msgpack
@@ -51,7 +51,8 @@ def _array(item: bytes, last: bytes = b"") -> bytes:
 
 
 def _text(text: str) -> bytes:
-    return msgpack.packb(text * ((FRAME - 5) // len(text.encode())))
+    packed: bytes = msgpack.packb(text * ((FRAME - 5) // len(text.encode())))
+    return packed
 
 
 def _wide(deep: int) -> bytes:
@@ -114,12 +115,16 @@ INPUTS = {
 }
 
 
+def _no_keys(name: str) -> NoReturn:
+    raise AssertionError(f"{name} uses PLAIN")
+
+
 def _conversation() -> Any:
     from ingest.wire.conversation import Context, Peer  # noqa: PLC0415 - of the checkout
     from ingest.wire.ingest1.session import make_converse  # noqa: PLC0415
 
     peer = Peer("127.0.0.1", 1, encrypted=False, local=True)
-    conversation = make_converse()(Context(peer, FRAME, False, lambda _: None))
+    conversation = make_converse()(Context(peer, FRAME, False, _no_keys))
     conversation.receive(msgpack.packb({"auth": "PLAIN", "data": b"\0sensor-1\0token"}))
     conversation.checked(good=True)
     conversation.granted(1)

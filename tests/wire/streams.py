@@ -21,7 +21,7 @@ def text(max_frame: int = 65536) -> TextDialect:
     return TextDialect(max_frame)
 
 
-def packed(max_frame: int = 65536) -> MsgpackDialect:
+def msgpack_dialect(max_frame: int = 65536) -> MsgpackDialect:
     return MsgpackDialect(max_frame)
 
 
