@@ -55,6 +55,11 @@ _FORMATS = _formats()
 
 _ARRAY_OF_ONE: Final = b"\x91"
 _ARRAY_32: Final = b"\xdd"
+_LARGEST_EXT: Final = b"\xc9\xff\xff\xff\xff"
+_LARGE_EXT: Final = b"\xc9\xff\xff\xff\xfe"
+"""The C code adds one to the length of an extension, for its type, and has 32 bits for it: the
+largest would count as empty. In a payload the change does not matter, nor does it between objects.
+"""
 _MANY: Final = 0xFFFFFFFF
 _OTHER: Final = bytes({*range(0x80), *range(0xA0, 0xDC), *range(0xE0, 0x100)})
 """The bytes that begin neither a map nor an array."""
@@ -67,7 +72,7 @@ _LEAP = 64  # bytes, below which Python's own steps are as fast as to begin with
 def _skipper(*pieces: bytes | bytearray) -> Any:
     unpacker: Any = msgpack.Unpacker(max_buffer_size=0)
     for piece in pieces:
-        unpacker.feed(piece)
+        unpacker.feed(piece.replace(_LARGEST_EXT, _LARGE_EXT))
     return unpacker
 
 

@@ -210,7 +210,8 @@ _TOKENS = [
     b"\xc4\x01x", b"\xc4\0", b"\xcb\x7f\xf8\0\0\0\0\0\0", b"\xca\xff\x80\0\0", b"\xca\x41\xa4\0\0",
     b"\xd4\x05\x01", b"\xd6\xff\0\0\0\x01", b"\xd5\xff\0\0", b"\xd7\xff" + b"\xff" * 8,
     b"\xdc\0\x05", b"\xdd\0\0\0\x03", b"\xde\0\x02", b"\xdf\0\0\0\x01", b"\xd9\x02ab", b"\xc1",
-    b"\xda\x01\0", b"\xdd\xff\xff\xff\xff", b"\xdb\0\x01", b"\xcf" + b"\xff" * 8, b"},{", b"\x7f",
+    b"\xda\x01\0", b"\xdd\xff\xff\xff\xff", b"\xdb\0\x01", b"\xc9\xff\xff\xff\xff",
+    b"\xc8\xff\xff", b"\xff\xff", b"\xcf" + b"\xff" * 8, b"},{", b"\x7f",
     b"\xdc\x0b\xb8", b"\xdd\0\0", b"\xc7\0\xff", b"\xa3],[", b"\xa3\",\"",
 ]  # fmt: skip
 _runs = st.tuples(st.sampled_from(_TOKENS), st.sampled_from([1, 1, 1, 1, 1, 1, 2, 30, 64, 65, 300]))
