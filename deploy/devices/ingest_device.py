@@ -479,28 +479,28 @@ def _pbkdf2(password, salt, iterations):
 
 
 def _read_arguments(arguments):
-    host, port, name, path = arguments[:4]
-    options = dict(zip(arguments[4::2], arguments[5::2]))
+    host, port, name, path, *options = arguments
     tls = None
     if "--tls" in options:
         import ssl
 
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         tls.verify_mode = ssl.CERT_REQUIRED
-        with open(options["--tls"], "rb") as certificate:
-            tls.load_verify_locations(cadata=certificate.read())
+        with open(options[options.index("--tls") + 1]) as certificate:
+            base64 = certificate.read().split("-----")[2]  # what PEM has between its marks
+        tls.load_verify_locations(cadata=binascii.a2b_base64(base64))
     queue = Queue(path, int(os.getenv("INGEST_QUEUE_BYTES") or 65536))
     pause = int(os.getenv("INGEST_PAUSE_MS") or 1000)
-    mechanism = options.get("--mechanism", "SCRAM-SHA-256")
+    mechanism = "PLAIN" if "--plain" in options else "SCRAM-SHA-256"
     token = os.getenv("INGEST_TOKEN")
     return Device(host, int(port), name, token, queue, mechanism, tls, pause)
 
 
 def main(arguments):
     """Push the lines of standard input, for MicroPython on Linux."""
-    if len(arguments) % 2 or len(arguments) < 4 or os.getenv("INGEST_TOKEN") is None:
-        print("INGEST_TOKEN=... micropython ingest_device.py HOST PORT NAME QUEUE-FILE")
-        print("    [--mechanism PLAIN] [--tls CERTIFICATE-OF-THE-CA] < lines")
+    if len(arguments) < 4 or os.getenv("INGEST_TOKEN") is None:
+        print("INGEST_TOKEN=... micropython ingest_device.py HOST PORT NAME QUEUE-FILE", end="")
+        print(" [--plain] [--tls CA-FILE] < lines")
         return 2
     device = _read_arguments(arguments)
     print("taken", device.queue.taken)  # where the input should go on
