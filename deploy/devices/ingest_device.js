@@ -38,6 +38,7 @@ const ERRORS = {
   'idle-timeout': ['later', 'atOnce']
 }
 
+const numberIn = (text) => /^\d+$/.test(text) ? +text : NaN
 const hmac = (key, message) => createHmac('sha256', key).update(message).digest()
 
 // Events: `running`, `acknowledged` (number), `room`, `refused` (a frame that the listener refuses
@@ -56,7 +57,7 @@ class Device extends EventEmitter {
     this.first = 0 // the listener's number of the oldest of them; 0: not known yet
     this.inDoubt = 0 // how many of them the listener may have
     this.sent = 0 // how many of them this connection has got
-    this.timer = setImmediate(() => this.dial())
+    this.timer = setTimeout(() => this.dial(), 0)
   }
 
   // Take a frame, a string or a Buffer; return false where the queue has no room for it.
@@ -73,7 +74,6 @@ class Device extends EventEmitter {
 
   // Give up the connection, and whatever is not acknowledged.
   close () {
-    clearImmediate(this.timer)
     clearTimeout(this.timer)
     clearInterval(this.keepAlive)
     this.running = false
@@ -154,10 +154,11 @@ class Device extends EventEmitter {
         !(data.length === this.expected.length && timingSafeEqual(data, this.expected))) {
       return this.later('impostor') // it does not know the token: nothing is sent
     }
-    if (!(+pairs.next >= 1)) return this.later('bad reply')
+    const next = numberIn(pairs.next)
+    if (!(next >= 1)) return this.later('bad reply')
     clearTimeout(this.timer)
     this.pause = this.firstPause
-    this.resume(+pairs.next)
+    this.resume(next)
     this.replies = { ACK: this.takeAck }
     this.running = true
     this.keepAlive = setInterval(() => this.socket.write('\n'), KEEP_ALIVE)
@@ -178,7 +179,7 @@ class Device extends EventEmitter {
   }
 
   takeAck (rest) {
-    const stored = +rest - this.first + 1
+    const stored = numberIn(rest) - this.first + 1
     if (!(stored <= this.sent)) return this.later('bad reply')
     if (stored > 0) this.drop(stored)
     this.speak()
@@ -223,7 +224,7 @@ class Device extends EventEmitter {
   atOnce (code) {
     this.close()
     this.emit('broken', code)
-    this.timer = setImmediate(() => this.dial())
+    this.timer = setTimeout(() => this.dial(), 0)
   }
 
   // With a growing, random pause, so that a fleet does not return all at once.
@@ -250,6 +251,7 @@ async function main ([host, port, name, ...options]) {
     token: process.env.INGEST_TOKEN,
     mechanism: options.includes('--plain') ? 'PLAIN' : 'SCRAM-SHA-256',
     tls: options.includes('--tls') ? { ca: require('node:fs').readFileSync(ca) } : undefined,
+    queue: +(process.env.INGEST_QUEUE_FRAMES ?? 10000),
     pause: +(process.env.INGEST_PAUSE_MS ?? 1000)
   })
   const changed = () => new Promise((resolve) => device.once('room', resolve))

@@ -344,7 +344,10 @@ class Device:
             data = binascii.a2b_base64(pairs.get(b"data", b""))
             if not _same(data, self._expected):
                 raise _Later("impostor")  # it does not know the token: nothing is sent
-        self._resume(int(pairs.get(b"next", b"")))
+        following = int(pairs.get(b"next", b""))
+        if following < 1:
+            raise _Later("bad reply")
+        self._resume(following)
         self._pause = self._first_pause
         self._take = self._take_ack
         self.running = True

@@ -126,7 +126,7 @@ def test_a_small_queue_makes_the_input_wait(
 ) -> None:
     command = program.command(address(listener), name, tmp_path / "queue")
     lines = [b"%d" % number for number in range(2000)]
-    done = run(command, joined(lines), INGEST_QUEUE_BYTES="300")
+    done = run(command, joined(lines), INGEST_QUEUE_BYTES="300", INGEST_QUEUE_FRAMES="20")
     assert done.returncode == 0, done.stderr
     assert stored(listener, name) == lines
 
