@@ -928,7 +928,6 @@ static void take_ok(struct ingest_device *d, char *line)
         stop(d, "storage");
         return;
     }
-    d->sent = 0;
     d->cursor = d->head;
     d->pause = d->setup.pause;
     enter(d, INGEST_RUNNING);

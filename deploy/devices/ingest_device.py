@@ -59,8 +59,8 @@ class Queue:
     where in it the oldest frame begins, how many frames were ever taken before that one, and the
     listener's number for it (0: not known yet). A mark is replaced by renaming a new one, so it is
     always whole. It need not follow every acknowledgement, since the listener tells at login where
-    it stands: it is written when `first` can't be derived from it any more, and when the file has
-    grown to twice the limit and what is left of it moves into a new one.
+    it stands: it is written when `first` can't be derived from that any more, and when the file
+    has grown to twice the limit and what is left of it moves into a new one.
 
     Attributes:
         first: the listener's number of the oldest frame; 0 if it is not known.
@@ -127,16 +127,13 @@ class Queue:
         return self._head - begin
 
     def set_aside(self):
-        """Forget the oldest frame, which the listener refuses for ever, and to which it gave no
-        number."""
-        self._head, dropped = self._skip(self._head, 1)
-        self.count -= dropped
-        self.write_mark()
+        """Forget the oldest frame, which the listener refuses for ever, and gave no number."""
+        head, dropped = self._skip(self._head, 1)
+        self._mark(self._generation, head, self.count - dropped, self.first)
 
     def start_from(self, number):
         """Give the oldest frame another number."""
-        self.first = number
-        self.write_mark()
+        self._mark(self._generation, self._head, self.count, number)
 
     def read(self, offset):
         """Return some bytes of the frames' lines, from so many bytes behind the oldest's begin."""
@@ -144,13 +141,13 @@ class Queue:
         self._file.seek(at)
         return self._file.read(min(_CHUNK, self._end - at))
 
-    def write_mark(self):
-        """Make what is known now count after a restart."""
+    def _mark(self, generation, head, count, first):
+        """Make these the values that count, now and after a restart."""
         with open(self._path + ".new", "w") as mark:
-            before = self.taken - self.count
-            mark.write(f"{self._generation} {self._head} {before} {self.first}")
+            mark.write(f"{generation} {head} {self.taken - count} {first}")
             mark.flush()
         os.rename(self._path + ".new", self._path)
+        self._generation, self._head, self.count, self.first = generation, head, count, first
 
     def _compact(self):
         """Begin a new file with the frames that are left."""
@@ -160,11 +157,9 @@ class Queue:
             fresh.write(chunk)
             offset += len(chunk)
         fresh.flush()
+        self._mark(self._generation + 1, 0, self.count, self.first)
         self._file.close()
-        self._file, self._head, self._end = fresh, 0, offset
-        self._generation += 1
-        self.write_mark()
-        self._torn = False
+        self._file, self._end, self._torn = fresh, offset, False
         _remove(self._name(self._generation - 1))
 
     def _skip(self, at, lines):
