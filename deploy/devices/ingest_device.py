@@ -15,18 +15,17 @@ As a program, for MicroPython on Linux: INGEST_TOKEN=... micropython ingest_devi
 its arguments. RAM: micropython.mem_info() on the device; INGEST_MEMORY=1 here prints it at the end.
 """
 
-# ruff: noqa: PTH, SIM115 - MicroPython has no pathlib, and the queue's file stays open
-
 import binascii
 import errno
 import hashlib
-import micropython
 import os
 import random
 import select
 import socket
 import sys
 import time
+
+import micropython
 
 _CHUNK = 512  # bytes that are read or sent at once
 _LONGEST_LINE = 1024  # of the listener; the longest that counts is a challenge, under 300
@@ -44,11 +43,11 @@ _SET_ASIDE = ("bad-frame", "frame-too-long")  # in the handshake they stop, too
 _AT_ONCE = ("idle-timeout",)
 
 
-class Stopped(Exception):
+class StoppedError(Exception):
     """Trying again can't help before somebody has looked; the argument is the listener's code."""
 
 
-class _Later(Exception):
+class _BrokenError(Exception):
     """This connection is over; the argument says why, and another one may do better."""
 
 
@@ -91,16 +90,14 @@ class Queue:
         open(self._name(self._generation), "ab").close()
         self._file = open(self._name(self._generation), "r+b")
         self._end, self.count = self._skip(self._head, 1 << 30)
-        self.taken += self.count
-        if self._file.seek(0, 2) > self._end:  # the last line was being written
-            self._compact()
+        self.taken += self.count  # what is behind the last LF was being written, and does not count
 
     def push(self, frame):
         """Take a frame; when this returns, it is on the medium. Return whether there was room.
 
         Raises:
             ValueError: it is no frame: empty, with an LF within or a CR at its end.
-            OSError: the medium failed, and the frame is not taken.
+            OSError: the medium failed. The frame is not taken, unless the power fails just then.
         """
         if not frame or b"\n" in frame or frame[-1:] == b"\r" or len(frame) >= self._limit:
             raise ValueError("no frame")
@@ -222,11 +219,11 @@ class Device:
         """Do what can be done at once, after waiting for it for at most so long.
 
         Raises:
-            Stopped: the listener has said something that only a person can mend.
+            StoppedError: the listener has said something that only a person can mend.
         """
         try:
             self._step(milliseconds)
-        except (OSError, ValueError, _Later) as error:
+        except (OSError, ValueError, _BrokenError) as error:
             self._retry(str(error), self._next_pause())
 
     def _step(self, milliseconds):
@@ -283,10 +280,10 @@ class Device:
         """Take all lines that have arrived."""
         while self._socket is not None and (data := self._read()) is not None:
             if not data:
-                raise _Later("closed")
+                raise _BrokenError("closed")
             *lines, self._line = (self._line + data).split(b"\n")
             if len(self._line) > _LONGEST_LINE:
-                raise _Later("bad reply")
+                raise _BrokenError("bad reply")
             for line in lines:
                 word, _, rest = line.partition(b" ")
                 if word == b"ERR":
@@ -305,13 +302,13 @@ class Device:
     def _take_challenge(self, word, rest):
         """Answer server-first-message of RFC 5802, and note how the listener has to sign."""
         if word != b"+":
-            raise _Later("bad reply")
+            raise _BrokenError("bad reply")
         challenge = binascii.a2b_base64(rest)
         nonce, salt, iterations = challenge.split(b",")[:3]
         if nonce[:2] != b"r=" or salt[:2] != b"s=" or iterations[:2] != b"i=":
-            raise _Later("bad challenge")
+            raise _BrokenError("bad challenge")
         if not nonce[2:].startswith(self._nonce) or len(nonce) <= 2 + len(self._nonce):
-            raise _Later("bad challenge")
+            raise _BrokenError("bad challenge")
         salted = self._salt(binascii.a2b_base64(salt[2:]), int(iterations[2:]))
         final = b"c=biws," + nonce
         signed = self._bare + b"," + challenge + b"," + final
@@ -325,7 +322,7 @@ class Device:
     def _salt(self, salt, iterations):
         # It costs seconds on a small processor, so the result is kept for the next connection.
         if not 4096 <= iterations <= _MAX_ITERATIONS:
-            raise _Later("bad challenge")
+            raise _BrokenError("bad challenge")
         if self._salted_for != (salt, iterations):
             self._salted = _pbkdf2(self._token, salt, iterations)
             self._salted_for = (salt, iterations)
@@ -333,15 +330,15 @@ class Device:
 
     def _take_ok(self, word, rest):
         if word != b"OK":
-            raise _Later("bad reply")
+            raise _BrokenError("bad reply")
         pairs = dict(pair.split(b"=", 1) for pair in rest.split())
         if self._mechanism != "PLAIN":
             data = binascii.a2b_base64(pairs.get(b"data", b""))
             if not _same(data, self._expected):
-                raise _Later("impostor")  # it does not know the token: nothing is sent
+                raise _BrokenError("impostor")  # it does not know the token: nothing is sent
         following = int(pairs.get(b"next", b""))
         if following < 1:
-            raise _Later("bad reply")
+            raise _BrokenError("bad reply")
         self._resume(following)
         self._pause = self._first_pause
         self._take = self._take_ack
@@ -364,7 +361,7 @@ class Device:
     def _take_ack(self, word, rest):
         stored = int(rest) - self.queue.first + 1
         if word != b"ACK" or stored > self._sent:
-            raise _Later("bad reply")
+            raise _BrokenError("bad reply")
         if stored > 0:
             self._cursor -= self.queue.drop(stored)
             self._sent -= stored
@@ -373,7 +370,7 @@ class Device:
     def _take_error(self, code):
         if code in _STOP or (code in _SET_ASIDE and not self.running):
             self._retry(code, 0)
-            raise Stopped(code)
+            raise StoppedError(code)
         if code in _SET_ASIDE and self._cursor > 0:
             # The frame behind the last acknowledged one is refused for ever: it is dropped.
             self.queue.set_aside()
@@ -383,7 +380,7 @@ class Device:
         elif code in _AT_ONCE and self.running:
             self._retry(code, 0)
         else:
-            raise _Later(code)
+            raise _BrokenError(code)
 
     def _speak(self):
         """Send as much as the connection takes."""
@@ -407,7 +404,7 @@ class Device:
         """An acknowledgement that is late is no error, and waited for; a late OK is one."""
         gone = time.ticks_diff(time.ticks_ms(), self._since)
         if not self.running and gone > _PATIENCE:
-            raise _Later("no answer")
+            raise _BrokenError("no answer")
         if self.running and gone > _KEEP_ALIVE:
             self._out = b"\n"  # an empty line is a keep-alive
             self._since = time.ticks_ms()
@@ -480,7 +477,7 @@ def _read_arguments(arguments):
     host, port, name, path, *options = arguments
     tls = None
     if "--tls" in options:
-        import ssl
+        import ssl  # noqa: PLC0415 - it takes memory
 
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         tls.verify_mode = ssl.CERT_REQUIRED
@@ -504,7 +501,7 @@ def main(arguments):
     print("taken", device.queue.taken)  # where the input should go on
     try:
         _push_lines(device, device.queue)
-    except Stopped as stopped:
+    except StoppedError as stopped:
         print("stopped:", stopped)
         return 1
     finally:

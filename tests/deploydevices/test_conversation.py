@@ -164,7 +164,8 @@ def test_numbers_that_are_another_programs(
 
 
 @pytest.mark.parametrize(
-    "reply", ["ACK 5", "ACK x", "ACK", "OK device=d next=1 max_frame=9", "HTTP/1.1 400", "", "+ YQ=="]
+    "reply",
+    ["ACK 5", "ACK x", "ACK", "OK device=d next=1 max_frame=9", "HTTP/1.1 400", "", "+ YQ=="],
 )
 def test_replies_that_are_none(program: Program, reply: str, tmp_path: Path) -> None:
     def nonsense(connection: Connection) -> None:
@@ -347,6 +348,31 @@ def check_pauses(pauses: list[int]) -> None:
         longest = min(1000 << min(number, 20), 300_000)
         assert longest // 2 <= pause <= longest, (number, pause)
     assert len(set(pauses)) > 250, "the pauses are not random"
+
+
+@pytest.mark.parametrize("kind", ["c", "micropython"])
+def test_a_killed_client_does_not_end_in_good_order(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The listener would take the half of a line that came before a clean end for a frame."""
+    program: Program = request.getfixturevalue(f"{kind}_program")
+
+    def script(connection: Connection) -> None:
+        connection.log_in(1)
+        assert connection.line() == b"a"
+        process.kill()
+        with pytest.raises(ConnectionResetError):
+            connection.line()
+
+    with listening(script) as address:
+        command = program.command(address, "d", tmp_path / "queue", ["--plain"])
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment()
+        ) as process:
+            assert process.stdin
+            process.stdin.write(b"a\n")
+            process.stdin.flush()
+            process.wait(20)
 
 
 def test_a_listener_that_is_not_there_yet(program: Program, tmp_path: Path) -> None:

@@ -24,9 +24,7 @@ LINES = [
 
 
 @pytest.fixture(scope="module")
-def listener(
-    tmp_path_factory: pytest.TempPathFactory, certificate: Path
-) -> Iterator[Listener]:
+def listener(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Listener]:
     """A listener with a port in clear and one with TLS."""
     keys = f"privateKey={certificate}:certKey={certificate}"
     listen = (ANY_PORT, f"ssl:0:interface=127.0.0.1:{keys}")
@@ -125,7 +123,7 @@ def test_a_small_queue_makes_the_input_wait(
     listener: Listener, name: str, program: Program, tmp_path: Path
 ) -> None:
     command = program.command(address(listener), name, tmp_path / "queue")
-    lines = [b"%d" % number for number in range(2000)]
+    lines = [b"%d" % number for number in range(600)]
     done = run(command, joined(lines), INGEST_QUEUE_BYTES="300", INGEST_QUEUE_FRAMES="20")
     assert done.returncode == 0, done.stderr
     assert stored(listener, name) == lines
@@ -208,8 +206,6 @@ def test_the_shell_with_openssl_where_it_fails(
     stranger = push_file(listener, name, 1, command, b"a\n", tmp_path)
     assert stranger.returncode == 1
     assert b"certificate" in stranger.stderr
-    wrong = push_file(
-        listener, name, 1, command, b"a\n", tmp_path, str(certificate), token="wrong"
-    )
+    wrong = push_file(listener, name, 1, command, b"a\n", tmp_path, str(certificate), token="wrong")
     assert (wrong.returncode, wrong.stderr[:16]) == (1, b"ERR auth-failed ")
     assert stored(listener, name) == []
