@@ -19,6 +19,13 @@
  *
  * To port it, write the four functions of `ingest_transport`, one that gives random bytes, and, for
  * a queue in flash or in a file, the three of `ingest_storage`. Part 5 shows all of them for POSIX.
+ * With Arduino's `Client client` the four come down to:
+ *
+ *     open     client.connect(host, port) ? 0 : -1
+ *     send     client.write(data, size)
+ *     receive  client.available() ? client.read(data, size) : client.connected() ? 0 : -1
+ *     close    client.stop()
+ *
  * Other files that use it (C++ too) say:
  *
  *     #define INGEST_DECLARATIONS
@@ -602,7 +609,7 @@ struct ingest_storage ingest_memory(void *memory, uint32_t size)
 #define HANDSHAKE_PATIENCE 15000UL  /* a listener gives up after 10 s */
 #define KEEP_ALIVE 600000UL         /* a listener cuts who says nothing for an hour */
 #define MAX_ITERATIONS 1000000UL    /* so that nobody on the network can keep the device busy */
-#define LONGEST_LOGIN 250           /* characters of name and token, so that PLAIN fits the buffer */
+#define LONGEST_LOGIN 250           /* characters of name and token: PLAIN must fit the buffer */
 
 static void enter(struct ingest_device *d, enum ingest_state state)
 {
@@ -1077,10 +1084,13 @@ uint32_t ingest_poll(struct ingest_device *d, uint32_t now)
     if (d->state == INGEST_PAUSING && rest_of(d) == 0)
         dial(d);
     hear(d);
-    if (d->state == INGEST_RUNNING && rest_of(d) == 0 && d->out_begin == d->out_end) {
-        d->out[0] = '\n'; /* nothing was sent for long: an empty line keeps the connection */
-        d->out_begin = 0;
-        d->out_end = 1;
+    if (d->state == INGEST_RUNNING && rest_of(d) == 0) {
+        if (d->out_begin == d->out_end) { /* an empty line keeps the connection */
+            d->out[0] = '\n';
+            d->out_begin = 0;
+            d->out_end = 1;
+        }
+        d->since = d->now; /* if there was something to send, it is the listener that is busy */
     }
     if (is_connected(d) && speak(d) < 0) {
         hear(d); /* the listener may have said why */

@@ -127,7 +127,7 @@ class Device extends EventEmitter {
       else if (this.replies[word]) this.replies[word].call(this, rest)
       else this.later('bad reply')
     }
-    if (this.line.length > LONGEST_LINE) this.later('bad reply')
+    if (this.socket && this.line.length > LONGEST_LINE) this.later('bad reply')
   }
 
   // Answer server-first-message of RFC 5802, and note how the listener has to sign.
@@ -289,7 +289,8 @@ module.exports = { Device }
 
 if (require.main === module) {
   if (process.argv.length < 5 || process.env.INGEST_TOKEN === undefined) {
-    console.error('INGEST_TOKEN=... node ingest_device.js HOST PORT NAME [--plain] [--tls CA] < lines')
+    console.error('INGEST_TOKEN=... node ingest_device.js HOST PORT NAME [--plain] [--tls CA-FILE]' +
+      ' < lines')
     process.exit(2)
   }
   main(process.argv.slice(2))

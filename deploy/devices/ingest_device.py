@@ -406,7 +406,7 @@ class Device:
         if not self.running and gone > _PATIENCE:
             raise _BrokenError("no answer")
         if self.running and gone > _KEEP_ALIVE:
-            self._out = b"\n"  # an empty line is a keep-alive
+            self._out = self._out or b"\n"  # an empty line is a keep-alive
             self._since = time.ticks_ms()
 
     def _retry(self, reason, wait):

@@ -6,7 +6,7 @@
 # It succeeds when all lines are on the listener's disk. CA-FILE holds the certificate that vouches
 # for the listener's, if the system does not know it.
 set -eu
-host=$1 port=$2 name=$3 file=$4 ca=${5:+-CAfile $5}
+host=$1 port=$2 name=$3 file=$4 ca=${5:-}
 
 work=$(mktemp -d)
 trap 'kill "$tls" "$sender" 2>/dev/null || true; rm -rf "$work"' EXIT
@@ -16,7 +16,7 @@ mkfifo "$work/in" "$work/out"
 # -quiet also takes a line that begins with Q or R as what it is, and not as a command to s_client.
 # Without -verify_return_error and -verify_hostname it would talk to anybody.
 openssl s_client -quiet -connect "$host:$port" -servername "$host" -verify_hostname "$host" \
-    -verify_return_error $ca <"$work/in" >"$work/out" 2>"$work/errors" &
+    -verify_return_error ${ca:+-CAfile "$ca"} <"$work/in" >"$work/out" 2>"$work/errors" &
 tls=$!
 exec 3>"$work/in" 4<"$work/out"
 

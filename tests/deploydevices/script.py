@@ -31,6 +31,12 @@ class Connection:
         line, self._buffer = self._buffer.split(b"\n", 1)
         return line
 
+    def frame(self) -> bytes:
+        """Read the device's next line that is not a keep-alive."""
+        while not (line := self.line()):
+            pass
+        return line
+
     def lines(self, count: int) -> list[bytes]:
         """Read so many lines."""
         return [self.line() for _ in range(count)]

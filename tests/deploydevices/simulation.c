@@ -93,7 +93,8 @@ static void close_with(const char *error)
 
 static void take_frame(void)
 {
-    uint32_t following = listener.received + 1, number = following + (following - 1) / (REFUSED - 1);
+    uint32_t following = listener.received + 1;
+    uint32_t number = following + (following - 1) / (REFUSED - 1);
     char expected[512];
 
     make_frame(number, expected);
@@ -308,8 +309,12 @@ static void step(int may_push, int may_fail)
     if (what < 40 && may_push) {
         push();
     } else if (what < 70) {
+        uint32_t wait;
         now += dice(20) == 0 ? dice(700000) : 0;
-        now += ingest_poll(&device, now) % 300001 * dice(2);
+        wait = ingest_poll(&device, now);
+        if (wait == 0 && device.state == INGEST_RUNNING)
+            fail("a loop that never rests", device.sent);
+        now += wait % 300001 * dice(2);
     } else if (what < 85 && network.is_open) {
         deliver(dice((uint32_t)network.going + 1));
     } else if (what < 94 && network.is_open && listener.is_authenticated && !listener.is_closing) {

@@ -18,6 +18,7 @@ from tests.deploydevices.programs import (
     tool,
 )
 from tests.deploydevices.script import Connection, Script, listening
+from tests.endtoend.listener import wait_for
 
 PROTOCOL = (DEVICES.parents[1] / "ingest" / "PROTOCOL.md").read_text()
 
@@ -190,6 +191,43 @@ def test_an_ok_that_is_none(program: Program, reply: str, tmp_path: Path) -> Non
 def test_a_long_text_of_an_error(program: Program, tmp_path: Path) -> None:
     done = push(program, tmp_path, error_in_handshake("busy " + "x" * 900), take_all)
     assert done.returncode == 0
+
+
+MICROPYTHON_BLOCKED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import ingest_device
+ingest_device._KEEP_ALIVE = 5
+host, port, folder = sys.argv[2], int(sys.argv[3]), sys.argv[4]
+queue = ingest_device.Queue(folder + "/queue", 10_000_000)
+for number in range(120):
+    queue.push(b"%d " % number + b"x" * 60_000)
+device = ingest_device.Device(host, port, "d", "t", queue, "PLAIN")
+steps = 0
+while queue.count:
+    waiting = len(device._out) if device.running else 0
+    device.step(10)
+    steps = steps + 1 if waiting and waiting == len(device._out) else 0
+    if steps == 20:
+        open(folder + "/blocked", "w").close()
+"""
+
+
+def test_a_listener_that_takes_nothing_for_longer_than_a_keep_alive(tmp_path: Path) -> None:
+    """The bytes that wait must not be displaced. (The simulation of the C client does the same.)"""
+    program = tmp_path / "blocked.py"
+    program.write_text(MICROPYTHON_BLOCKED)
+
+    def script(connection: Connection) -> None:
+        connection.log_in(1)
+        wait_for((tmp_path / "blocked").exists, "the client to be held up")
+        frames = [connection.frame() for _ in range(120)]
+        assert frames == [b"%d " % number + b"x" * 60_000 for number in range(120)]
+        connection.say("ACK 120")
+
+    with listening(script) as (host, port):
+        done = run([MICROPYTHON, program, DEVICES, host, str(port), tmp_path])
+    assert (done.returncode, done.stdout + done.stderr) == (0, b"")
 
 
 # SCRAM
