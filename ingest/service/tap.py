@@ -1,5 +1,6 @@
 """`twistd ingest`: its options, and the service that they make."""
 
+import os
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -146,8 +147,8 @@ def makeService(options: Options) -> IService:
     chosen = cast(IListenerReactor, reactor)
     use_monotonic_time(chosen)
     try:
-        return ListenerService(
-            options.settings, chosen, options.read, daemonized=options.is_daemonized
-        )
+        # In the background standard error is closed, but for a copy of it.
+        stderr = os.fdopen(os.dup(2), "w") if options.is_daemonized else None
+        return ListenerService(options.settings, chosen, options.read, stderr=stderr)
     except StartError as error:
         raise SystemExit(f"ingest: can't start: {error}") from None
