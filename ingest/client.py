@@ -1238,13 +1238,9 @@ class Core:
         Raises:
             ClientError: the connection has to end; call `lost` with it.
         """
-        for reply in self._dialect.feed(data):
-            if isinstance(reply, ServerError):
-                raise reply
-            step = self._STEPS.get((self.phase, type(reply)))
-            if step is None:
-                raise ProtocolError(f"the server said {reply}, while {self.phase.value}")
-            step(self, reply, now)
+        for start in range(0, len(data), _CHUNK):  # asyncio reads more than a parser takes at once
+            for reply in self._dialect.feed(data[start : start + _CHUNK]):
+                self._step(reply, now)
 
     def data_to_send(self) -> bytearray:
         """Return what the connection should send next; `took` says how much of it was sent."""
@@ -1304,6 +1300,14 @@ class Core:
         if self._ack == "none":
             return self.phase is Phase.OPEN and self._sent == len(self.queue) and not self._outbox
         return not len(self.queue)
+
+    def _step(self, reply: Reply, now: float) -> None:
+        if isinstance(reply, ServerError):
+            raise reply
+        step = self._STEPS.get((self.phase, type(reply)))
+        if step is None:
+            raise ProtocolError(f"the server said {reply}, while {self.phase.value}")
+        step(self, reply, now)
 
     def _answer(self, challenge: Challenge, _now: float) -> None:
         assert self._scram is not None
@@ -2042,7 +2046,7 @@ class Client(_Shell):
         if not data:
             raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
         with self._changed:
-            if not self._interrupted:
+            if self._core.phase is not Phase.AWAY:  # else `reconnect` has given up this connection
                 self._core.receive(data, time.monotonic())
             self._changed.notify_all()
         return True
@@ -2206,6 +2210,7 @@ class AsyncClient(_Shell):
         """Close the connection now; see `Client.abort`."""
         self._goal = _Goal.ABORT
         if self._task is not None:
+            self._stir()
             self._task.cancel()
             await asyncio.wait({self._task})
             async with self._writing:
@@ -2349,7 +2354,7 @@ class AsyncClient(_Shell):
         try:
             self._core.opened()
             deadline = time.monotonic() + self._timeout
-            while self._goal is not _Goal.FINISH:
+            while self._goal is _Goal.RUN:
                 stored = await self._has_written()
                 link.flush()
                 self._report()
@@ -2359,8 +2364,9 @@ class AsyncClient(_Shell):
                     continue
                 patience = self._patience(link, deadline)
                 await self._until_stirred(patience if stored else _DISK_PAUSE)
-            await self._say_goodbye(link)
-            self._goal = _Goal.ABORT
+            if self._goal is _Goal.FINISH:
+                await self._say_goodbye(link)
+                self._goal = _Goal.ABORT
         finally:
             self._link = None
             link.transport.abort()
@@ -2404,8 +2410,12 @@ class AsyncClient(_Shell):
         return left
 
     async def _until_stirred(self, timeout: float | None) -> None:
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._stirred.wait(), timeout)
+        # Not `wait_for`: before Python 3.12 it may swallow a cancellation.
+        waiter = asyncio.ensure_future(self._stirred.wait())
+        try:
+            await asyncio.wait({waiter}, timeout=timeout)
+        finally:
+            waiter.cancel()
         self._stirred.clear()
 
     async def _say_goodbye(self, link: _Link) -> None:

@@ -104,10 +104,10 @@ class Server:
         clock = f" time={plan.time}" if plan.time else ""
         ok = f"OK device=sensor-1 next={following} max_frame=100{clock}\n"
         connection.sendall(ok.encode())
-        for line in lines if plan.take else ():
+        for seq, line in enumerate(lines if plan.take else (), following):
             self.stored.append(line[:-1])
             if plan.acks:
-                connection.sendall(b"ACK %d\n" % len(self.stored))
+                connection.sendall(b"ACK %d\n" % seq)
             plan.take -= 1
             if plan.take == 0:
                 return

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from ingest.client import AsyncClient
 
-PATIENCE = 30.0
+PATIENCE = 8.0
 
 
 class BlockingAsync:

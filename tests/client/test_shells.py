@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -55,6 +55,28 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def impatience(client: Any) -> Iterator[None]:
+    """Reconnect where nothing is acknowledged: a server may store, and never tell."""
+    ending = threading.Event()
+
+    def run() -> None:
+        before = -1
+        while not ending.wait(0.05):
+            if before == client.unacknowledged:
+                with contextlib.suppress(OSError, ClientError):
+                    client.reconnect()
+            before = client.unacknowledged
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join(PATIENCE)
 
 
 def free_port() -> int:
@@ -109,23 +131,13 @@ def test_each_frame_is_stored_once_and_in_order_whatever_breaks(
     frames = [f"frame {i}" for i in range(count)]
     with Server(list(plans)) as server:
         with to(server, shell, queue=queue) as client:
-            # A server that stores and does not tell is asked again, as whoever waits would.
-            quiet = [plan for plan in plans if not plan.acks]
-            if quiet:
-                client.connect()
-            if singly and not quiet:
-                for frame in frames:
-                    client.send(frame)
-            elif not quiet:
-                client.send_many(frames)
-            else:
-                for frame in frames:
-                    client.send(frame)
-                    with contextlib.suppress(TimeoutError):
-                        client.wait(0.01)
-                        continue
-                    with contextlib.suppress(OSError, ClientError):
-                        client.reconnect()
+            with impatience(client):
+                if singly:
+                    for frame in frames:
+                        client.send(frame)
+                else:
+                    client.send_many(frames)
+                client.wait(PATIENCE)
         assert server.stored == [frame.encode() for frame in frames]
         assert client.acknowledged == count
 
@@ -199,8 +211,8 @@ def test_or_frames_are_dropped_and_counted(shell: Shell, full: str, stored: list
             assert server.stored == stored
 
 
-def test_frames_go_out_while_their_source_takes_its_time(shell: Shell) -> None:
-    with Server() as server, to(server, shell) as client:
+def test_frames_go_out_while_their_source_takes_its_time() -> None:
+    with Server() as server, server.client() as client:
 
         def slow() -> Any:
             for i in range(3):
@@ -312,18 +324,18 @@ def test_an_unknown_code_is_tried_again(shell: Shell) -> None:
 
 def test_events_tell_what_happens(shell: Shell) -> None:
     events: list[Event] = []
-    with Server([Plan(take=2), Plan(following=1)]) as server:
+    with Server([Plan(take=2, farewell=b"ERR shutting-down\n"), Plan(following=1)]) as server:
         with to(server, shell, on_event=events.append) as client:
             client.send_many("ab")
             client.wait(PATIENCE)
-            wait_for(lambda: server.connections == 2)
+            wait_for(lambda: len(events) == 4)
         kinds = [type(event) for event in events]
     assert kinds == [Connected, Disconnected, OutOfStep, Connected]
     assert events[2] == OutOfStep(1, 3, 3)
 
 
 def test_they_are_logged_by_default(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
-    with Server([Plan(take=2), Plan(following=1)]) as server:
+    with Server([Plan(take=2, farewell=b"ERR shutting-down\n"), Plan(following=1)]) as server:
         with to(server, shell) as client:
             client.send_many("ab")
             client.wait(PATIENCE)
