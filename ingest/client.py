@@ -190,12 +190,21 @@ class Connected(NamedTuple):
 
 
 class Disconnected(NamedTuple):
-    """The connection is broken, or could not be opened; once for each outage."""
+    """The connection is broken, or could not be opened, and is tried again; once an outage."""
 
-    error: Exception
+    error: BaseException
 
     def __str__(self) -> str:
-        return f"no connection: {_describe(self.error)}"
+        return f"no connection, but trying: {_describe(self.error)}"
+
+
+class Stopped(NamedTuple):
+    """The client tries no more: the next method that is called raises `error`."""
+
+    error: BaseException
+
+    def __str__(self) -> str:
+        return f"stopped: {_describe(self.error)}"
 
 
 class OutOfStep(NamedTuple):
@@ -259,7 +268,7 @@ class Damaged(NamedTuple):
         return f"{self.frames} frames of the spool can't be read any more and are lost"
 
 
-Event = Union[Connected, Disconnected, OutOfStep, Dropped, Rejected, Damaged]
+Event = Union[Connected, Disconnected, Stopped, OutOfStep, Dropped, Rejected, Damaged]
 
 
 def log_event(event: Event) -> None:
@@ -1266,20 +1275,23 @@ class Core:
         self.phase, self.last_error = Phase.AWAY, error
         self.losses += 1
         self._outbox.clear()
-        self._at_once = self._outage is None and code in _AT_ONCE
+        is_new = self._outage is None
+        self._at_once = is_new and code in _AT_ONCE
         if self._outage is None:
             self._outage = now
-            self.events.append(Disconnected(_as_exception(error)))
         if code in _BAD_FRAME and was_open:
             self._objection = str(error)
         elif _is_permanent(error):
-            self.stop(error)
+            return self.stop(error)
         if self._retry is not None and now - self._outage >= self._retry:
-            self.stop(error)
+            return self.stop(error)
+        if is_new:
+            self.events.append(Disconnected(error))
 
     def stop(self, error: BaseException) -> None:
         """Try no more, until `restart`."""
         self.phase, self.failure, self.last_error = Phase.STOPPED, error, error
+        self.events.append(Stopped(error))
 
     def restart(self) -> None:
         """Try again at once, also after a failure: somebody has looked."""
@@ -1413,10 +1425,6 @@ class Core:
         (Phase.ENTERING, Ok): _enter,
         (Phase.OPEN, Acked): _acknowledge,
     }
-
-
-def _as_exception(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else RuntimeError(_describe(error))
 
 
 def _is_permanent(error: BaseException) -> bool:
@@ -1612,10 +1620,9 @@ class _Shell:
         raise (error or ClientError("there is no connection")).with_traceback(None)
 
     def _overdue(self) -> TimeoutError:
-        count = len(self._core.queue)
-        error = TimeoutError(f"{count} frames wait for their acknowledgement")
-        error.__cause__ = None if self.connected else self._core.last_error
-        return error
+        text = f"{len(self._core.queue)} frames wait for their acknowledgement"
+        last = self._core.last_error
+        return TimeoutError(text if self.connected or not last else f"{text}: {_describe(last)}")
 
 
 def _check_name(option: str, value: object, allowed: Sequence[str]) -> None:

@@ -14,7 +14,6 @@ import msgpack
 
 from ingest.client import Client
 
-
 IMPATIENT: dict[str, Any] = {"pause": (0.01, 0.05)}
 """Options of a client for tests: it does not wait for seconds."""
 

@@ -21,7 +21,6 @@ from ingest.client import (
     Phase,
     ProtocolError,
     Rejected,
-    ServerError,
 )
 from tests.scripted_server import pack
 

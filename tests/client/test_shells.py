@@ -8,7 +8,7 @@ import threading
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +16,6 @@ from typing import Any, Literal
 import msgpack
 import pytest
 import scramp
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +30,7 @@ from ingest.client import (
     ProtocolError,
     ServerError,
 )
+from tests.client.certificates import make_certificate, tls_server
 from tests.client.shells import PATIENCE, BlockingAsync
 from tests.scripted_server import IMPATIENT, Plan, Server, pack, serve_once
 
@@ -130,14 +127,13 @@ def test_each_frame_is_stored_once_and_in_order_whatever_breaks(
 ) -> None:
     frames = [f"frame {i}" for i in range(count)]
     with Server(list(plans)) as server:
-        with to(server, shell, queue=queue) as client:
-            with impatience(client):
-                if singly:
-                    for frame in frames:
-                        client.send(frame)
-                else:
-                    client.send_many(frames)
-                client.wait(PATIENCE)
+        with to(server, shell, queue=queue) as client, impatience(client):
+            if singly:
+                for frame in frames:
+                    client.send(frame)
+            else:
+                client.send_many(frames)
+            client.wait(PATIENCE)
         assert server.stored == [frame.encode() for frame in frames]
         assert client.acknowledged == count
 
@@ -335,11 +331,11 @@ def test_events_tell_what_happens(shell: Shell) -> None:
 
 
 def test_they_are_logged_by_default(shell: Shell, caplog: pytest.LogCaptureFixture) -> None:
-    with Server([Plan(take=2, farewell=b"ERR shutting-down\n"), Plan(following=1)]) as server:
-        with to(server, shell) as client:
-            client.send_many("ab")
-            client.wait(PATIENCE)
-            wait_for(lambda: server.connections == 2 and client.connected)
+    plans = [Plan(take=2, farewell=b"ERR shutting-down\n"), Plan(following=1)]
+    with Server(plans) as server, to(server, shell) as client:
+        client.send_many("ab")
+        client.wait(PATIENCE)
+        wait_for(lambda: server.connections == 2 and client.connected)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [record.name for record in warnings] == ["ingest.client"]
     assert "the server's next frame is 1, this client expected 3 to 3" in warnings[0].getMessage()
@@ -371,10 +367,10 @@ def test_a_server_is_given_up_when_told_so(shell: Shell) -> None:
 def test_a_server_that_does_not_answer_in_the_handshake(shell: Shell) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
-        with shell("127.0.0.1", port, "a", "t", timeout=0.1) as client:
-            with pytest.raises(TimeoutError, match=r"no answer in 0\.1 s"):
-                client.connect()
-        assert client.unacknowledged == 0
+        client = shell("127.0.0.1", port, "a", "t", timeout=0.1)
+        with pytest.raises(TimeoutError, match=r"no answer in 0\.1 s"):
+            client.connect()
+        client.close()
 
 
 def test_something_else_answers(shell: Shell) -> None:
@@ -466,9 +462,8 @@ def test_a_spool_resumes_where_the_server_is(shell: Shell, tmp_path: Path) -> No
 def test_close_leaves_in_the_spool_what_is_not_acknowledged(shell: Shell, tmp_path: Path) -> None:
     client = shell("127.0.0.1", free_port(), "a", "t", spool=tmp_path)
     client.send("a")
-    with pytest.raises(TimeoutError, match="1 frames wait") as caught:
+    with pytest.raises(TimeoutError, match=r"1 frames wait .*Errno 111"):
         client.close(0.2)
-    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
     again = shell("127.0.0.1", free_port(), "a", "t", spool=tmp_path)
     assert again.unacknowledged == 1
     again.abort()
@@ -568,31 +563,6 @@ def test_scram_on_a_connection(shell: Shell, knows_token: bool) -> None:
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A PEM file with the key and the self-signed certificate of `localhost`."""
     return make_certificate(tmp_path_factory.mktemp("tls") / "localhost.pem", timedelta(days=1))
-
-
-def make_certificate(path: Path, left: timedelta) -> Path:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    built = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=2))
-        .not_valid_after(now + left)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    encoding = serialization.Encoding.PEM
-    private = key.private_bytes(
-        encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + built.public_bytes(encoding))
-    return path
-
-
-def tls_server(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    return context
 
 
 @pytest.mark.parametrize("pinned", [True, False])

@@ -78,7 +78,8 @@ def test_a_line_that_is_no_reply_is_refused(line: bytes) -> None:
 @pytest.mark.parametrize(
     "data",
     [pack(1), pack({}), pack({"ack": "1"}), pack({"ok": {"next": 1}}), pack({"challenge": "r"}),
-     pack({"ok": {"next": 1, "max_frame": 1, "time": 1}}), b"\xc1", b"\x81\xa3ack\xc1", b"\x81\xa1\xff\x01", b"\x81\x90\x01"],
+     pack({"ok": {"next": 1, "max_frame": 1, "time": 1}}), b"\xc1",
+     b"\x81\xa3ack\xc1", b"\x81\xa1\xff\x01", b"\x81\x90\x01"],
 )  # fmt: skip
 def test_an_object_that_is_no_reply_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError):
@@ -216,12 +217,16 @@ def test_backoff_doubles_up_to_its_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    "reply",
-    [said_by
-     for said_by in (next(Text().feed(b"ERR auth-failed unknown device\n")),
-                     next(Packed().feed(pack({"err": "auth-failed", "text": "unknown device"}))))],
-)  # fmt: skip
-def test_a_wrong_token_is_an_authentication_error_and_a_server_error(reply: object) -> None:
+    ("dialect", "said_by_server"),
+    [
+        (Text, b"ERR auth-failed unknown device\n"),
+        (Packed, pack({"err": "auth-failed", "text": "unknown device"})),
+    ],
+)
+def test_a_wrong_token_is_an_authentication_error_and_a_server_error(
+    dialect: type[Text] | type[Packed], said_by_server: bytes
+) -> None:
+    (reply,) = dialect().feed(said_by_server)
     assert isinstance(reply, RefusedError)
     assert isinstance(reply, AuthenticationError)
     assert isinstance(reply, ServerError)
