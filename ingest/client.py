@@ -1281,11 +1281,10 @@ class Core:
             self._outage = now
         if code in _BAD_FRAME and was_open:
             self._objection = str(error)
-        elif _is_permanent(error):
-            return self.stop(error)
-        if self._retry is not None and now - self._outage >= self._retry:
-            return self.stop(error)
-        if is_new:
+        is_given_up = self._retry is not None and now - self._outage >= self._retry
+        if is_given_up or _is_permanent(error) or (code in _BAD_FRAME and not was_open):
+            self.stop(error)
+        elif is_new:
             self.events.append(Disconnected(error))
 
     def stop(self, error: BaseException) -> None:

@@ -281,6 +281,8 @@ def test_a_bad_frame_in_the_handshake_is_set_aside_by_nobody() -> None:
     wire.core.opened()
     wire.drain()
     wire.fail("ERR bad-frame what?")
+    assert wire.core.phase is Phase.STOPPED
+    wire.core.restart()
     assert wire.open(1) == b"a\n"
 
 

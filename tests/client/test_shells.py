@@ -427,6 +427,7 @@ def test_the_servers_time(shell: Shell, said: str) -> None:
             return
         earlier = datetime.fromisoformat(said)
         first, second = client.server_time, client.server_time
+        assert first is not None and second is not None
         assert earlier <= first <= second < earlier + timedelta(minutes=5)
 
 
