@@ -289,7 +289,8 @@ def _check(listener: Listener, devices: list[Device]) -> Counter[str]:
         assert record["seq"] == len(numbers)
     for device in devices:
         numbers = logged[device.name]
-        assert device.lines("event") == []
+        events = [" ".join(words) for words in device.lines("event")]
+        assert events == [], f"{device.name}: {events}"
         assert numbers == sorted(set(numbers)), f"{device.name}: repeated, or out of order"
         taken = {
             n for words in device.lines("took") for n in range(int(words[1]), int(words[2]) + 1)
