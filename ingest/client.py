@@ -89,6 +89,7 @@ _PERMANENT = frozenset(
     {"auth-failed", "auth-required", "mechanism-unsupported", "plaintext-refused", "replaced",
      "revoked"}
 )  # fmt: skip
+_STRAGGLER = 60.0  # seconds in which the login of a connection that broke may still arrive
 _BAD_FRAME = frozenset({"bad-frame", "frame-too-long"})
 _AT_ONCE = frozenset({"idle-timeout"}) | _BAD_FRAME
 # X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED: a device without a clock starts
@@ -908,10 +909,8 @@ class Spool(MemoryQueue):
         """Whether `state` must be written before the next frame may be sent."""
         if self.number is None:
             return False
-        ahead = self._first - self._state.frame
-        if not self._segments and ahead:  # no file's name would tell the next id
-            return True
-        return not self._state.number or self.number != self._state.number + ahead
+        parallel = self._state.number + self._first - self._state.frame
+        return not self._state.number or self.number != parallel
 
     @property
     def is_write_due(self) -> bool:
@@ -925,7 +924,7 @@ class Spool(MemoryQueue):
             OSError: its file can't be opened.
         """
         if self._is_state_due:
-            return self._write_state()
+            return self._write_state(self.number)
         for segment in self._segments:
             if segment.buffer:
                 data, end = bytes(segment.buffer), self._end_of(segment)
@@ -942,10 +941,10 @@ class Spool(MemoryQueue):
             segment.written += write.size
             self._durable = write.end
 
-    def _write_state(self) -> Write:
+    def _write_state(self, number: int | None) -> Write:
         """Write the state as it is now, into the slot that holds the older one."""
         state = _State(
-            self._state.generation + 1, self._first, self.number or 0, self.acknowledged,
+            self._state.generation + 1, self._first, number or 0, self.acknowledged,
             self.dropped,
         )  # fmt: skip
         fields = self._STATE.pack(0, *state)[4:]
@@ -1036,6 +1035,8 @@ class Spool(MemoryQueue):
         """Forget the oldest frames; `number` stays: the next frame gets it."""
         self._first += count
         while len(self._segments) > 1 and self._segments[1].first <= self._first:
+            if not self._segments[1].written:
+                return  # as long as this is so, the oldest is the only file there is
             self._remove_oldest()
 
     def drop_oldest(self) -> int:
@@ -1060,8 +1061,11 @@ class Spool(MemoryQueue):
 
     def reclaim(self) -> None:
         """Give back the room on the disk that acknowledged frames still take."""
-        if len(self._segments) == 1 and self._segments[0].written and self._first == self._durable:
-            self._seal()
+        if not self._segments or not self._segments[0].written:
+            return
+        if self._durable_end_of(self._segments[0]) <= self._first:
+            if len(self._segments) == 1:
+                self._seal()
             self._remove_oldest()
 
     def _seal(self) -> None:
@@ -1074,6 +1078,12 @@ class Spool(MemoryQueue):
     def _remove_oldest(self) -> None:
         segment = self._segments.popleft()
         self._total -= segment.size
+        if not any(other.written for other in self._segments):
+            # Without a file, only `state` tells the next id; and no frame is in doubt any more.
+            with contextlib.suppress(OSError):
+                write = self._write_state(None)
+                write.run()
+                self.written(write)
         if self._reader is not None and self._reader[0] is segment:
             self._close_reader()
         with contextlib.suppress(FileNotFoundError):
@@ -1084,7 +1094,7 @@ class Spool(MemoryQueue):
         if self._lock >= 0:
             self._close_reader()
             with contextlib.suppress(OSError):
-                self._write_state().run()
+                self._write_state(self.number).run()
             os.close(self._lock)
             self._lock = -1
 
@@ -1162,6 +1172,7 @@ class Core:
         self._outage: float | None = None  # since when there has been no progress
         self._delays = backoff(*pause)
         self._at_once = False
+        self._broken: float | None = None  # when a connection broke that the server may still see
         self._objection = ""  # what the server said of a frame that it did not take
         self._is_dropping = False
 
@@ -1282,10 +1293,18 @@ class Core:
         if code in _BAD_FRAME and was_open:
             self._objection = str(error)
         is_given_up = self._retry is not None and now - self._outage >= self._retry
-        if is_given_up or _is_permanent(error) or (code in _BAD_FRAME and not was_open):
+        is_hopeless = _is_permanent(error) or (code in _BAD_FRAME and not was_open)
+        by_itself = self._was_replaced_by_itself(code, now)
+        if is_given_up or (is_hopeless and not by_itself):
             self.stop(error)
         elif is_new:
             self.events.append(Disconnected(error))
+
+    def _was_replaced_by_itself(self, code: str, now: float) -> bool:
+        """Tell whether the newer connection may be an older one of ours, whose login came late."""
+        broken = self._broken
+        self._broken = None if code else now
+        return code == "replaced" and broken is not None and now - broken < _STRAGGLER
 
     def stop(self, error: BaseException) -> None:
         """Try no more, until `restart`."""

@@ -316,6 +316,22 @@ def test_other_codes_and_unknown_ones_are_tried_again_later(code: str) -> None:
     assert 0.5 <= wire.core.pause(0) <= 1
 
 
+@pytest.mark.parametrize(("later", "phase"), [(59, Phase.AWAY), (61, Phase.STOPPED)])
+def test_a_client_is_not_stopped_by_its_own_straggler(later: float, phase: Phase) -> None:
+    """The login of a connection that broke may arrive behind the next one's."""
+    wire = Wire()
+    wire.open(1)
+    wire.lose()
+    wire.open(1)
+    wire.now = later
+    wire.fail("ERR replaced by a newer connection")
+    assert wire.core.phase is phase
+    wire.core.restart()
+    wire.open(1)
+    wire.fail("ERR replaced by a newer connection")
+    assert wire.core.phase is Phase.STOPPED, "once is enough"
+
+
 def test_pauses_grow_until_there_is_progress() -> None:
     wire = Wire(pause=(1.0, 8.0))
     wire.send("a")

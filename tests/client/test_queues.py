@@ -139,6 +139,29 @@ def test_after_a_crash_released_frames_are_there_again_under_their_numbers(tmp_p
     queue.close()
 
 
+@pytest.mark.parametrize("way", ["reclaim", "drop_oldest"])
+@pytest.mark.parametrize("more", [b"", b"d"])
+def test_a_crash_when_no_file_is_left(tmp_path: Path, way: str, more: bytes) -> None:
+    """Then no number is known: whatever the server says next is right."""
+    queue = spool(tmp_path / "spool")
+    fill(queue, b"a", b"b", b"c")
+    queue.number = 7
+    store(queue)
+    if way == "reclaim":
+        queue.release(3)
+    if more:
+        queue.add(more)
+    getattr(queue, way)()
+    crashed = spool(copy(tmp_path / "spool", 1))
+    assert (len(crashed), crashed.number) == (0, None)
+    fill(crashed, b"e")
+    assert sorted(path.stem.lstrip("0") for path in crashed._folder.glob("*.frames")) == ["4"]
+    crashed.close()
+    store(queue)
+    assert queue.read(0, 100) == ([more] if more else [])
+    queue.close()
+
+
 def test_no_frame_may_be_sent_before_it_and_its_number_are_on_the_disk(tmp_path: Path) -> None:
     queue = spool(tmp_path)
     queue.add(b"a")
