@@ -609,6 +609,11 @@ class MemoryQueue:
         """Whether `pending_write` has something to write."""
         return False
 
+    @property
+    def wants_write(self) -> bool:
+        """Whether so much is to be written that no more should be added before."""
+        return False
+
     def pending_write(self) -> Write | None:
         """Return what must be written to the disk next, if anything; then `run` it.
 
@@ -673,15 +678,16 @@ class Write:
         state: what is written if it is the state.
         segment: the file if it is a segment.
         end: the id behind the last frame of these bytes.
-        size: how many bytes they are.
+        offset: where in the file they go.
+        data: the bytes.
     """
 
     def __init__(
         self, path: Path, offset: int, data: bytes, *,
         state: _State | None = None, segment: _Segment | None = None, end: int = 0,
     ) -> None:  # fmt: skip
-        self.state, self.segment, self.end, self.size = state, segment, end, len(data)
-        self._path, self._offset, self._data = path, offset, data
+        self.state, self.segment, self.end = state, segment, end
+        self.offset, self.data, self._path = offset, data, path
         # Opened here, under the queue's lock: a file that is deleted meanwhile must not come back.
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -693,20 +699,20 @@ class Write:
         """
         try:
             if self.segment is not None:  # a half-written record takes room that others need
-                os.ftruncate(self._fd, self._offset)
+                os.ftruncate(self._fd, self.offset)
             self._write()
         except OSError:
             if self.segment is not None:
                 with contextlib.suppress(OSError):
-                    os.ftruncate(self._fd, self._offset)
+                    os.ftruncate(self._fd, self.offset)
             raise
         finally:
             os.close(self._fd)
-        if self.segment is not None and self._offset == 0:
+        if self.segment is not None and self.offset == 0:
             _sync_folder(self._path.parent)
 
     def _write(self) -> None:
-        view, offset = memoryview(self._data), self._offset
+        view, offset = memoryview(self.data), self.offset
         while view:
             count = os.pwrite(self._fd, view, offset)
             view, offset = view[count:], offset + count
@@ -771,6 +777,9 @@ class Spool(MemoryQueue):
         self._total = 0  # bytes of all segments
         self._reader: tuple[_Segment, int] | None = None  # the open segment, its descriptor
         self._place = (0, 0)  # the id and the offset of the next record there
+        self._is_state_under_way = False
+        # The ids: the oldest frame's, the one behind the last on the disk, the one behind the last.
+        self._first = self._durable = self._end = 1
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self._state_path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -780,10 +789,6 @@ class Spool(MemoryQueue):
         except BaseException:
             os.close(self._lock)
             raise
-        # The ids: the oldest frame's, the one behind the last on the disk, the one behind the last.
-        self._first: int
-        self._durable: int
-        self._end: int
 
     def __len__(self) -> int:
         return self._end - self._first
@@ -814,7 +819,7 @@ class Spool(MemoryQueue):
         return found
 
     def _load_segments(self) -> None:
-        paths = sorted(self._folder.glob("*.frames"))
+        paths = sorted(self._folder.glob("[0-9]*.frames"))
         segments = [_Segment(self._folder, int(path.stem)) for path in paths]
         end = self._state.frame
         for index, segment in enumerate(segments):
@@ -917,13 +922,20 @@ class Spool(MemoryQueue):
         """Whether `pending_write` has something to write."""
         return self._is_state_due or any(segment.buffer for segment in self._segments)
 
+    @property
+    def wants_write(self) -> bool:
+        """Whether so much is to be written that no more should be added before."""
+        # A write is done as a whole or not at all: a large one might never fit on a full disk.
+        return bool(self._segments) and len(self._segments[-1].buffer) >= _CHUNK
+
     def pending_write(self) -> Write | None:
         """Return what must be written to the disk next, if anything; then `run` it.
 
         Raises:
             OSError: its file can't be opened.
         """
-        if self._is_state_due:
+        self._is_state_under_way = self._is_state_due
+        if self._is_state_under_way:
             return self._write_state(self.number)
         for segment in self._segments:
             if segment.buffer:
@@ -936,9 +948,13 @@ class Spool(MemoryQueue):
         segment = write.segment
         if write.state is not None:
             self._state = write.state
-        elif segment in self._segments and segment is not None and segment.buffer:
-            del segment.buffer[: write.size]
-            segment.written += write.size
+            self._is_state_under_way = False
+        elif segment is None or segment not in self._segments:
+            return
+        # Else these frames were given back, or went to another segment, meanwhile.
+        elif segment.written == write.offset and segment.buffer.startswith(write.data):
+            del segment.buffer[: len(write.data)]
+            segment.written += len(write.data)
             self._durable = write.end
 
     def _write_state(self, number: int | None) -> Write:
@@ -969,7 +985,7 @@ class Spool(MemoryQueue):
         Sets `damaged` if the next one can't be read.
         """
         self.damaged = 0
-        if self._is_state_due:
+        if self._is_state_due or self._is_state_under_way:
             return []
         frames: list[bytes] = []
         wanted, size = self._first + skip, 0
@@ -1041,7 +1057,7 @@ class Spool(MemoryQueue):
 
     def drop_oldest(self) -> int:
         """Forget what is left of the oldest segment; return how many frames that were."""
-        if not self._segments or not self._segments[0].written:
+        if not self._may_remove:
             return 0
         if len(self._segments) == 1:
             self._seal()
@@ -1061,12 +1077,16 @@ class Spool(MemoryQueue):
 
     def reclaim(self) -> None:
         """Give back the room on the disk that acknowledged frames still take."""
-        if not self._segments or not self._segments[0].written:
-            return
-        if self._durable_end_of(self._segments[0]) <= self._first:
+        if self._may_remove and self._durable_end_of(self._segments[0]) <= self._first:
             if len(self._segments) == 1:
                 self._seal()
             self._remove_oldest()
+
+    @property
+    def _may_remove(self) -> bool:
+        """Whether there is a file to remove, and `state` may be written on the way."""
+        has_file = bool(self._segments) and self._segments[0].written > 0
+        return has_file and not self._is_state_under_way
 
     def _seal(self) -> None:
         """Append no more to the last segment; what is in its buffer goes to a new one."""
@@ -1267,6 +1287,11 @@ class Core:
         if self.phase is Phase.OPEN:
             self._fill_outbox()
         return self._outbox
+
+    @property
+    def has_output(self) -> bool:
+        """Whether the last `data_to_send` has returned more than was taken."""
+        return bool(self._outbox)
 
     def took(self, count: int) -> None:
         """Note that the connection has taken so many bytes of `data_to_send`."""
@@ -1901,7 +1926,8 @@ class Client(_Shell):
                 is_taken = self._core.offer(data)
                 if not is_taken:
                     self._changed.wait(_DISK_PAUSE)
-        if time.monotonic() - self._flushed > 0.1:  # the next frame may take its time
+        # The next frame may take its time.
+        if self._core.queue.wants_write or time.monotonic() - self._flushed > 0.1:
             self._flush()
 
     def _raise_if_over(self) -> None:
@@ -2080,6 +2106,7 @@ class Client(_Shell):
         """Hand over what the socket takes, without waiting; return whether it took anything."""
         with self._changed:
             data = self._core.data_to_send()
+            self._changed.notify_all()  # frames may have been set aside
             if not data:
                 return False
             try:
@@ -2088,7 +2115,6 @@ class Client(_Shell):
             except _WOULD_BLOCK:
                 return False
             self._core.took(sent)
-            self._changed.notify_all()
         return True
 
     def _patience(self, connection: socket.socket, deadline: float) -> float:
@@ -2111,7 +2137,7 @@ class Client(_Shell):
         # Reading goes on while sending: a server that is held up by its disk takes no bytes, and
         # one whose ACKs nobody reads is held up by us.
         with self._lock:
-            write = selectors.EVENT_WRITE if self._core.data_to_send() else 0
+            write = selectors.EVENT_WRITE if self._core.has_output else 0
         selector.modify(connection, selectors.EVENT_READ | write)
         selector.select(patience)
 
@@ -2261,6 +2287,8 @@ class AsyncClient(_Shell):
             await self._flush()
             await self._until_notified(_DISK_PAUSE)
             self._raise_if_over()
+        if self._core.queue.wants_write:
+            await self._flush()
 
     def _raise_if_over(self) -> None:
         self._raise_failure()
@@ -2298,7 +2326,13 @@ class AsyncClient(_Shell):
                 write = self._core.queue.pending_write()
                 if write is None:
                     return
-                await asyncio.get_running_loop().run_in_executor(None, write.run)
+                running = asyncio.get_running_loop().run_in_executor(None, write.run)
+                try:
+                    await asyncio.wait({running})
+                except asyncio.CancelledError:
+                    await asyncio.wait({running})  # no other write may begin before it has ended
+                    raise
+                running.result()
                 self._core.queue.written(write)
 
     def _may_return(self) -> bool:

@@ -54,6 +54,7 @@ class Server:
     stored: list[bytes] = field(default_factory=list)
     connections: int = 0
     port: int = 0
+    max_frame: int = 100
 
     def __enter__(self) -> Self:
         self._listening = socket.create_server(("127.0.0.1", self.port))
@@ -101,7 +102,7 @@ class Server:
             return
         following = plan.following or len(self.stored) + 1
         clock = f" time={plan.time}" if plan.time else ""
-        ok = f"OK device=sensor-1 next={following} max_frame=100{clock}\n"
+        ok = f"OK device=sensor-1 next={following} max_frame={self.max_frame}{clock}\n"
         connection.sendall(ok.encode())
         for seq, line in enumerate(lines if plan.take else (), following):
             self.stored.append(line[:-1])

@@ -460,6 +460,20 @@ def test_a_spool_resumes_where_the_server_is(shell: Shell, tmp_path: Path) -> No
         assert server.stored == [b"a", b"b", b"c", b"d"]
 
 
+@pytest.mark.parametrize("spooled", [True, False])
+def test_frames_taken_before_the_server_said_how_long_they_may_be(
+    shell: Shell, tmp_path: Path, spooled: bool
+) -> None:
+    port = free_port()
+    options: dict[str, Any] = {"spool": tmp_path} if spooled else {}
+    client = shell("127.0.0.1", port, "sensor-1", "secret", **options)
+    client.send_many(["a", "x" * 101, "y" * 101, "b", "z" * 101])
+    with Server(port=port) as server:
+        client.close()
+        assert server.stored == [b"a", b"b"]
+    assert (client.rejected, client.unacknowledged) == (3, 0)
+
+
 def test_close_leaves_in_the_spool_what_is_not_acknowledged(shell: Shell, tmp_path: Path) -> None:
     client = shell("127.0.0.1", free_port(), "a", "t", spool=tmp_path)
     client.send("a")
