@@ -1336,6 +1336,11 @@ class Core:
         self.phase, self.failure, self.last_error = Phase.STOPPED, error, error
         self.events.append(Stopped(error))
 
+    def ended(self) -> None:
+        """Note that the shell has closed the connection for good."""
+        if self.phase is not Phase.STOPPED:
+            self.phase = Phase.AWAY
+
     def restart(self) -> None:
         """Try again at once, also after a failure: somebody has looked."""
         if self.phase is Phase.STOPPED:
@@ -1545,7 +1550,7 @@ class _Shell:
                 as gone. A server that is there, but acknowledges nothing, may take as long as it
                 likes: its disk may be full.
             on_event: called with each event (`Connected`, `Dropped` and so on), in whichever
-                thread it happens. By default they are logged.
+                thread it happens; it must not call the client. By default they are logged.
 
         Raises:
             ValueError: an option is none of those above.
@@ -1899,6 +1904,7 @@ class Client(_Shell):
         if thread is not None and thread is not threading.current_thread():
             thread.join(1)  # it may still be opening a connection; it ends when that has failed
         with self._writing, self._lock:
+            self._core.ended()
             self._core.queue.close()
 
     # In the caller's thread
@@ -2268,6 +2274,7 @@ class AsyncClient(_Shell):
                 self._core.queue.close()
         else:
             self._core.queue.close()
+        self._core.ended()
         self._notify()
 
     # In the caller's task

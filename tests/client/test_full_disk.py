@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.client.kill import full, small_disk
-from tests.client.test_shells import PATIENCE, Shell, free_port, shell, to, wait_for
+from tests.client.shells import PATIENCE
+from tests.client.test_shells import Shell, free_port, shell, to, wait_for
 from tests.scripted_server import Server
 
 __all__ = ["shell"]

@@ -99,6 +99,7 @@ def test_frames_are_acknowledged(shell: Shell) -> None:
         assert server.stored == [b"older", b"temp=20.5", b"a", b"b", b"last"]
         assert server.connections == 1
         assert client.taken == 4
+        assert not client.connected
 
 
 def test_without_acknowledgements_closing_waits_for_the_server(shell: Shell) -> None:
