@@ -143,7 +143,12 @@ def python(program: str, listener: Listener) -> str:
     port = str(listener.addresses[0][1])
     command = [sys.executable, "-c", program.replace("7650", port)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=PATIENCE, check=True
+        command,
+        cwd=listener.data.parent,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
     ).stdout
 
 
