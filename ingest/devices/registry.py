@@ -249,6 +249,16 @@ class Registry:
         """
         return self._keys_of(name)[1]
 
+    def may_connect(self, name: str, *, unregistered: bool) -> bool:
+        """Tell whether a device may connect that proves its name by other means than its token.
+
+        Args:
+            name: its name.
+            unregistered: whether it may if it is not registered.
+        """
+        rows = self._query("SELECT enabled FROM devices WHERE name = ?", name)
+        return bool(rows[0][0]) if rows else unregistered
+
     def stored_keys(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the stored keys of those that are registered and enabled; 2 us for each name."""
         wanted = orjson.dumps(list(names)).decode()

@@ -102,6 +102,21 @@ class WatchedRegistry(Registry):
             raise RegistryError(self.health)
         return super().keys(name)
 
+    def may_connect(self, name: str, *, unregistered: bool) -> bool:
+        """Tell whether a device may connect that proves its name otherwise; see `Registry`.
+
+        It counts as revoked when another file is put in the place of this one.
+
+        Raises:
+            RegistryError: see `keys`.
+        """
+        if self.health:
+            raise RegistryError(self.health)
+        allowed = super().may_connect(name, unregistered=unregistered)
+        if allowed:
+            self._given.setdefault(name, b"")
+        return allowed
+
     def _keys_of(self, name: str) -> tuple[bool, Verifier]:
         good, keys = super()._keys_of(name)
         if good:

@@ -26,6 +26,7 @@ from ingest.wire.conversation import (
     Converse,
     Ended,
     Event,
+    Grant,
     Peer,
     Send,
 )
@@ -276,7 +277,8 @@ class Connection(Protocol):
         self.delivery = Delivery(lease, self._sent_ahead, lease.last)
         self._enter(Phase.OPEN)
         self._surroundings.let_in(self)
-        self._carry_out(self._conversation.granted(lease.last + 1))
+        grant = Grant(lease.last + 1, self._surroundings.stamp())
+        self._carry_out(self._conversation.granted(grant))
 
     @guarded
     def refused(self, reason: str) -> None:
@@ -320,7 +322,7 @@ class Connection(Protocol):
                 case CheckToken():
                     self._check_token(event.credentials)
                 case Claim():
-                    self._claim(event.device)
+                    self._claim(event)
                 case Ended():
                     self._end(event.error)
 
@@ -349,13 +351,11 @@ class Connection(Protocol):
     def _token_not_checked(self, failure: Failure) -> None:
         failure.raiseException()
 
-    def _claim(self, device: str) -> None:
-        self.claimed = device
+    def _claim(self, claim: Claim) -> None:
+        self.claimed = claim.device
         self._enter(Phase.CLAIMING)
-        # The keys that proved the name may have been revoked since they were looked up.
-        if self._surroundings.is_revoked(device, self._revocations):
-            raise PeerError(ErrorCode.REVOKED, "the device was disabled or has a new token")
-        self._surroundings.journal.claim(device, self)
+        self._surroundings.check_claim(claim, self._revocations)
+        self._surroundings.journal.claim(claim.device, self)
 
     def _end(self, error: PeerError | None) -> None:
         self._error = error

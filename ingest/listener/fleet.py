@@ -20,9 +20,9 @@ from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, coop
 from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
-from ingest.wire.conversation import Context, Peer
+from ingest.wire.conversation import Claim, Context, Peer, Standing
 from ingest.wire.errors import ErrorCode, PeerError
-from ingest.wire.sasl import Credentials, StoredKeys
+from ingest.wire.sasl import Credentials, StoredKeys, auth_failed
 
 _ROUND = 0.001
 """Seconds of a round at once, and twenty times as much without: nobody waits for a round."""
@@ -147,7 +147,17 @@ class Fleet:
             except RegistryError as error:
                 raise self._not_now(peer, device, error) from None
 
-        return Context(peer, limits.max_frame, limits.allow_plaintext_auth, find_keys, refusal)
+        def check_attempt(name: str) -> None:
+            self.admission.check(peer.host, name, self.now())
+
+        return Context(
+            peer,
+            limits.max_frame,
+            limits.allow_plaintext_auth,
+            find_keys,
+            refusal,
+            check_attempt,
+        )
 
     def add(self, connection: Member) -> None:
         """See `Surroundings.add`."""
@@ -171,10 +181,17 @@ class Fleet:
         except RegistryError:
             return self._revocation  # an older mark; no key can be looked up now either
 
-    def is_revoked(self, device: str, since: int) -> bool:
-        """See `Surroundings.is_revoked`."""
+    def check_claim(self, claim: Claim, since: int) -> None:
+        """See `Surroundings.check_claim`."""
         try:
-            return device in self._registry.revoked_since(since)[1]
+            if claim.standing is Standing.PROVED:
+                # The keys that proved the name may have been revoked since they were looked up.
+                if claim.device in self._registry.revoked_since(since)[1]:
+                    raise PeerError(ErrorCode.REVOKED, "the device was disabled or has a new token")
+            elif not self._registry.may_connect(
+                claim.device, unregistered=claim.standing is Standing.UNREGISTERED
+            ):
+                raise auth_failed()
         except RegistryError:
             raise _no_registry() from None
 

@@ -2,8 +2,8 @@
 
 A plugin is a `ProtocolMaker` in a module of the package `twisted.plugins`, as in
 `plugins/twisted/plugins/ingest_protocols.py`. It names a module, which is imported when the
-protocol is used, and whose function `make_converse()` returns what makes conversations: see
-`ingest.wire.conversation`.
+protocol is used, and whose function `make_converse(options)` returns what makes conversations: see
+`ingest.wire.conversation` and `ingest.wire.options`.
 """
 
 import re
@@ -16,6 +16,7 @@ from twisted.plugin import IPlugin, getPlugins
 from zope.interface import Attribute, Interface, implementer
 
 from ingest.wire.conversation import Converse
+from ingest.wire.options import Options
 
 DEFAULT = "ingest/1"
 """The protocol of a `--listen` that names none."""
@@ -29,8 +30,12 @@ class IProtocolMaker(Interface):
     name = Attribute("What `--listen NAME=ENDPOINT` calls it; lower case, no `=` and no `:`.")
     summary = Attribute("What it is, in one line for `--help`.")
 
-    def make_converse() -> Converse:
-        """Make what makes the conversations of one port."""
+    def make_converse(options: Options) -> Converse:  # noqa: N805 - an interface has no self
+        """Make what makes the conversations of one port.
+
+        Raises:
+            OptionError: an option of the port makes no sense.
+        """
 
 
 @implementer(IPlugin, IProtocolMaker)
@@ -41,16 +46,16 @@ class ProtocolMaker:
     Attributes:
         name: see `IProtocolMaker`.
         summary: see `IProtocolMaker`.
-        module: has a function `make_converse()`.
+        module: has a function `make_converse(options)`.
     """
 
     name: str
     summary: str
     module: str
 
-    def make_converse(self) -> Converse:
+    def make_converse(self, options: Options) -> Converse:
         """See `IProtocolMaker.make_converse`."""
-        return cast(Converse, import_module(self.module).make_converse())
+        return cast(Converse, import_module(self.module).make_converse(options))
 
 
 def protocols() -> dict[str, IProtocolMaker]:

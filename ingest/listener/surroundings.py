@@ -7,7 +7,7 @@ from twisted.internet.defer import Deferred
 from ingest.journal.interface import Journal
 from ingest.listener.books import Delivery
 from ingest.listener.phases import Phase
-from ingest.wire.conversation import Context, Peer
+from ingest.wire.conversation import Claim, Context, Peer
 from ingest.wire.errors import PeerError
 from ingest.wire.sasl import Credentials
 
@@ -122,11 +122,15 @@ class Surroundings(Protocol):
     def last_revocation(self) -> int:
         """Return the mark of the last revocation."""
 
-    def is_revoked(self, device: str, since: int) -> bool:
-        """Tell whether the keys of a device were revoked since `last_revocation` gave `since`.
+    def check_claim(self, claim: Claim, since: int) -> None:
+        """See that the registry has nothing against a claim; see `Standing`.
+
+        Args:
+            claim: the claim.
+            since: what `last_revocation` gave when the connection was made.
 
         Raises:
-            PeerError: that can't be found out now.
+            PeerError: it has, or can't be asked now.
         """
 
     def let_in(self, connection: Member) -> None:

@@ -29,12 +29,12 @@ from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, lis
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
 from ingest.listener.hangups import Hangups, IHangupReactor
-from ingest.listener.protocols import IProtocolMaker
 from ingest.listener.sightings import Sighting
 from ingest.ops.control import Command, ControlError, ControlSocket
 from ingest.service.process import FolderLock, raise_file_limit
 from ingest.service.settings import Settings
 from ingest.service.snapshot import Snapshots
+from ingest.wire.conversation import Converse
 
 DRAIN = 10.0
 """Seconds that stopping may take: for frames to become durable and devices to hear of it."""
@@ -224,9 +224,9 @@ class Connections(Service):
 
 
 class Entrance(NamedTuple):
-    """Where connections come in, and what is spoken there."""
+    """Where connections come in, and what makes their conversations."""
 
-    protocol: IProtocolMaker
+    converse: Converse
     door: Door
 
 
@@ -249,8 +249,8 @@ class Ports(Service):
             DoorError: the system does not let us.
         """
         fleet = self._connections.fleet
-        for protocol, door in self._entrances:
-            factory: IProtocolFactory = ConnectionFactory(fleet, protocol.make_converse())
+        for converse, door in self._entrances:
+            factory: IProtocolFactory = ConnectionFactory(fleet, converse)
             if door.is_proxied:
                 factory = self._behind_proxies(factory)
             self._ports.append(listen(door, factory))

@@ -14,9 +14,9 @@ from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import DEFAULT_DATA
 from ingest.listener.admission import REFUSALS, Limits
+from ingest.listener.protocols import DEFAULT, split
 from ingest.units import format_duration, format_size, parse_duration, parse_size
 
-DEFAULT_LISTEN: Final = ("tcp:7650",)
 _SPARE_FILES = 128 + REFUSALS
 """File descriptors that a listener needs for other things than the devices that it lets in."""
 
@@ -26,6 +26,27 @@ _SMALLEST_FILE = 4096  # bytes
 
 class SettingsError(ValueError):
     """A setting has no sense; the text says which, where from, and what would have."""
+
+
+@dataclass(frozen=True)
+class Listen:
+    """One place to listen at.
+
+    Attributes:
+        endpoint: a Twisted server endpoint.
+        protocol: the name of the protocol that is spoken there.
+        options: those of the protocol, by name; files that they name are read.
+    """
+
+    endpoint: str
+    protocol: str = DEFAULT
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # there are secrets
+
+    def __str__(self) -> str:
+        return self.endpoint if self.protocol == DEFAULT else f"{self.protocol}={self.endpoint}"
+
+
+DEFAULT_LISTEN: Final = (Listen("tcp:7650"),)
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -87,7 +108,7 @@ def _setting(default: str, parse: Callable[[str], Any], help_: str, metavar: str
 class Settings:
     """All settings, parsed. Sizes are in bytes, durations in seconds; 0 stands for no bound."""
 
-    listen: tuple[str, ...] = DEFAULT_LISTEN
+    listen: tuple[Listen, ...] = DEFAULT_LISTEN
     allow_plaintext_auth: bool = False
     data: Path = _setting(
         str(DEFAULT_DATA), Path, "the folder of the log and of all else that is kept", "DIR"
@@ -180,7 +201,7 @@ _FORMATS: dict[object, Callable[[float], str]] = {
 
 def _write(metadata: Mapping[str, Any], value: Any) -> str:
     if isinstance(value, tuple):
-        return " ".join(value)
+        return " ".join(map(str, value))
     if isinstance(value, bool):
         return "true" if value else "false"
     formatted = _FORMATS.get(metadata.get("parse"))
@@ -200,8 +221,8 @@ def read_settings(given: Mapping[str, Any], config: Path | None) -> Settings:
     """Put the settings together: what is given, else what the file says, else the defaults.
 
     Args:
-        given: by field name, values as on the command line: a str each, for `listen` several, for
-            the switch a bool.
+        given: by field name, values as on the command line: a str each, for `listen` a list of
+            `Listen` or str, for the switch a bool.
         config: the TOML file, if there is one.
 
     Raises:
@@ -210,6 +231,52 @@ def read_settings(given: Mapping[str, Any], config: Path | None) -> Settings:
     values = _parse_all(given, "--")
     held = _parse_all(_read_file(config), f"{config}: ") if config else {}
     return Settings(**(held | values))
+
+
+def parse_listen(value: Any) -> Listen:
+    """Read one place to listen at: `[PROTOCOL=]ENDPOINT`, a table with `endpoint`, or a `Listen`.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if isinstance(value, Listen):
+        return value
+    if isinstance(value, str):
+        protocol, endpoint = split(value)
+        return Listen(endpoint, protocol)
+    if not isinstance(value, dict):
+        raise ValueError("an endpoint is wanted, a list of them, or tables [[listen]]")
+    options = dict(value)
+    endpoint = options.pop("endpoint", None)
+    protocol = options.pop("protocol", None)
+    if not isinstance(endpoint, str) or not isinstance(protocol, str | None):
+        raise ValueError("a table has endpoint, perhaps protocol, and options; both are strings")
+    named, endpoint = split(endpoint)
+    return Listen(endpoint, protocol or named, options_with_files(options))
+
+
+_FILE = "-file"
+
+
+def options_with_files(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the files that options name: `shared-key-file` becomes `shared-key`.
+
+    Raises:
+        ValueError: one can't be read, or both are given.
+    """
+    read = dict(options)
+    for name, path in options.items():
+        if not name.endswith(_FILE):
+            continue
+        plain = name.removesuffix(_FILE)
+        if plain in options:
+            raise ValueError(f"there are both {plain} and {name}")
+        try:
+            read[plain] = Path(read.pop(name)).read_text().removesuffix("\n")
+        except (OSError, ValueError, TypeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "no file of text"
+            raise ValueError(f"{name} {path}: {reason}") from None
+    return read
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -253,10 +320,10 @@ def _parse_all(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _parse(name: str, value: Any) -> Any:
     if name == "listen":
-        endpoints = [value] if isinstance(value, str) else value
-        if not isinstance(endpoints, list) or not endpoints or set(map(type, endpoints)) != {str}:
+        listens = value if isinstance(value, list) else [value]
+        if not listens:
             raise ValueError("a list of endpoints is wanted")
-        return tuple(endpoints)
+        return tuple(map(parse_listen, listens))
     if name == "allow_plaintext_auth":
         if not isinstance(value, bool):
             raise ValueError("true or false is wanted")

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +14,13 @@ from ingest.listener.protocols import DEFAULT, protocols
 from ingest.service.settings import (
     DEFAULT_LISTEN,
     PARSED,
+    Listen,
     Settings,
     SettingsError,
     did_you_mean,
     option_name,
+    options_with_files,
+    parse_listen,
     read_settings,
 )
 from ingest.service.signals import HANGUP
@@ -58,7 +62,7 @@ class Options(usage.Options):
     def __init__(self) -> None:
         HANGUP.install()  # as early as we can
         super().__init__()
-        self.listen: list[str] = []
+        self.listen: list[Listen] = []
 
     @property
     def is_daemonized(self) -> bool:
@@ -78,14 +82,30 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def opt_listen(self, endpoint: str) -> None:
-        self.listen.append(endpoint)
+        self.listen.append(parse_listen(endpoint))
 
     opt_listen.__doc__ = (
         "where to listen, as [PROTOCOL=]ENDPOINT: a Twisted server endpoint such as tcp:7650,"
         " ssl:..., unix:..., systemd:... or haproxy:tcp:..., and what is spoken there, unless it is"
-        f" {DEFAULT}; may be given several times [default: {' '.join(DEFAULT_LISTEN)}]"
+        f" {DEFAULT}; may be given several times [default: {' '.join(map(str, DEFAULT_LISTEN))}]"
     )
     opt_l = opt_listen
+
+    def opt_listen_option(self, pair: str) -> None:
+        """NAME=VALUE, an option of the protocol of the --listen before it, such as
+        networks=10.0.0.0/8, device=gateway or shared-key-file=PATH; see PROTOCOLS.md. In the file
+        these stand in a table [[listen]] beside endpoint and protocol"""
+        name, equals, value = pair.partition("=")
+        if not equals or not self.listen:
+            raise usage.UsageError("--listen-option NAME=VALUE stands behind its --listen")
+        listen = self.listen[-1]
+        if {name, f"{name}-file"} & listen.options.keys():
+            raise usage.UsageError(f"--listen-option {name}: it is given twice")
+        try:
+            options = {**listen.options, **options_with_files({name: value})}
+        except ValueError as error:
+            raise usage.UsageError(f"--listen-option {error}") from None
+        self.listen[-1] = replace(listen, options=options)
 
     def parseOptions(self, options: Any = None) -> None:
         """Parse, and end the program with one line where the command line makes no sense."""

@@ -23,7 +23,7 @@ from ingest.devices.registry import RegistryError
 from ingest.layout import Layout
 from ingest.listener.admission import Admission
 from ingest.listener.doors import DoorError, parse_door
-from ingest.listener.protocols import find, split
+from ingest.listener.protocols import find
 from ingest.log.files import ACTIVE
 from ingest.service.housekeeping import Chore, Housekeeping
 from ingest.service.inorder import InOrder
@@ -39,9 +39,10 @@ from ingest.service.parts import (
 )
 from ingest.service.process import StartError, spare_the_collector
 from ingest.service.reload import changes
-from ingest.service.settings import Settings, SettingsError
+from ingest.service.settings import Listen, Settings, SettingsError
 from ingest.service.signals import Signals
 from ingest.service.snapshot import SAMPLES
+from ingest.wire.options import OptionError, Options
 
 _OFTEN = 0.25  # seconds between two looks at what was revoked, and at who takes too long
 _ROUNDS = 1.0  # seconds between two looks whether it is time for a round
@@ -78,7 +79,7 @@ class ListenerService(InOrder):
         self._stderr = stderr
         self._log = Logger(namespace="ingest")
         try:
-            entrances = [_entrance(text, reactor) for text in settings.listen]
+            entrances = [_entrance(listen, reactor) for listen in settings.listen]
         except DoorError as error:
             raise StartError(str(error)) from None
         self._layout = Layout(settings.data)
@@ -165,12 +166,12 @@ class ListenerService(InOrder):
             )
 
 
-def _entrance(text: str, reactor: IListenerReactor) -> Entrance:
-    protocol, endpoint = split(text)
+def _entrance(listen: Listen, reactor: IListenerReactor) -> Entrance:
     try:
-        return Entrance(find(protocol), parse_door(endpoint, reactor))
-    except KeyError as error:
-        raise DoorError(text, error.args[0]) from None
+        converse = find(listen.protocol).make_converse(Options(listen.options))
+    except (KeyError, OptionError) as error:
+        raise DoorError(str(listen), error.args[0]) from None
+    return Entrance(converse, parse_door(listen.endpoint, reactor))
 
 
 def _in_words(error: Exception) -> str:

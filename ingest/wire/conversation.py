@@ -9,13 +9,14 @@ A device that logs in and sends two frames:
 
     receive(b"AUTH ...\\n")    -> CheckToken(credentials)
     checked(good=True)        -> Claim("sensor-1")
-    granted(1)                -> Send(b"OK device=sensor-1 next=1 ...\\n")
+    granted(Grant(1, time))   -> Send(b"OK device=sensor-1 next=1 ...\\n")
     receive(b"a\\nb\\n")        -> Frames(2 values)
     acknowledge(2)            =  b"ACK 2\\n"
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ingest.wire.errors import PeerError
@@ -37,11 +38,32 @@ class CheckToken:
     credentials: Credentials
 
 
+class Standing(Enum):
+    """What the registry must say of a name that is claimed."""
+
+    PROVED = auto()  # its keys were used to prove the name; they are not revoked since
+    REGISTERED = auto()  # a device of this name is there and enabled
+    UNREGISTERED = auto()  # no device of this name is disabled there
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Get the lease on `device`, whose name is proved now; answer with `granted`."""
 
     device: str
+    standing: Standing = Standing.PROVED
+
+
+class Grant(NamedTuple):
+    """What the shell says when the device is let in.
+
+    Attributes:
+        following: the number of the device's next frame.
+        time: now: UTC, RFC 3339, microseconds.
+    """
+
+    following: int
+    time: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +117,9 @@ class Context:
         allow_plaintext: whether a token may cross a connection in clear that others can read.
         find_keys: the look-up of a device's SCRAM keys.
         refusal: why the device is not let in, whatever it says; None if it may be.
+        check_attempt: raises PeerError where too many have failed to prove this name, or from this
+            host, lately. It is to be called before a secret is compared, unless `CheckToken` or
+            `find_keys` are used: they do so themselves.
     """
 
     peer: Peer
@@ -102,6 +127,7 @@ class Context:
     allow_plaintext: bool
     find_keys: FindKeys
     refusal: PeerError | None = None
+    check_attempt: Callable[[str], None] = lambda name: None  # noqa: ARG005
 
 
 class Conversation(Protocol):
@@ -133,8 +159,8 @@ class Conversation(Protocol):
     def checked(self, *, good: bool) -> Sequence[Event]:
         """Go on after `CheckToken`."""
 
-    def granted(self, following: int) -> Sequence[Event]:
-        """Go on after `Claim`; the device's next frame gets the number `following`."""
+    def granted(self, grant: Grant) -> Sequence[Event]:
+        """Go on after `Claim`."""
 
     def fail(self, error: PeerError) -> Sequence[Event]:
         """End the conversation from our side."""

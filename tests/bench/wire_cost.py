@@ -120,14 +120,15 @@ def _no_keys(name: str) -> NoReturn:
 
 
 def _conversation() -> Any:
-    from ingest.wire.conversation import Context, Peer  # noqa: PLC0415 - of the checkout
+    from ingest.wire.conversation import Context, Grant, Peer  # noqa: PLC0415 - of the checkout
     from ingest.wire.ingest1.session import make_converse  # noqa: PLC0415
+    from ingest.wire.options import Options  # noqa: PLC0415
 
     peer = Peer("127.0.0.1", 1, encrypted=False, local=True)
-    conversation = make_converse()(Context(peer, FRAME, False, _no_keys))
+    conversation = make_converse(Options())(Context(peer, FRAME, False, _no_keys))
     conversation.receive(msgpack.packb({"auth": "PLAIN", "data": b"\0sensor-1\0token"}))
     conversation.checked(good=True)
-    conversation.granted(1)
+    conversation.granted(Grant(1, b"2026-11-22T11:39:00.123456Z"))
     return conversation
 
 

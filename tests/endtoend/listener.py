@@ -33,6 +33,9 @@ ANY_PORT = "tcp:0:interface=127.0.0.1"
 PATIENCE = 20.0
 """Seconds after which a test gives up waiting; nothing takes nearly as long."""
 
+TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"
+"""A time of the listener, as a pattern."""
+
 Address = tuple[str, int] | str
 Reply = tuple[str, Any]
 
@@ -349,7 +352,7 @@ class TextDevice(Device):
                 pairs[name] = int(pairs[name])
             if "data" in pairs:
                 pairs["data"] = b64decode(pairs["data"])
-            return "ok", pairs
+            return "ok", _without_time(pairs)
         if word == "+":
             return "challenge", b64decode(content)
         if word == "ACK":
@@ -391,7 +394,14 @@ class PackedDevice(Device):
             assert message.keys() == {"err", "text"} and message["text"], message
             return "err", message["err"]
         ((kind, content),) = message.items()
-        return kind, content
+        return kind, _without_time(content) if kind == "ok" else content
+
+
+def _without_time(ok: dict[str, Any]) -> dict[str, Any]:
+    """Check that an `OK` ends with the listener's time, and leave it out."""
+    *_, last = ok
+    assert last == "time" and re.fullmatch(TIME, ok.pop("time")), ok
+    return ok
 
 
 def pack(value: object) -> bytes:

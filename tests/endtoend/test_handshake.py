@@ -1,11 +1,13 @@
 """How a device proves who it is; see "The handshake" in ingest/PROTOCOL.md."""
 
+import re
 from base64 import b64encode
 
 import pytest
 from scramp import ScramException
 
 from tests.endtoend.listener import (
+    TIME,
     TOKEN,
     Device,
     Listener,
@@ -30,7 +32,8 @@ def test_plain_to_the_byte(listener: Listener, name: str) -> None:
     with TextDevice(listener.addresses[0]) as device:
         device.send(b"AUTH PLAIN ", b64encode(f"\0{name}\0{TOKEN}".encode()), b"\r\n")
         line = device.socket.recv(1000).decode()
-    assert line == f"OK device={name} next=1 max_frame=65536\n"
+    ok = rf"OK device={name} next=1 max_frame=65536 time={TIME}\n"
+    assert re.fullmatch(ok, line), line
 
 
 def test_scram(listener: Listener, name: str, dialect: Dialect) -> None:

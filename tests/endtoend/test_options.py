@@ -22,8 +22,8 @@ START = (TWISTD, "-n", "--pidfile=", "ingest")
 
 OPTIONS = {
     "allow-plaintext-auth", "compress", "config", "data", "durability", "handshake-timeout",
-    "idle-timeout", "keep-bytes", "keep-days", "keep-files", "listen", "max-connections",
-    "max-frame", "rotate-every", "rotate-size",
+    "idle-timeout", "keep-bytes", "keep-days", "keep-files", "listen", "listen-option",
+    "max-connections", "max-frame", "rotate-every", "rotate-size",
 }  # fmt: skip
 
 

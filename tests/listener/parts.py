@@ -21,6 +21,7 @@ from ingest.listener.connection import Connection
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
 from ingest.wire.ingest1.session import make_converse
+from ingest.wire.options import Options
 
 TOKEN = "s3cr3t"
 PATIENCE = 20.0
@@ -93,7 +94,7 @@ class Listener:
         )
         self.journal = MemoryJournal()
         self.fleet.journal = self.journal
-        self.factory = ConnectionFactory(self.fleet, make_converse())
+        self.factory = ConnectionFactory(self.fleet, make_converse(Options()))
 
     def close(self) -> None:
         """Stop the threads."""

@@ -22,6 +22,9 @@ def parts() -> Iterator[Listener]:
     parts.close()
 
 
+OK = b"OK device=a next=%d max_frame=65536 time=2026-11-22T11:39:00.000000Z\n"
+
+
 def texts(parts: Listener) -> list[str]:
     return [json.loads(line)["text"] for line in parts.journal.lines]
 
@@ -56,7 +59,7 @@ def test_frames_ahead_wait_for_the_token(parts: Listener) -> None:
     assert transport.read() == b""
     parts.turns.run_one()
     assert not transport.is_paused
-    assert transport.read() == b"OK device=a next=1 max_frame=65536\n"
+    assert transport.read() == OK % 1
     parts.journal.commit()
     assert transport.read() == b"ACK 1\n"
 
@@ -94,7 +97,7 @@ def test_a_takeover_waits_for_the_older_ones_frames(parts: Listener) -> None:
     acknowledged, error = older_transport.read().splitlines()
     assert acknowledged == b"ACK 1"
     assert error.startswith(b"ERR replaced ")
-    assert newer_transport.read() == b"OK device=a next=2 max_frame=65536\n"
+    assert newer_transport.read() == OK % 2
     lose(older)
     parts.hear(newer, b"b\n")
     parts.journal.commit()

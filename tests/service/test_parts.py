@@ -18,7 +18,7 @@ from ingest.service.housekeeping import Chore, Housekeeping
 from ingest.service.inorder import InOrder
 from ingest.service.process import FolderLock, StartError, use_monotonic_time
 from ingest.service.reload import changes
-from ingest.service.settings import Settings
+from ingest.service.settings import Listen, Settings
 from ingest.service.signals import Hangup
 
 
@@ -135,7 +135,7 @@ class TestProcess:
 
 def test_what_a_reload_says() -> None:
     old = Settings()
-    new = Settings(listen=("tcp:1",), rotate_size=1 << 30, keep_days=7, durability="os")
+    new = Settings(listen=(Listen("tcp:1"),), rotate_size=1 << 30, keep_days=7, durability="os")
     assert list(changes(old, new)) == [
         "listen: tcp:7650 becomes tcp:1 after a restart",
         "rotate-size: 256.0 MiB becomes 1.0 GiB from now on",

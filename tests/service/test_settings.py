@@ -8,7 +8,7 @@ import pytest
 from ingest.journal.archive import ArchivePolicy
 from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
-from ingest.service.settings import PARSED, Settings, SettingsError, read_settings
+from ingest.service.settings import PARSED, Listen, Settings, SettingsError, read_settings
 
 
 def read(given: dict[str, Any], config: str | None, tmp_path: Path) -> Settings:
@@ -22,7 +22,7 @@ def read(given: dict[str, Any], config: str | None, tmp_path: Path) -> Settings:
 def test_the_defaults() -> None:
     settings = read_settings({}, None)
     assert settings == Settings()
-    assert settings.listen == ("tcp:7650",)
+    assert settings.listen == (Listen("tcp:7650"),)
     assert settings.data == Path("ingest-data")
     assert (settings.rotate_size, settings.rotate_every) == (256 << 20, 86400)
     assert (settings.keep_files, settings.keep_days, settings.keep_bytes) == (0, 0, 0)
@@ -94,19 +94,19 @@ def test_a_file(tmp_path: Path) -> None:
     compress = "gzip"
     """
     settings = read({}, config, tmp_path)
-    assert settings.listen == ("tcp:7650", "unix:/run/ingest")
+    assert settings.listen == (Listen("tcp:7650"), Listen("unix:/run/ingest"))
     assert settings.allow_plaintext_auth
     assert (settings.max_frame, settings.idle_timeout, settings.compress) == (1024, 0.5, "gzip")
 
 
 def test_one_endpoint_needs_no_list(tmp_path: Path) -> None:
-    assert read({}, 'listen = "tcp:1"', tmp_path).listen == ("tcp:1",)
+    assert read({}, 'listen = "tcp:1"', tmp_path).listen == (Listen("tcp:1"),)
 
 
 def test_the_command_line_wins(tmp_path: Path) -> None:
     config = 'listen = ["tcp:1"]\nmax-frame = "1KiB"\nkeep-files = 3'
     settings = read({"listen": ["tcp:2"], "max_frame": "2KiB"}, config, tmp_path)
-    assert settings.listen == ("tcp:2",)
+    assert settings.listen == (Listen("tcp:2"),)
     assert (settings.max_frame, settings.keep_files) == (2048, 3)
 
 
@@ -119,8 +119,8 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("max-frame = true", "max-frame: one value is wanted"),
         ("max-frame = [1]", "max-frame: one value is wanted"),
         ("max-frame = 2026-11-22", "max-frame: one value is wanted"),
-        ("listen = 7650", "listen: a list of endpoints is wanted"),
-        ("listen = [7650]", "listen: a list of endpoints is wanted"),
+        ("listen = 7650", "listen: an endpoint is wanted"),
+        ("listen = [7650]", "listen: an endpoint is wanted"),
         ('allow-plaintext-auth = "yes"', "allow-plaintext-auth: true or false is wanted"),
         ('rotate-every = "soon"', "rotate-every: 'soon' is not a duration"),
         ("max-frame 1", "not TOML: "),
@@ -161,3 +161,37 @@ def test_every_default_is_what_its_text_says(setting: Any) -> None:
     metadata = setting.metadata
     assert metadata["parse"](metadata["default"]) == getattr(Settings(), setting.name)
     assert metadata["help"] and metadata["metavar"].isupper()
+
+
+def test_tables_of_listeners(tmp_path: Path) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("s3cr3t\n")
+    config = f"""
+        [[listen]]
+        endpoint = "tcp:1"
+        [[listen]]
+        endpoint = "tcp:2"
+        protocol = "forward"
+        shared-key-file = "{secret}"
+        networks = ["10.0.0.0/8"]
+    """
+    settings = read({}, config, tmp_path)
+    options = {"shared-key": "s3cr3t", "networks": ["10.0.0.0/8"]}
+    assert settings.listen == (Listen("tcp:1"), Listen("tcp:2", "forward", options))
+    assert settings.as_written()["listen"] == "tcp:1 forward=tcp:2"
+    assert "s3cr3t" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        ('protocol = "syslog"', "a table has endpoint"),
+        ('endpoint = "tcp:1"\nprotocol = 1', "a table has endpoint"),
+        ('endpoint = "tcp:1"\nkey-file = "/nowhere/at/all"', "key-file /nowhere/at/all: No such"),
+        ('endpoint = "tcp:1"\nkey-file = 1', "key-file 1: no file of text"),
+        ('endpoint = "tcp:1"\nkey-file = "k"\nkey = "k"', "both key and key-file"),
+    ],
+)
+def test_tables_that_make_no_sense(lines: str, what: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=what):
+        read({}, f"[[listen]]\n{lines}", tmp_path)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.service.settings import PARSED, Settings, SettingsError
+from ingest.service.settings import PARSED, Listen, Settings, SettingsError
 from ingest.service.tap import Options
 
 
@@ -23,7 +23,7 @@ def test_options() -> None:
         "--listen", "tcp:1", "-l", "tcp:2", "--max-frame=1KiB", "--allow-plaintext-auth"
     ).settings  # fmt: skip
     assert settings == Settings(
-        listen=("tcp:1", "tcp:2"), max_frame=1024, allow_plaintext_auth=True
+        listen=(Listen("tcp:1"), Listen("tcp:2")), max_frame=1024, allow_plaintext_auth=True
     )
 
 
@@ -55,3 +55,29 @@ def test_every_option_is_explained_with_its_default() -> None:
     for option in ("--listen", "--config", "--max-frame", "--allow-plaintext-auth", "--durability"):
         assert option in text
     assert text.count("[default: ") == len(PARSED) + 1
+
+
+def test_options_of_a_listener(tmp_path: Path) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("s3cr3t\n")
+    options = Options()
+    options.parseOptions(
+        ["--listen", "tcp:1", "--listen", "forward=tcp:2", "--listen-option", "device=a=b",
+         "--listen-option", f"shared-key-file={secret}"]
+    )  # fmt: skip
+    second = Listen("tcp:2", "forward", {"device": "a=b", "shared-key": "s3cr3t"})
+    assert options.settings.listen == (Listen("tcp:1"), second)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--listen-option", "a=b"], "behind its --listen"),
+        (["--listen", "tcp:1", "--listen-option", "a"], "NAME=VALUE"),
+        (["-l", "tcp:1", *["--listen-option", "a=b"] * 2], "a: it is given twice"),
+        (["-l", "tcp:1", "--listen-option", "a-file=/nowhere"], "a-file /nowhere: No such"),
+    ],
+)
+def test_options_of_a_listener_that_make_no_sense(arguments: list[str], what: str) -> None:
+    with pytest.raises(SystemExit, match=what):
+        Options().parseOptions(arguments)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from ingest.wire.conversation import Grant
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.framing import Framing
 from ingest.wire.sasl import PLAIN, SCRAM_SHA_256
@@ -66,8 +67,8 @@ class Dialect(Framing, Protocol):
     def unread(self) -> bytes:
         """Give up the bytes that came behind the last message."""
 
-    def ok(self, device: str, following: int, max_frame: int, data: bytes | None) -> bytes:
-        """Write the success of the handshake; `following` is the next frame's number."""
+    def ok(self, device: str, grant: Grant, max_frame: int, data: bytes | None) -> bytes:
+        """Write the success of the handshake."""
 
     def challenge(self, data: bytes) -> bytes:
         """Write a challenge of the mechanism."""

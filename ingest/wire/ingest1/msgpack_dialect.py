@@ -5,6 +5,7 @@ from typing import Any
 import msgpack
 
 from ingest.record import NO_VALUES
+from ingest.wire.conversation import Grant
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame
 from ingest.wire.framing import NO_FRAMES, Frames
 from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response, known_mechanism
@@ -60,10 +61,10 @@ class MsgpackDialect:
         error = bad_frame("the stream ended within a msgpack object") if self._rest else None
         return Frames(NO_VALUES, error)
 
-    def ok(self, device: str, following: int, max_frame: int, data: bytes | None) -> bytes:
-        fields: dict[str, object] = {"device": device, "next": following, "max_frame": max_frame}
-        if data is not None:
-            fields["data"] = data
+    def ok(self, device: str, grant: Grant, max_frame: int, data: bytes | None) -> bytes:
+        proof = {} if data is None else {"data": data}
+        numbers = {"next": grant.following, "max_frame": max_frame}
+        fields = {"device": device, **numbers, **proof, "time": grant.time.decode()}
         return _pack({"ok": fields})
 
     def challenge(self, data: bytes) -> bytes:

@@ -10,6 +10,7 @@ from ingest.wire.conversation import (
     Converse,
     Ended,
     Event,
+    Grant,
     Send,
 )
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError, bad_frame
@@ -17,6 +18,7 @@ from ingest.wire.framing import Frames
 from ingest.wire.ingest1.messages import Auth, Dialect
 from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect
 from ingest.wire.ingest1.text_dialect import TextDialect
+from ingest.wire.options import Options
 from ingest.wire.sasl import SCRAM_SHA_256, ScramExchange, auth_failed, parse_plain
 
 
@@ -109,9 +111,9 @@ class Session:
             raise IllegalStep(f"a token was checked in {self.state}")
         return (self._claim(),) if good else (self._end(auth_failed()),)
 
-    def granted(self, following: int) -> Sequence[Event]:
+    def granted(self, grant: Grant) -> Sequence[Event]:
         self._enter(State.OPEN)
-        ok = self._dialect.ok(self.device, following, self._context.max_frame, self._proof)
+        ok = self._dialect.ok(self.device, grant, self._context.max_frame, self._proof)
         events: list[Event] = [Send(ok)]
         held, self._held, self._proof = self._held, b"", None
         if held:
@@ -231,6 +233,11 @@ def _what_begins_with(data: bytes) -> str:
     return "neither a line of text nor a msgpack map"
 
 
-def make_converse() -> Converse:
-    """Return what makes sessions."""
+def make_converse(options: Options) -> Converse:
+    """Return what makes sessions.
+
+    Raises:
+        OptionError: there is an option; this protocol has none.
+    """
+    options.finish()
     return Session

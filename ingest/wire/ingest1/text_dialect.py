@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import orjson
 
 from ingest.record import NO_VALUES, Values, escape_steering, printable
+from ingest.wire.conversation import Grant
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame, too_long
 from ingest.wire.framing import NO_FRAMES, Frames
 from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response, known_mechanism
@@ -57,13 +58,14 @@ class TextDialect:
         last = self.unread()
         return Frames(_values(last + b"\n")) if last else NO_FRAMES
 
-    def ok(self, device: str, following: int, max_frame: int, data: bytes | None) -> bytes:
+    def ok(self, device: str, grant: Grant, max_frame: int, data: bytes | None) -> bytes:
         proof = b"" if data is None else b"data=%b " % b64encode(data)
-        return b"OK %bdevice=%b next=%d max_frame=%d\n" % (
+        return b"OK %bdevice=%b next=%d max_frame=%d time=%b\n" % (
             proof,
             device.encode(),
-            following,
+            grant.following,
             max_frame,
+            grant.time,
         )
 
     def challenge(self, data: bytes) -> bytes:

@@ -10,7 +10,7 @@ import pytest
 from scramp import ScramClient, ScramMechanism
 
 from ingest.record import record_block
-from ingest.wire.conversation import CheckToken, Claim, Context, Ended, Event, Peer, Send
+from ingest.wire.conversation import CheckToken, Claim, Context, Ended, Event, Grant, Peer, Send
 from ingest.wire.errors import PeerError
 from ingest.wire.framing import Frames
 from ingest.wire.ingest1.session import Session
@@ -92,7 +92,7 @@ class Listener:
         """Answer the session's question."""
         question = self.asked.pop(0)
         if isinstance(question, Claim):
-            self._carry_out(self.session.granted(self._following))
+            self._carry_out(self.session.granted(Grant(self._following, TIME)))
         else:
             device, token = question.credentials
             self._carry_out(self.session.checked(good=TOKENS.get(device) == token))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.wire.conversation import Grant
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.framing import NO_FRAMES
 from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response
@@ -296,9 +297,10 @@ def test_response() -> None:
 
 def test_messages_of_the_server() -> None:
     dialect = msgpack_dialect()
-    ok = {"device": "d", "next": 43, "max_frame": 65536}
-    assert msgpack.unpackb(dialect.ok("d", 43, 65536, None)) == {"ok": ok}
-    assert msgpack.unpackb(dialect.ok("d", 43, 65536, b"v")) == {"ok": {**ok, "data": b"v"}}
+    ok = {"device": "d", "next": 43, "max_frame": 65536, "time": "T"}
+    grant = Grant(43, b"T")
+    assert msgpack.unpackb(dialect.ok("d", grant, 65536, None)) == {"ok": ok}
+    assert msgpack.unpackb(dialect.ok("d", grant, 65536, b"v")) == {"ok": {**ok, "data": b"v"}}
     assert dialect.challenge(b"r=x") == b"\x81\xa9challenge\xc4\x03r=x"
     assert dialect.ack(42) == b"\x81\xa3ack\x2a"
     error = PeerError(ErrorCode.REVOKED, "the device was disabled")

@@ -18,7 +18,7 @@ from tests.wire.ingest1.peer import (
     in_scram,
     logged_in,
 )
-from tests.wire.streams import block_of, bytewise, cut, cuts
+from tests.wire.streams import TIME, block_of, bytewise, cut, cuts
 
 WRONG = b"\0sensor-1\0wrong"
 SHUTTING_DOWN = PeerError(ErrorCode.SHUTTING_DOWN, "the listener is stopping")
@@ -27,7 +27,12 @@ each = st.sampled_from(DEVICES)
 
 
 def ok(following: int = 1, max_frame: int = 65536) -> tuple[str, dict[str, object]]:
-    return "ok", {"device": "sensor-1", "next": following, "max_frame": max_frame}
+    return "ok", {
+        "device": "sensor-1",
+        "next": following,
+        "max_frame": max_frame,
+        "time": TIME.decode(),
+    }
 
 
 @both

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ingest.wire.conversation import Ended
+from ingest.wire.conversation import Ended, Grant
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError
 from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect
 from ingest.wire.ingest1.session import Session, State
@@ -19,7 +19,7 @@ from tests.wire.ingest1.peer import (
     in_scram,
     logged_in,
 )
-from tests.wire.streams import bytewise
+from tests.wire.streams import TIME, bytewise
 
 SHUTTING_DOWN = PeerError(ErrorCode.SHUTTING_DOWN, "the listener is stopping")
 
@@ -63,7 +63,7 @@ ILLEGAL: dict[str, tuple[Callable[[Session], object], set[str]]] = {
     "end_of_stream": (Session.end_of_stream, {"ENDED"}),
     "checked": (lambda session: session.checked(good=True), set(IN_STATE) - {"CHECKING"}),
     "not checked": (lambda session: session.checked(good=False), set(IN_STATE) - {"CHECKING"}),
-    "granted": (lambda session: session.granted(1), set(IN_STATE) - {"CLAIMING"}),
+    "granted": (lambda session: session.granted(Grant(1, TIME)), set(IN_STATE) - {"CLAIMING"}),
 }
 """Steps, and the states in which they can't happen."""
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.wire.conversation import Grant
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response
 from ingest.wire.ingest1.text_dialect import TextDialect
@@ -276,8 +277,12 @@ def test_response() -> None:
 
 def test_messages_of_the_server() -> None:
     dialect = text()
-    assert dialect.ok("d", 43, 65536, None) == b"OK device=d next=43 max_frame=65536\n"
-    assert dialect.ok("d", 1, 10, b"v=x") == b"OK data=dj14 device=d next=1 max_frame=10\n"
+    assert dialect.ok("d", Grant(43, b"T"), 65536, None) == (
+        b"OK device=d next=43 max_frame=65536 time=T\n"
+    )
+    assert dialect.ok("d", Grant(1, b"T"), 10, b"v=x") == (
+        b"OK data=dj14 device=d next=1 max_frame=10 time=T\n"
+    )
     assert dialect.challenge(b"r=x") == b"+ cj14\n"
     assert dialect.ack(42) == b"ACK 42\n"
     error = PeerError(ErrorCode.IDLE_TIMEOUT, "nothing for 10 minutes")
