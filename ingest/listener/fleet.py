@@ -20,7 +20,7 @@ from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, coop
 from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
-from ingest.wire.conversation import Claim, Context, Peer, Standing
+from ingest.wire.conversation import Claim, Context, Peer, Standing, host_of
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.sasl import Credentials, StoredKeys, auth_failed
 
@@ -141,14 +141,14 @@ class Fleet:
         limits = self.admission.limits
 
         def find_keys(device: str) -> StoredKeys:
-            self.admission.check(peer.host, device, self.now())
+            self.admission.check(peer.host, device, self.now(), self._last_host)
             try:
                 return self._authenticator.keys(device)
             except RegistryError as error:
                 raise self._not_now(peer, device, error) from None
 
         def check_attempt(name: str) -> None:
-            self.admission.check(peer.host, name, self.now())
+            self.admission.check(peer.host, name, self.now(), self._last_host)
 
         return Context(
             peer,
@@ -168,7 +168,7 @@ class Fleet:
 
     def check_token(self, peer: Peer, credentials: Credentials) -> Deferred[bool]:
         """See `Surroundings.check_token`."""
-        self.admission.check(peer.host, credentials.device, self.now())
+        self.admission.check(peer.host, credentials.device, self.now(), self._last_host)
         try:
             return self._authenticator.check(credentials)
         except RegistryError as error:
@@ -200,7 +200,6 @@ class Fleet:
         self._passing.discard(connection)
         self._devices[connection.device] = connection
         self.incidents.handshakes[f"{connection.mechanism}/ok"] += 1
-        self.admission.proved(connection.peer.host, connection.device)
         self._note_seen(connection)
 
     def left(self, connection: Member, delivery: Delivery) -> None:
@@ -349,6 +348,10 @@ class Fleet:
         """Cut all connections that are left."""
         for connection in list(self._members):
             connection.abort()
+
+    def _last_host(self, device: str) -> str:
+        found = self._registry.get(device)
+        return "" if found is None or found.last_peer is None else host_of(found.last_peer)
 
     def _note_seen(self, connection: Member) -> None:
         ago = self.now() - connection.heard
