@@ -1,0 +1,321 @@
+"""Closed files of the log as Parquet, below `columns/`: one file for each, in a folder by day.
+
+What a file holds never changes, so its Parquet is made once; it goes when the file goes, and is
+made again when it is missing. It appears whole (a temporary file is renamed), and it may always
+be removed.
+
+    converter = Converter(layout)
+    while converter.convert_next():
+        print(converter.progress)
+
+Each file is converted by a process of its own, at a low priority and within bounded memory: it
+takes nothing from the process that asked for it. `python -m ingest.watch.columns DATA` converts
+all that there is.
+"""
+
+import fcntl
+import os
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from ingest.layout import Layout
+from ingest.log.files import DAMAGED, LogFile, log_files, open_log, sync_folder
+from ingest.watch.schema import (
+    Catalogue,
+    Contents,
+    count_documents,
+    count_pairs,
+    documents_sql,
+    lines_sql,
+    literal,
+    pairs_sql,
+    parquet_sql,
+)
+from ingest.watch.snapshot import columns_path, open_lines
+
+if TYPE_CHECKING:
+    import duckdb
+
+METADATA = "ingest"  # the key of what `Catalogue.dump` writes
+MEMORY = 512 << 20
+"""Bytes for one conversion. What it sorts beyond that goes to a temporary folder on disk."""
+_THREADS = 2
+_NICE = 10
+_SAMPLE = 50_000  # records by which the fields are guessed
+_ROUNDS = 3
+_CHUNK = 1 << 20
+_TEMPORARY = ".tmp"
+_MODULE = "ingest.watch.columns"
+
+
+class Busy(Exception):
+    """Another process converts already."""
+
+
+class Unreadable(Exception):
+    """A file can't be converted. It stays as it is; queries read its lines."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the conversion is.
+
+    Attributes:
+        converted: closed files that are Parquet by now.
+        pending: closed files that are not yet.
+        records: records converted by this converter.
+        failed: what was wrong with files that can't be converted, by name.
+    """
+
+    converted: int = 0
+    pending: int = 0
+    records: int = 0
+    failed: tuple[tuple[str, str], ...] = ()
+
+
+class Converter:
+    """Turns closed files into Parquet, the youngest first. One at a time may work on a folder.
+
+    Its methods may be called from any thread, `stop` also while `convert_next` runs.
+    """
+
+    def __init__(self, layout: Layout, *, threads: int = _THREADS, memory: int = MEMORY) -> None:
+        """Take the folder.
+
+        Args:
+            layout: the data folder.
+            threads: of a conversion.
+            memory: bytes of a conversion.
+
+        Raises:
+            Busy: another converter works on it.
+            OSError: the folder can't be made.
+        """
+        self._layout = layout
+        self._options = {"threads": threads, "memory": memory}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+        self._failed: dict[str, str] = {}
+        self.progress = Progress()
+        layout.columns_folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (layout.columns_folder / "lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._lock.close()
+            raise Busy(f"{layout.columns_folder} is being filled by another process") from error
+
+    def convert_next(self) -> bool:
+        """Convert one file; False if none is left. Removes Parquet whose file is gone.
+
+        Raises:
+            OSError: the log or the folder can't be read or written; call it again later.
+        """
+        closed = {columns_path(self._layout, file): file for file in self._closed()}
+        made = self._tidy(set(closed))
+        pending = [path for path in closed if path not in made]
+        self.progress = replace(self.progress, converted=len(made), pending=len(pending))
+        for path in reversed(pending):
+            if self._stopped:
+                return False
+            if path.stem not in self._failed and self._convert(closed[path], path):
+                return True
+        return False
+
+    def stop(self) -> None:
+        """End for good; a conversion that runs is killed, and leaves nothing behind."""
+        self._stopped = True
+        if (process := self._process) is not None:
+            process.kill()
+        self._lock.close()
+
+    def _closed(self) -> list[LogFile]:
+        return [file for file in log_files(self._layout.log_folder) if file.closed]
+
+    def _tidy(self, wanted: set[Path]) -> set[Path]:
+        """Remove what no closed file stands behind; return what is there."""
+        for path in self._layout.columns_folder.glob("*/*"):
+            if path not in wanted:
+                path.unlink()
+                with suppress(OSError):  # not empty yet
+                    path.parent.rmdir()
+        return {path for path in wanted if path.exists()}
+
+    def _convert(self, file: LogFile, target: Path) -> bool:
+        """Convert one file in a process of its own; False if it can't be."""
+        target.parent.mkdir(exist_ok=True)
+        task = {
+            "source": str(file.path),
+            "compressed": file.compressed,
+            "target": str(target),
+            "spill": str(self._layout.columns_folder / "spill"),
+            **self._options,
+        }
+        with subprocess.Popen(
+            [sys.executable, "-m", _MODULE, "--one"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as self._process:
+            if self._stopped:
+                self._process.kill()
+            answer, errors = self._process.communicate(orjson.dumps(task))
+        if self._process.returncode == 0:
+            records = self.progress.records + orjson.loads(answer)["records"]
+            self.progress = replace(
+                self.progress,
+                converted=self.progress.converted + 1,
+                pending=self.progress.pending - 1,
+                records=records,
+            )
+            return True
+        if not self._stopped:
+            lines = errors.decode(errors="replace").strip().splitlines()
+            what = lines[-1] if lines else f"ended with {self._process.returncode}"
+            self._failed[target.stem] = what
+            self.progress = replace(self.progress, failed=tuple(self._failed.items()))
+        return False
+
+
+def convert(file: LogFile, target: Path, spill: Path, *, threads: int, memory: int) -> int:
+    """Write the Parquet of one closed file.
+
+    Args:
+        file: a rotated file.
+        target: the Parquet; it appears whole or not at all.
+        spill: a folder for what does not fit into memory; it is made.
+        threads: that sort and write.
+        memory: bytes.
+
+    Returns:
+        How many records it holds.
+
+    Raises:
+        Unreadable: the file is gone, damaged, or was changed meanwhile.
+        OSError: the disk is full or failing.
+        duckdb.Error: the same, seen by DuckDB.
+    """
+    import duckdb  # noqa: PLC0415 - the parent of this process needs none
+
+    temporary = target.with_name(target.name + _TEMPORARY)
+    config = {
+        "threads": threads,
+        "memory_limit": f"{memory}B",
+        "temp_directory": str(spill),
+        "autoinstall_known_extensions": False,
+    }
+    with ExitStack() as opened:
+        piece = open_lines(file, opened)
+        if piece is None:
+            raise Unreadable(f"{file.path} is gone")
+        _prove_whole(file)
+        connection = opened.enter_context(duckdb.connect(config=config))
+        opened.callback(temporary.unlink, missing_ok=True)
+        records = _write(connection, lines_sql([piece.path], piece.compressed), temporary)
+        if os.fstat(piece.fd).st_size != piece.size:
+            raise Unreadable(f"{file.path} was changed meanwhile")
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.rename(target)
+        sync_folder(target.parent)
+        return records
+
+
+def _prove_whole(file: LogFile) -> None:
+    """Read a compressed file to its end: DuckDB takes one that was cut short for a whole one."""
+    if not file.compressed:
+        return
+    end = b"\n"
+    try:
+        with open_log(file) as stream:
+            while chunk := stream.read(_CHUNK):
+                end = chunk[-1:]
+    except DAMAGED as error:
+        raise Unreadable(f"{file.path} is damaged: {error}") from error
+    if end != b"\n":
+        raise Unreadable(f"{file.path} is damaged: it ends within a line")
+
+
+def _write(connection: "duckdb.DuckDBPyConnection", source: str, target: Path) -> int:
+    """Write the Parquet of `source`, again if it turns out to have more fields than were guessed.
+
+    The frames that the columns do not spell tell which are missing: mostly there are none.
+    """
+    catalogue = Catalogue()
+    count_fields(connection, catalogue, f"SELECT text, data FROM ({source}) LIMIT {_SAMPLE}")
+    for _ in range(_ROUNDS):
+        contents = catalogue.contents()
+        records = _copy(connection, parquet_sql(source, contents), target, catalogue, contents)
+        rest = f"SELECT text, data FROM read_parquet({literal(str(target))})"
+        count_fields(connection, catalogue, rest)
+        if catalogue.contents() == contents:
+            return records
+    # Only one whose keys never end comes here. What has no column is told to be in `data`.
+    catalogue.complete = False
+    contents = catalogue.contents()
+    return _copy(connection, parquet_sql(source, contents), target, catalogue, contents)
+
+
+def _copy(
+    connection: "duckdb.DuckDBPyConnection",
+    select: str,
+    target: Path,
+    catalogue: Catalogue,
+    contents: Contents,
+) -> int:
+    (records,) = connection.execute(f"""
+        COPY ({select}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd,
+            PARQUET_VERSION v2, USE_TMP_FILE false,
+            KV_METADATA {{{METADATA}: {literal(catalogue.dump(contents))}}})""").fetchall()[0]
+    return int(records)
+
+
+def count_fields(
+    connection: "duckdb.DuckDBPyConnection", catalogue: Catalogue, source: str
+) -> None:
+    """Count which fields occur in `source`, a SELECT of `text` and `data`."""
+    count_documents(catalogue, connection.execute(documents_sql(source)).fetchall())
+    count_pairs(catalogue, connection.execute(pairs_sql(source)).fetchall())
+
+
+def _convert_one() -> None:
+    """Convert the file that standard input names."""
+    task = orjson.loads(sys.stdin.buffer.read())
+    os.nice(_NICE)
+    file = LogFile(Path(task["source"]), task["compressed"])
+    try:
+        records = convert(
+            file,
+            Path(task["target"]),
+            Path(task["spill"]),
+            threads=task["threads"],
+            memory=task["memory"],
+        )
+    except Exception as error:
+        sys.exit(" ".join(str(error).split()))
+    print(orjson.dumps({"records": records}).decode())
+
+
+def main() -> None:
+    """Convert all closed files of the data folder that the command line names."""
+    if sys.argv[1:] == ["--one"]:
+        _convert_one()
+        return
+    if len(sys.argv) != 2:
+        sys.exit(f"usage: python -m {_MODULE} DATA")
+    converter = Converter(Layout(Path(sys.argv[1])))
+    while converter.convert_next():
+        progress = converter.progress
+        print(f"{progress.records:,} records converted, {progress.pending} files to go", flush=True)
+    for name, what in converter.progress.failed:
+        print(f"{name}: {what}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The process that runs one query: it reads a request, answers with rows, and ends.
+
+The request is a line of JSON on standard input, which stays open as long as somebody waits. The
+rows leave on standard output as an Arrow stream, the outcome as JSON on standard error. `query`
+is the other side of it.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import orjson
+from pyarrow import ipc
+
+from ingest.layout import Layout
+from ingest.units import format_size
+from ingest.watch import confinement
+from ingest.watch.checking import Refused, check
+from ingest.watch.query import TYPES, Limits
+from ingest.watch.scope import Scope
+from ingest.watch.snapshot import Piece, Snapshot
+from ingest.watch.view import LogView
+
+_NICE = 5
+_BATCH = 8192  # rows
+_SLACK = 1 << 30
+"""Bytes of address space beyond DuckDB's own limit: stacks, arenas and what it does not count."""
+
+
+def main() -> None:
+    """Run the query that standard input asks for."""
+    request = orjson.loads(sys.stdin.buffer.readline())
+    confinement.end_with_parent()
+    os.nice(_NICE)
+    try:
+        outcome = {"truncated": _answer(request)}
+    except Refused as refused:
+        outcome = {"error": str(refused), "position": refused.position}
+    except (duckdb.Error, OSError, MemoryError) as error:
+        outcome = {"error": _explained(error, request), "position": None}
+    os.write(2, orjson.dumps(outcome))
+    # DuckDB's own end could wait for a thread that is out of memory.
+    os._exit(0)
+
+
+def _answer(request: dict[str, Any]) -> bool:
+    """Write the rows; return whether some were left out."""
+    limits = Limits(**request["limits"])
+    since, until = (_moment(request["scope"][name]) for name in ("since", "until"))
+    scope = Scope(since, until, request["scope"]["device"])
+    confinement.allow_open_files()
+    connection = connect(limits)
+    check(connection, request["sql"])
+    with Snapshot(Layout(Path(request["data"]))) as snapshot:
+        view = LogView(connection, snapshot)
+        try:
+            begin, end = view.plan(request["sql"])
+        except duckdb.BinderException as error:
+            raise Refused(_binder_text(error, view.columns)) from error
+        pieces = snapshot.between(_latest(scope.since, begin), _earliest(scope.until, end))
+        view.create(scope, pieces)
+        _lock(connection, pieces, limits)
+        truncated = _send(connection.sql(request["sql"]), limits)
+        if snapshot.was_cut():
+            raise Refused("the log was cut by another program meanwhile; ask again")
+        return truncated
+
+
+def connect(limits: Limits) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB: in memory, with no folder of its own, and `now()` in UTC as `time` is."""
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": limits.threads,
+            "memory_limit": f"{limits.memory}B",
+            "temp_directory": "",
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "enable_external_file_cache": False,  # it goes by the path, and ours are numbers
+            "allow_community_extensions": False,
+            "python_enable_replacements": False,
+        },
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("CREATE MACRO now() AS get_current_timestamp() AT TIME ZONE 'UTC'")
+    return connection
+
+
+def _lock(connection: duckdb.DuckDBPyConnection, pieces: Iterable[Piece], limits: Limits) -> None:
+    """Shut everything but the files of the view, in DuckDB and in the kernel."""
+    paths = ", ".join(f"'{piece.path}'" for piece in pieces)
+    connection.execute(f"SET allowed_paths = [{paths}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    confinement.limit(memory=limits.memory + _SLACK, seconds=(limits.seconds + 1) * limits.threads)
+    confinement.allow_only(piece.fd for piece in pieces)
+
+
+def _send(relation: duckdb.DuckDBPyRelation, limits: Limits) -> bool:
+    types = orjson.dumps([str(kind) for kind in relation.types])
+    reader = relation.to_arrow_reader(_BATCH)
+    schema = reader.schema.with_metadata({TYPES: types})
+    rows = sys.maxsize if limits.rows is None else limits.rows
+    size = sys.maxsize if limits.size is None else limits.size
+    with ipc.new_stream(sys.stdout.buffer, schema) as stream:
+        for batch in reader:
+            if batch.num_rows > rows or batch.nbytes > size:
+                stream.write_batch(batch.slice(0, rows if batch.nbytes <= size else 0))
+                return True
+            stream.write_batch(batch)
+            rows -= batch.num_rows
+            size -= batch.nbytes
+    return False
+
+
+def _moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _latest(*moments: datetime | None) -> datetime | None:
+    return max(filter(None, moments), default=None)
+
+
+def _earliest(*moments: datetime | None) -> datetime | None:
+    return min(filter(None, moments), default=None)
+
+
+def _explained(error: Exception, request: dict[str, Any]) -> str:
+    if isinstance(error, MemoryError | duckdb.OutOfMemoryException):
+        size = format_size(request["limits"]["memory"])
+        return f"the query needs more memory than it may take, {size}"
+    if isinstance(error, OSError):
+        return f"can't read the log in {error.filename}: {error.strerror}; is --data right?"
+    return _text(error)
+
+
+def _binder_text(error: duckdb.Error, columns: Iterable[str]) -> str:
+    """Explain a name that is wrong, with the names that there are."""
+    text = _text(error)
+    if "not found" not in text:
+        return text
+    return f"{text}\nThe columns of log are: {', '.join(columns)}"
+
+
+def _text(error: Exception) -> str:
+    """Return what DuckDB says, without the name of its error."""
+    return re.sub(r"^(?:[A-Z]\w+ )+Error: ", "", str(error)).strip()
+
+
+if __name__ == "__main__":
+    main()
