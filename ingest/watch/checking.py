@@ -21,7 +21,7 @@ _FORBIDDEN = re.compile(
 )
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The query is not one that may run; the text says why.
 
     Attributes:
@@ -37,15 +37,15 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Let a query pass that is one SELECT of the view.
 
     Raises:
-        Refused: it is something else, or no SQL.
+        RefusedError: it is something else, or no SQL.
     """
     ((tree,),) = connection.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
     try:
         parsed = orjson.loads(tree)
         _check_tree(parsed)
     except (orjson.JSONDecodeError, RecursionError) as error:
-        raise Refused("the query is nested too deeply") from error
-    except Refused as refused:
+        raise RefusedError("the query is nested too deeply") from error
+    except RefusedError as refused:
         if refused.position is not None:  # DuckDB counts bytes
             before = sql.encode()[: refused.position]
             refused.position = len(before.decode(errors="ignore"))
@@ -55,10 +55,10 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
 def _check_tree(parsed: dict[str, Any]) -> None:
     if parsed["error"]:
         if parsed["error_type"] == "not implemented":
-            raise Refused("only SELECT is possible: the log can be read here, and not changed")
-        raise Refused(parsed["error_message"], int(parsed.get("position", -1)))
+            raise RefusedError("only SELECT is possible: the log can be read here, and not changed")
+        raise RefusedError(parsed["error_message"], int(parsed.get("position", -1)))
     if len(parsed["statements"]) != 1:
-        raise Refused(f"one SELECT is wanted, not {len(parsed['statements'])} statements")
+        raise RefusedError(f"one SELECT is wanted, not {len(parsed['statements'])} statements")
     _check_node(parsed["statements"][0]["node"], frozenset((VIEW,)))
 
 
@@ -100,5 +100,5 @@ def _check_reference(node: dict[str, Any], tables: frozenset[str]) -> None:
                 raise _at(node, f"the function {path[-1]} can't be used here")
 
 
-def _at(node: dict[str, Any], text: str) -> Refused:
-    return Refused(text, node.get("query_location"))
+def _at(node: dict[str, Any], text: str) -> RefusedError:
+    return RefusedError(text, node.get("query_location"))

@@ -54,11 +54,11 @@ _TEMPORARY = ".tmp"
 _MODULE = "ingest.watch.columns"
 
 
-class Busy(Exception):
+class BusyError(Exception):
     """Another process converts already."""
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """A file can't be converted. It stays as it is; queries read its lines."""
 
 
@@ -94,7 +94,7 @@ class Converter:
             memory: bytes of a conversion.
 
         Raises:
-            Busy: another converter works on it.
+            BusyError: another converter works on it.
             OSError: the folder can't be made.
         """
         self._layout = layout
@@ -109,7 +109,7 @@ class Converter:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self._lock.close()
-            raise Busy(f"{layout.columns_folder} is being filled by another process") from error
+            raise BusyError(f"another process converts into {layout.columns_folder}") from error
 
     def convert_next(self) -> bool:
         """Convert one file; False if none is left. Removes Parquet whose file is gone.
@@ -197,14 +197,14 @@ def convert(file: LogFile, target: Path, spill: Path, *, threads: int, memory: i
         How many records it holds.
 
     Raises:
-        Unreadable: the file is gone, damaged, or was changed meanwhile.
+        UnreadableError: the file is gone, damaged, or was changed meanwhile.
         OSError: the disk is full or failing.
         duckdb.Error: the same, seen by DuckDB.
     """
     import duckdb  # noqa: PLC0415 - the parent of this process needs none
 
     temporary = target.with_name(target.name + _TEMPORARY)
-    config = {
+    config: dict[str, str | bool | int | float | list[str]] = {
         "threads": threads,
         "memory_limit": f"{memory}B",
         "temp_directory": str(spill),
@@ -213,13 +213,13 @@ def convert(file: LogFile, target: Path, spill: Path, *, threads: int, memory: i
     with ExitStack() as opened:
         piece = open_lines(file, opened)
         if piece is None:
-            raise Unreadable(f"{file.path} is gone")
+            raise UnreadableError(f"{file.path} is gone")
         _prove_whole(file)
         connection = opened.enter_context(duckdb.connect(config=config))
         opened.callback(temporary.unlink, missing_ok=True)
         records = _write(connection, lines_sql([piece.path], piece.compressed), temporary)
         if os.fstat(piece.fd).st_size != piece.size:
-            raise Unreadable(f"{file.path} was changed meanwhile")
+            raise UnreadableError(f"{file.path} was changed meanwhile")
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.rename(target)
@@ -237,9 +237,9 @@ def _prove_whole(file: LogFile) -> None:
             while chunk := stream.read(_CHUNK):
                 end = chunk[-1:]
     except DAMAGED as error:
-        raise Unreadable(f"{file.path} is damaged: {error}") from error
+        raise UnreadableError(f"{file.path} is damaged: {error}") from error
     if end != b"\n":
-        raise Unreadable(f"{file.path} is damaged: it ends within a line")
+        raise UnreadableError(f"{file.path} is damaged: it ends within a line")
 
 
 def _write(connection: "duckdb.DuckDBPyConnection", source: str, target: Path) -> int:

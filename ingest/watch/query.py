@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -69,11 +69,11 @@ class QueryError(Exception):
         self.position = position
 
 
-class TimedOut(QueryError):
+class QueryTimeoutError(QueryError):
     """It took longer than it may."""
 
 
-class Cancelled(QueryError):
+class QueryCancelledError(QueryError):
     """`Query.cancel` was called."""
 
 
@@ -83,13 +83,11 @@ class Result:
 
     Attributes:
         table: the rows, as Arrow.
-        types: the columns' types, as DuckDB names them.
         truncated: whether rows are missing because of `Limits.rows` or `Limits.size`.
         seconds: how long it took.
     """
 
     table: pyarrow.Table
-    types: list[str]
     truncated: bool
     seconds: float
 
@@ -98,10 +96,15 @@ class Result:
         """The columns' names. Two may be alike."""
         return cast(list[str], self.table.column_names)
 
+    @property
+    def types(self) -> list[str]:
+        """The columns' types, as DuckDB names them."""
+        return column_types(self.table.schema)
+
     @cached_property
     def rows(self) -> list[tuple[object, ...]]:
         """The rows, as values that JSON has: see `plain`."""
-        return list(plain_rows(self.table.to_batches()))
+        return list(plain_rows(self.table.schema, self.table.to_batches()))
 
     def as_json(self) -> bytes:
         """Write it as one object: `columns`, `rows`, `truncated`, `seconds`.
@@ -115,7 +118,7 @@ class Result:
         return orjson.dumps(
             {
                 "columns": columns,
-                "rows": self.rows,
+                "rows": list(json_rows(self.table.schema, self.table.to_batches())),
                 "truncated": self.truncated,
                 "seconds": round(self.seconds, 3),
             }
@@ -151,7 +154,7 @@ class Query:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        late = TimedOut(f"the query took longer than {limits.seconds:g} s, and was ended")
+        late = QueryTimeoutError(f"the query took longer than {limits.seconds:g} s, and was ended")
         self._timer = threading.Timer(limits.seconds, self._end, [late])
         self._timer.daemon = True
         self._timer.start()
@@ -175,8 +178,8 @@ class Query:
         self.close()
 
     def cancel(self) -> None:
-        """End it; whoever waits for its result gets `Cancelled`."""
-        self._end(Cancelled("the query was cancelled"))
+        """End it; whoever waits for its result gets `QueryCancelledError`."""
+        self._end(QueryCancelledError("the query was cancelled"))
 
     def close(self) -> None:
         """End it if it still runs, and let go of everything."""
@@ -197,7 +200,7 @@ class Query:
             except (pyarrow.ArrowException, OSError):
                 table = reader.schema.empty_table()  # it broke off; `finish` says why
             truncated = self.finish()
-            return Result(table, column_types(reader), truncated, time.monotonic() - self._begun)
+            return Result(table, truncated, time.monotonic() - self._begun)
 
     def open(self) -> ipc.RecordBatchStreamReader:
         """Wait for the first rows, and return what reads them all; then call `finish`.
@@ -251,16 +254,39 @@ def run_query(
     return Query(layout, sql, scope=scope, limits=limits).result()
 
 
-def column_types(reader: ipc.RecordBatchStreamReader) -> list[str]:
-    """Return the columns' types as DuckDB names them."""
-    return cast(list[str], orjson.loads(reader.schema.metadata[TYPES]))
+def column_types(schema: pyarrow.Schema) -> list[str]:
+    """Return the types of a query's columns, as DuckDB names them."""
+    return cast(list[str], orjson.loads(schema.metadata[TYPES]))
 
 
-def plain_rows(batches: Iterable[pyarrow.RecordBatch]) -> Iterator[tuple[object, ...]]:
-    """Go through the rows, as values that JSON has."""
+def plain_rows(
+    schema: pyarrow.Schema, batches: Iterable[pyarrow.RecordBatch]
+) -> Iterator[tuple[object, ...]]:
+    """Go through the rows of a query, with values that JSON has; a column of JSON is text."""
+    return _rows(batches, [plain] * len(schema))
+
+
+def json_rows(
+    schema: pyarrow.Schema, batches: Iterable[pyarrow.RecordBatch]
+) -> Iterator[tuple[object, ...]]:
+    """Go through the rows of a query, with values for `orjson.dumps`."""
+    return _rows(batches, [_fragment if kind == "JSON" else plain for kind in column_types(schema)])
+
+
+def _rows(
+    batches: Iterable[pyarrow.RecordBatch], converters: Sequence[Callable[[object], object]]
+) -> Iterator[tuple[object, ...]]:
     for batch in batches:
-        columns = [[plain(value) for value in column.to_pylist()] for column in batch.columns]
+        columns = [
+            map(convert, column.to_pylist())
+            for convert, column in zip(converters, batch.columns, strict=True)
+        ]
         yield from zip(*columns, strict=True)
+
+
+def _fragment(value: object) -> object:
+    """Make of a text that is JSON what `orjson.dumps` puts in as it is."""
+    return None if value is None else orjson.Fragment(cast(str, value))
 
 
 def plain(value: object) -> object:

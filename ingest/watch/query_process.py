@@ -20,11 +20,11 @@ from pyarrow import ipc
 from ingest.layout import Layout
 from ingest.units import format_size
 from ingest.watch import confinement
-from ingest.watch.checking import Refused, check
+from ingest.watch.checking import RefusedError, check
 from ingest.watch.query import TYPES, Limits
 from ingest.watch.scope import Scope
 from ingest.watch.snapshot import Piece, Snapshot
-from ingest.watch.view import LogView
+from ingest.watch.view import LogView, connect
 
 _NICE = 5
 _BATCH = 8192  # rows
@@ -37,9 +37,10 @@ def main() -> None:
     request = orjson.loads(sys.stdin.buffer.readline())
     confinement.end_with_parent()
     os.nice(_NICE)
+    outcome: dict[str, object]
     try:
         outcome = {"truncated": _answer(request)}
-    except Refused as refused:
+    except RefusedError as refused:
         outcome = {"error": str(refused), "position": refused.position}
     except (duckdb.Error, OSError, MemoryError) as error:
         outcome = {"error": _explained(error, request), "position": None}
@@ -54,41 +55,21 @@ def _answer(request: dict[str, Any]) -> bool:
     since, until = (_moment(request["scope"][name]) for name in ("since", "until"))
     scope = Scope(since, until, request["scope"]["device"])
     confinement.allow_open_files()
-    connection = connect(limits)
+    connection = connect(threads=limits.threads, memory=limits.memory)
     check(connection, request["sql"])
     with Snapshot(Layout(Path(request["data"]))) as snapshot:
         view = LogView(connection, snapshot)
         try:
             begin, end = view.plan(request["sql"])
         except duckdb.BinderException as error:
-            raise Refused(_binder_text(error, view.columns)) from error
+            raise RefusedError(_binder_text(error, view.columns)) from error
         pieces = snapshot.between(_latest(scope.since, begin), _earliest(scope.until, end))
         view.create(scope, pieces)
         _lock(connection, pieces, limits)
         truncated = _send(connection.sql(request["sql"]), limits)
         if snapshot.was_cut():
-            raise Refused("the log was cut by another program meanwhile; ask again")
+            raise RefusedError("the log was cut by another program meanwhile; ask again")
         return truncated
-
-
-def connect(limits: Limits) -> duckdb.DuckDBPyConnection:
-    """Open DuckDB: in memory, with no folder of its own, and `now()` in UTC as `time` is."""
-    connection = duckdb.connect(
-        ":memory:",
-        config={
-            "threads": limits.threads,
-            "memory_limit": f"{limits.memory}B",
-            "temp_directory": "",
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            "enable_external_file_cache": False,  # it goes by the path, and ours are numbers
-            "allow_community_extensions": False,
-            "python_enable_replacements": False,
-        },
-    )
-    connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("CREATE MACRO now() AS get_current_timestamp() AT TIME ZONE 'UTC'")
-    return connection
 
 
 def _lock(connection: duckdb.DuckDBPyConnection, pieces: Iterable[Piece], limits: Limits) -> None:

@@ -292,8 +292,9 @@ def view_sql(source: str, stored: Contents | None, wanted: Sequence[Field]) -> s
 
 def _with_data(source: str, stored: Contents) -> str:
     """Give `data` back to the rows that are stored without."""
+    spelled = f"({_spelled(stored.fields)})::JSON"
     columns = [
-        f"CASE WHEN kind = 'data' THEN coalesce(data, ({_spelled(stored.fields)})::JSON) END AS data"
+        f"CASE WHEN kind = 'data' THEN coalesce(data, {spelled}) END AS data"
         if name == "data"
         else name
         for name in RECORD

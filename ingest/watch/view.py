@@ -33,6 +33,26 @@ _LIMIT = r"\(time (>=|>|<=|<|=) '([0-9 :.-]+)'::TIMESTAMP\)"
 _LIMITS = re.compile(rf"\(?{_LIMIT}(?: AND {_LIMIT})*\)?")
 
 
+def connect(*, threads: int, memory: int) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB: in memory, with no folder of its own, and `now()` in UTC as `time` is."""
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": threads,
+            "memory_limit": f"{memory}B",
+            "temp_directory": "",
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "enable_external_file_cache": False,  # it goes by the path, and ours are numbers
+            "allow_community_extensions": False,
+            "python_enable_replacements": False,
+        },
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("CREATE MACRO now() AS get_current_timestamp() AT TIME ZONE 'UTC'")
+    return connection
+
+
 class LogView:
     """What one snapshot of the log holds, and the view `log` of it."""
 
@@ -187,8 +207,8 @@ def _limits(filters: list[str]) -> tuple[datetime, datetime]:
             continue
         for compare, moment in re.findall(_LIMIT, text):
             with suppress(ValueError):  # a year beyond Python's
-                if compare != "<" and compare != "<=":
+                if compare not in {"<", "<="}:
                     since = max(since, datetime.fromisoformat(moment))
-                if compare != ">" and compare != ">=":
+                if compare not in {">", ">="}:
                     until = min(until, datetime.fromisoformat(moment) + _TICK)
     return since, until
