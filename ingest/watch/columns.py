@@ -28,7 +28,6 @@ from ingest.layout import Layout
 from ingest.log.files import DAMAGED, LogFile, log_files, open_log, sync_folder
 from ingest.watch.schema import (
     Catalogue,
-    Contents,
     count_documents,
     count_pairs,
     documents_sql,
@@ -48,7 +47,10 @@ MEMORY = 512 << 20
 _THREADS = 2
 _NICE = 10
 _SAMPLE = 50_000  # records by which the fields are guessed
-_ROUNDS = 3
+_ROUNDS = 4
+_GROUP_SIZE = 16 << 20  # bytes of a row group, before it is compressed
+_GROUP_ROWS = 122_880  # DuckDB's own bound
+_VECTOR = 2048  # rows; groups are multiples of it
 _CHUNK = 1 << 20
 _TEMPORARY = ".tmp"
 _MODULE = "ingest.watch.columns"
@@ -217,7 +219,13 @@ def convert(file: LogFile, target: Path, spill: Path, *, threads: int, memory: i
         _prove_whole(file)
         connection = opened.enter_context(duckdb.connect(config=config))
         opened.callback(temporary.unlink, missing_ok=True)
-        records = _write(connection, lines_sql([piece.path], piece.compressed), temporary)
+        source = lines_sql([piece.path], piece.compressed)
+        try:
+            records = _write(connection, source, temporary, in_order=True)
+        except duckdb.OutOfMemoryException:  # frames of tens of kilobytes can't be sorted
+            connection.execute("SET threads = 1")
+            connection.execute("SET preserve_insertion_order = false")
+            records = _write(connection, source, temporary, in_order=False)
         if os.fstat(piece.fd).st_size != piece.size:
             raise UnreadableError(f"{file.path} was changed meanwhile")
         with temporary.open("rb") as written:
@@ -242,46 +250,47 @@ def _prove_whole(file: LogFile) -> None:
         raise UnreadableError(f"{file.path} is damaged: it ends within a line")
 
 
-def _write(connection: "duckdb.DuckDBPyConnection", source: str, target: Path) -> int:
+def _write(
+    connection: "duckdb.DuckDBPyConnection", source: str, target: Path, *, in_order: bool
+) -> int:
     """Write the Parquet of `source`, again if it turns out to have more fields than were guessed.
 
     The frames that the columns do not spell tell which are missing: mostly there are none.
     """
-    catalogue = Catalogue()
-    count_fields(connection, catalogue, f"SELECT text, data FROM ({source}) LIMIT {_SAMPLE}")
-    for _ in range(_ROUNDS):
+    catalogue = count_fields(connection, f"SELECT text, data FROM ({source}) LIMIT {_SAMPLE}")
+    order, groups = "", f"ROW_GROUP_SIZE_BYTES {_GROUP_SIZE}"
+    if in_order:
+        order, groups = "ORDER BY device, time, seq", _group_rows(connection, source)
+    for attempt in range(_ROUNDS):
+        # Only a file whose keys never end needs all rounds: what has no column is in its `data`.
+        catalogue.complete &= attempt < _ROUNDS - 1
         contents = catalogue.contents()
-        records = _copy(connection, parquet_sql(source, contents), target, catalogue, contents)
+        ((records,),) = connection.execute(f"""
+            COPY ({parquet_sql(source, contents)} {order}) TO {literal(str(target))}
+                (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false, {groups},
+                KV_METADATA {{{METADATA}: {literal(catalogue.dump(contents))}}})""").fetchall()
         rest = f"SELECT text, data FROM read_parquet({literal(str(target))})"
-        count_fields(connection, catalogue, rest)
+        catalogue.extend(count_fields(connection, rest))
         if catalogue.contents() == contents:
-            return records
-    # Only one whose keys never end comes here. What has no column is told to be in `data`.
-    catalogue.complete = False
-    contents = catalogue.contents()
-    return _copy(connection, parquet_sql(source, contents), target, catalogue, contents)
-
-
-def _copy(
-    connection: "duckdb.DuckDBPyConnection",
-    select: str,
-    target: Path,
-    catalogue: Catalogue,
-    contents: Contents,
-) -> int:
-    (records,) = connection.execute(f"""
-        COPY ({select}) TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd,
-            PARQUET_VERSION v2, USE_TMP_FILE false,
-            KV_METADATA {{{METADATA}: {literal(catalogue.dump(contents))}}})""").fetchall()[0]
+            break
     return int(records)
 
 
-def count_fields(
-    connection: "duckdb.DuckDBPyConnection", catalogue: Catalogue, source: str
-) -> None:
+def _group_rows(connection: "duckdb.DuckDBPyConnection", source: str) -> str:
+    """Choose how many rows are written at once: fewer where they are long."""
+    ((width,),) = connection.execute(f"""
+        SELECT avg(strlen(concat(text, data, raw))) FROM (SELECT * FROM ({source}) LIMIT {_SAMPLE})
+        """).fetchall()
+    rows = int(_GROUP_SIZE / ((width or 0) + 64)) // _VECTOR * _VECTOR
+    return f"ROW_GROUP_SIZE {min(max(rows, _VECTOR), _GROUP_ROWS)}"
+
+
+def count_fields(connection: "duckdb.DuckDBPyConnection", source: str) -> Catalogue:
     """Count which fields occur in `source`, a SELECT of `text` and `data`."""
+    catalogue = Catalogue()
     count_documents(catalogue, connection.execute(documents_sql(source)).fetchall())
     count_pairs(catalogue, connection.execute(pairs_sql(source)).fetchall())
+    return catalogue
 
 
 def _convert_one() -> None:

@@ -59,14 +59,16 @@ def _answer(request: dict[str, Any]) -> bool:
     check(connection, request["sql"])
     with Snapshot(Layout(Path(request["data"]))) as snapshot:
         view = LogView(connection, snapshot)
+        # From here on what the query says is worked on: constants are folded when it is planned.
+        _lock(connection, snapshot.pieces, limits)
         try:
             begin, end = view.plan(request["sql"])
         except duckdb.BinderException as error:
             raise RefusedError(_binder_text(error, view.columns)) from error
         pieces = snapshot.between(_latest(scope.since, begin), _earliest(scope.until, end))
         view.create(scope, pieces)
-        _lock(connection, pieces, limits)
         truncated = _send(connection.sql(request["sql"]), limits)
+        sys.stdout.buffer.flush()
         if snapshot.was_cut():
             raise RefusedError("the log was cut by another program meanwhile; ask again")
         return truncated
@@ -77,6 +79,7 @@ def _lock(connection: duckdb.DuckDBPyConnection, pieces: Iterable[Piece], limits
     paths = ", ".join(f"'{piece.path}'" for piece in pieces)
     connection.execute(f"SET allowed_paths = [{paths}]")
     connection.execute("SET enable_external_access = false")
+    connection.execute("SET allowed_configs = ['disabled_optimizers']")  # for `LogView.plan`
     connection.execute("SET lock_configuration = true")
     confinement.limit(memory=limits.memory + _SLACK, seconds=(limits.seconds + 1) * limits.threads)
     confinement.allow_only(piece.fd for piece in pieces)
@@ -130,7 +133,7 @@ def _binder_text(error: duckdb.Error, columns: Iterable[str]) -> str:
 
 def _text(error: Exception) -> str:
     """Return what DuckDB says, without the name of its error."""
-    return re.sub(r"^(?:[A-Z]\w+ )+Error: ", "", str(error)).strip()
+    return re.sub(r"^[A-Z][\w ]{0,40} Error: ", "", str(error)).strip()
 
 
 if __name__ == "__main__":

@@ -115,6 +115,21 @@ class Catalogue:
                 self._order.insert(previous + 1, name)
             previous = self._order.index(name)
 
+    def extend(self, rest: "Catalogue") -> None:
+        """Take over what `rest` has found among frames that may have been counted before.
+
+        That is fields that are new, and that a field's numbers are not all whole.
+        """
+        new = set(rest._votes) - set(self._votes)
+        self._place(rest._order)
+        for name, votes in rest._votes.items():
+            if name in new:
+                self._votes[name].update(votes)
+            elif votes["DOUBLE"] and not self._votes[name]["DOUBLE"]:
+                self._votes[name]["DOUBLE"] = 1
+        self._in_text |= rest._in_text
+        self.complete = self.complete and rest.complete
+
     def contents(self, limit: int = MAX_FIELDS) -> Contents:
         """Choose the fields that get a column: the most frequent ones, each name once.
 
@@ -222,11 +237,14 @@ def lines_sql(paths: Sequence[str], compressed: str) -> str:
     read = {name: kind for name, kind in RECORD.items() if name != "kind"}
     read["event_time"] = "TIMESTAMPTZ"  # it may have an offset; TIMESTAMP would drop it
     columns = ", ".join(f"{name}: '{kind}'" for name, kind in read.items())
+    # A null of JSON is read as NULL, but it is data too.
     return f"""
         SELECT time, device, seq,
             CASE WHEN text IS NOT NULL THEN 'text' WHEN raw IS NOT NULL THEN 'raw' ELSE 'data' END
                 AS kind,
-            event_time AT TIME ZONE 'UTC' AS event_time, tag, chunk, text, data, raw
+            event_time AT TIME ZONE 'UTC' AS event_time, tag, chunk, text,
+            CASE WHEN text IS NULL AND raw IS NULL THEN coalesce(data, 'null'::JSON) END AS data,
+            raw
         FROM read_json([{", ".join(map(literal, paths))}], format = 'newline_delimited',
             compression = '{compression}', ignore_errors = true, columns = {{{columns}}})
         WHERE time IS NOT NULL AND device IS NOT NULL AND seq IS NOT NULL"""
@@ -256,7 +274,7 @@ _IS_PAIRS = f"contains(text, '=') AND regexp_full_match(text, {literal(_PAIRS)})
 
 
 def parquet_sql(source: str, contents: Contents) -> str:
-    """Select what a Parquet file stores of `source`, sorted."""
+    """Select what a Parquet file stores of `source`."""
     spelled = _spelled(contents.fields)
     columns = [
         f"CASE WHEN kind = 'data' AND data::VARCHAR = {spelled} THEN NULL ELSE data END AS data"
@@ -265,9 +283,7 @@ def parquet_sql(source: str, contents: Contents) -> str:
         for name in RECORD
     ]
     columns += [quoted(field.column) for field in contents.fields]
-    return f"""
-        SELECT {", ".join(columns)} FROM ({view_sql(source, None, contents.fields)})
-        ORDER BY device, time, seq"""
+    return f"SELECT {', '.join(columns)} FROM ({view_sql(source, None, contents.fields)})"
 
 
 def view_sql(source: str, stored: Contents | None, wanted: Sequence[Field]) -> str:

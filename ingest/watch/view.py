@@ -69,9 +69,8 @@ class LogView:
         """
         self._connection = connection
         self._snapshot = snapshot
-        catalogue = Catalogue()
+        catalogue = self._sample()
         self._stored = self._read_stored(catalogue)
-        self._sample(catalogue)
         self.fields = catalogue.contents().fields
 
     @property
@@ -149,7 +148,7 @@ class LogView:
         ).fetchall()
         return {path: catalogue.load(dumped) for path, dumped in found}
 
-    def _sample(self, catalogue: Catalogue) -> None:
+    def _sample(self) -> Catalogue:
         """Look for fields in what is not converted yet: in stretches of the youngest files."""
         pieces = [piece for piece in self._snapshot.pieces if not piece.parquet]
         fd = os.memfd_create("sample")
@@ -157,7 +156,7 @@ class LogView:
             for piece in pieces[-_SAMPLED_FILES:]:
                 for stretch in _stretches(piece):
                     os.write(fd, stretch)
-            count_fields(self._connection, catalogue, lines_sql([f"/proc/self/fd/{fd}"], ""))
+            return count_fields(self._connection, lines_sql([f"/proc/self/fd/{fd}"], ""))
         finally:
             os.close(fd)
 
