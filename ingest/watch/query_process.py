@@ -22,6 +22,7 @@ from ingest.units import format_size
 from ingest.watch import confinement
 from ingest.watch.checking import RefusedError, check
 from ingest.watch.query import TYPES, Limits
+from ingest.watch.schema import literal
 from ingest.watch.scope import Scope
 from ingest.watch.snapshot import Piece, Snapshot
 from ingest.watch.view import LogView, connect
@@ -57,10 +58,11 @@ def _answer(request: dict[str, Any]) -> bool:
     confinement.allow_open_files()
     connection = connect(threads=limits.threads, memory=limits.memory)
     check(connection, request["sql"])
-    with Snapshot(Layout(Path(request["data"]))) as snapshot:
+    layout = Layout(Path(request["data"]))
+    with Snapshot(layout) as snapshot:
         view = LogView(connection, snapshot)
         # From here on what the query says is worked on: constants are folded when it is planned.
-        _lock(connection, snapshot.pieces, limits)
+        _lock(connection, layout, snapshot.pieces, limits)
         try:
             begin, end = view.plan(request["sql"])
         except duckdb.BinderException as error:
@@ -74,10 +76,17 @@ def _answer(request: dict[str, Any]) -> bool:
         return truncated
 
 
-def _lock(connection: duckdb.DuckDBPyConnection, pieces: Iterable[Piece], limits: Limits) -> None:
-    """Shut everything but the files of the view, in DuckDB and in the kernel."""
-    paths = ", ".join(f"'{piece.path}'" for piece in pieces)
-    connection.execute(f"SET allowed_paths = [{paths}]")
+def _lock(
+    connection: duckdb.DuckDBPyConnection, layout: Layout, pieces: list[Piece], limits: Limits
+) -> None:
+    """Shut everything but the files of the view, in DuckDB and in the kernel.
+
+    DuckDB asks where a descriptor's file lies now. That may be another name than when it was
+    opened, so it gets the folders; the kernel gets the files.
+    """
+    folders = [layout.log_folder.resolve(), layout.columns_folder.resolve()]
+    allowed = ", ".join(literal(str(folder)) for folder in folders)
+    connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET allowed_configs = ['disabled_optimizers']")  # for `LogView.plan`
     connection.execute("SET lock_configuration = true")
