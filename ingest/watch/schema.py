@@ -270,6 +270,7 @@ def pairs_sql(source: str) -> str:
 _DOCUMENT = (
     "coalesce(data, CASE WHEN starts_with(text, '{') AND json_valid(text) THEN text::JSON END)"
 )
+_SPACED = "replace(replace(text, ',', ' '), ';', ' ')"
 _IS_PAIRS = f"contains(text, '=') AND regexp_full_match(text, {literal(_PAIRS)})"
 
 
@@ -322,7 +323,7 @@ def _with_data(source: str, stored: Contents) -> str:
 def _with_documents(source: str, fields: Sequence[Field]) -> str:
     """Add what the fields are taken from; a field's name can't begin with `$`."""
     structure = literal(orjson.dumps({field.name: field.type for field in fields}).decode())
-    pairs = f"CASE WHEN {_IS_PAIRS} THEN text END"
+    pairs = f"CASE WHEN {_IS_PAIRS} THEN ' ' || {_SPACED} END"
     return f"""
         SELECT *, json_transform({_DOCUMENT}, {structure}) AS "$fields", {pairs} AS "$pairs"
         FROM ({source})"""
@@ -335,8 +336,9 @@ def _column_sql(field: Field, stored: Field | None, missing: bool) -> str:
     elif missing:
         value = f'"$fields".{quoted(field.name)}'
         if field.in_text and field.type != "JSON":
-            pattern = literal(rf"(?:^|[ ,;]){re.escape(field.name)}=([^ ,;]*)")
-            text = f"nullif(regexp_extract(\"$pairs\", {pattern}, 1), '')"
+            # To search for a literal takes a third of the time of a regular expression.
+            behind = f'split_part("$pairs", {literal(f" {field.name}=")}, 2)'
+            text = f"nullif(split_part({behind}, ' ', 1), '')"
             value = f"coalesce({value}, {_converted(text, field.type)})"
     else:
         value = f"NULL::{field.type}"
