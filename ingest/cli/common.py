@@ -1,5 +1,6 @@
-"""What several commands share: how options are read, and how text of devices is shown."""
+"""What several commands share: how options are read, and what an extra is needed for."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -10,6 +11,9 @@ import click
 
 from ingest.units import parse_duration, parse_size
 
+_UNIX_TIME = re.compile(r"[0-9]{10}(?:[0-9]{3}){0,3}(?:\.[0-9]{1,9})?")
+"""Since 1970: ten digits of seconds, or as many more for milli-, micro- and nanoseconds."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -18,31 +22,28 @@ WATCH_PACKAGES = ("duckdb", "pyarrow", "matplotlib")
 
 
 def moment(_ctx: click.Context, _param: click.Parameter, text: str | None) -> datetime | None:
-    """Read an RFC 3339 time, a date, or a duration before now. Without an offset it is UTC."""
+    """Read an RFC 3339 time, a date, a unix time, or a duration before now.
+
+    Without an offset it is UTC.
+    """
     try:
         return None if text is None else _moment(text)
     except (ValueError, OverflowError) as error:
         raise click.BadParameter(
-            f"{text!r} is not a time; write 2026-11-22T11:39:00Z, 2026-11-22,"
-            " or 10m for ten minutes ago"
+            f"{text!r} is not a time; write 2026-11-22T11:39:00Z, 2026-11-22, a unix time"
+            " such as 1795347540, or 10m for ten minutes ago"
         ) from error
 
 
 def _moment(text: str) -> datetime:
+    if _UNIX_TIME.fullmatch(text):
+        whole = len(text.partition(".")[0])
+        return datetime.fromtimestamp(float(text) / 10 ** (whole - 10), UTC)
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
         return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-
-
-def printable(text: str) -> str:
-    """Escape what could move the cursor or turn the text of the terminal around."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
 
 
 def to_seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:

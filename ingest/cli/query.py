@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
-from ingest.cli.common import moment, needs_watch, printable, to_seconds, to_size
+from ingest.cli.common import moment, needs_watch, to_seconds, to_size
+from ingest.cli.output import printable
 from ingest.layout import Layout
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from ingest.layout import Layout
+from ingest.layout import Layout, open_own
 from ingest.log.files import DAMAGED, LogFile, log_files, open_log, sync_folder
 from ingest.watch.schema import (
     Catalogue,
@@ -106,7 +106,7 @@ class Converter:
         self._failed: dict[str, str] = {}
         self.progress = Progress()
         layout.columns_folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (layout.columns_folder / "lock").open("a")
+        self._lock = os.fdopen(open_own(layout.columns_folder / "lock", os.O_RDWR | os.O_CREAT))
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

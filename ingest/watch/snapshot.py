@@ -13,8 +13,9 @@ from pathlib import Path
 from types import TracebackType
 
 from ingest.layout import Layout
-from ingest.log.files import ACTIVE, HEAD_SIZE, LogFile, head_of, identity, log_files
-from ingest.log.reading import Filter, record_time
+from ingest.log.files import LogFile, identity, log_files
+from ingest.log.reading import Filter
+from ingest.record import record_time
 
 _ATTEMPTS = 100
 _PARQUET = ".parquet"
@@ -106,7 +107,7 @@ def _open_all(layout: Layout, opened: ExitStack) -> list[Piece]:
             pieces = [piece for file in files if (piece := _open(layout, file, attempt))]
             if _names(log_files(layout.log_folder)) == before:
                 opened.push(attempt.pop_all())
-                return _without_copy(pieces)
+                return pieces
     raise OSError(0, "its files change too quickly to be read", str(layout.log_folder))
 
 
@@ -144,18 +145,3 @@ def _open_path(file: LogFile, path: Path, kind: str, opened: ExitStack) -> Piece
     opened.callback(os.close, fd)
     parquet = kind == _PARQUET
     return Piece(file, fd, parquet, "" if parquet else kind, os.fstat(fd).st_size)
-
-
-def _without_copy(pieces: list[Piece]) -> list[Piece]:
-    """Leave out the copy of the active file that copytruncate makes before it cuts that one."""
-    active = next((piece for piece in pieces if piece.file.path.name == ACTIVE), None)
-    head = head_of(os.pread(active.fd, HEAD_SIZE, 0)) if active else b""
-    return [
-        piece
-        for piece in pieces
-        if piece is active
-        or piece.file.closed
-        or piece.compressed
-        or not head
-        or head_of(os.pread(piece.fd, HEAD_SIZE, 0)) != head
-    ]

@@ -20,7 +20,7 @@ import orjson
 from ingest.bench.frames import make_block
 from ingest.layout import Layout
 from ingest.log.files import rotated_name
-from ingest.record import record_block, record_prefix
+from ingest.record import Values, record_block
 from ingest.watch.columns import Converter
 from ingest.watch.query import Limits, run_query
 from tests.log.logs import at
@@ -59,8 +59,8 @@ def blocks(kind: Kind, records: int) -> Iterator[bytes]:
         time_ = moment.isoformat(timespec="microseconds").encode() + b"Z"
         turn, device = divmod(read, DEVICES)
         place = read * READ % (len(values) - READ)
-        prefix = record_prefix(time_, b"bench-%04d" % device)
-        yield record_block(prefix, turn * READ + 1, key, values[place : place + READ], end)
+        frames = Values(key, values[place : place + READ], end)
+        yield record_block(time_, b"bench-%04d" % device, turn * READ + 1, frames)
 
 
 def write_log(layout: Layout, kind: Kind, records: int) -> int:

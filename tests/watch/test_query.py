@@ -15,6 +15,7 @@ import duckdb
 import pytest
 
 from ingest.journal.archive import ArchivePolicy, Archivist
+from ingest.journal.clock import Clock
 from ingest.journal.rotation import RetentionPolicy
 from ingest.layout import Layout
 from ingest.log.files import ACTIVE, rotated_name
@@ -32,7 +33,8 @@ from ingest.watch.schema import RECORD
 from ingest.watch.scope import Scope
 from ingest.watch.snapshot import Snapshot
 from ingest.watch.view import LogView, connect
-from tests.log.logs import Log, at, line, write
+from tests.journal.holders import Report
+from tests.log.logs import WrittenLog, at, line, write
 from tests.watch.logs import ask, close, convert_all, data_line, rows, text_line
 
 DEADLINE = 60.0  # seconds
@@ -115,7 +117,7 @@ class Churn:
         self._threads = [threading.Thread(target=self._repeat, args=[step]) for step in work]
         self._failures: list[BaseException] = []
         self._newest: str | None = None
-        self._archivist = Archivist(layout.log_folder, ArchivePolicy("zstd"), _Silent())
+        self._archivist = Archivist(layout.log_folder, ArchivePolicy("zstd"), Report(), Clock())
         self._converter = Converter(layout)
 
     def __enter__(self) -> "Churn":
@@ -157,14 +159,6 @@ class Churn:
         self._converter.convert_next()
 
 
-class _Silent:
-    def info(self, text: str) -> None:
-        """Say nothing."""
-
-    def warn(self, text: str) -> None:
-        """Say nothing."""
-
-
 def test_every_record_is_counted_once_while_files_are_rotated_compressed_and_converted(
     layout: Layout,
 ) -> None:
@@ -198,7 +192,7 @@ def test_parquet_without_its_file_does_not_count(layout: Layout) -> None:
 
 
 def test_a_log_that_is_cut_meanwhile_is_noticed(layout: Layout) -> None:
-    log = Log(layout.log_folder)
+    log = WrittenLog(layout.log_folder)
     log.write(1000)
     with Snapshot(layout) as snapshot:
         assert not snapshot.was_cut()
@@ -564,7 +558,7 @@ def test_retention_takes_files_from_under_a_query(layout: Layout) -> None:
         close(layout, number, line(number))
     convert_all(layout)
     policy = ArchivePolicy(retention=RetentionPolicy(files=2))
-    Archivist(layout.log_folder, policy, _Silent()).tidy()
+    Archivist(layout.log_folder, policy, Report(), Clock()).tidy()
     assert rows(layout, "SELECT seq FROM log ORDER BY seq") == [(4,), (5,)]
     converter = Converter(layout)
     assert not converter.convert_next()
