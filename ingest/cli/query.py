@@ -3,7 +3,6 @@
 import csv
 import os
 import sys
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -157,15 +156,17 @@ def _write_table(reader: "pyarrow.RecordBatchReader") -> None:
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
+    from ingest.watch.query import plain_rows  # noqa: PLC0415
+
     table = Table()
     for field in reader.schema:
         numeric = _is_number(field.type)
         table.add_column(Text(printable(field.name)), justify="right" if numeric else "left")
     rows = 0
-    for row in _rows(reader):
-        rows += 1
-        if rows <= _TABLE_ROWS:
+    for batch in reader:
+        for row in plain_rows(reader.schema, [batch.slice(0, max(0, _TABLE_ROWS - rows))]):
             table.add_row(*(Text(printable(_cell(value))) for value in row))
+        rows += batch.num_rows
     # Nothing is cut off where no terminal's width says how much there is room for.
     console = Console(width=None if sys.stdout.isatty() else 1 << 16)
     console.print(table)
@@ -184,9 +185,11 @@ def _write_json(reader: "pyarrow.RecordBatchReader") -> None:
 
 
 def _write_csv(reader: "pyarrow.RecordBatchReader") -> None:
+    from ingest.watch.query import plain_rows  # noqa: PLC0415
+
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(reader.schema.names)
-    for row in _rows(reader):
+    for row in plain_rows(reader.schema, reader):
         writer.writerow(map(_cell, row))
     sys.stdout.flush()
 
@@ -206,12 +209,6 @@ _WRITERS = {
     "csv": _write_csv,
     "arrow": _write_arrow,
 }
-
-
-def _rows(reader: "pyarrow.RecordBatchReader") -> Iterator[tuple[object, ...]]:
-    from ingest.watch.query import plain_rows  # noqa: PLC0415
-
-    return plain_rows(reader.schema, reader)
 
 
 def _cell(value: object) -> str:

@@ -53,6 +53,7 @@ _GROUP_ROWS = 122_880  # DuckDB's own bound
 _VECTOR = 2048  # rows; groups are multiples of it
 _CHUNK = 1 << 20
 _TEMPORARY = ".tmp"
+_TRY_AGAIN = 2  # how a conversion ends that the disk does not let be done now
 _MODULE = "ingest.watch.columns"
 
 
@@ -143,7 +144,7 @@ class Converter:
     def _tidy(self, wanted: set[Path]) -> set[Path]:
         """Remove what no closed file stands behind; return what is there."""
         for path in self._layout.columns_folder.glob("*/*"):
-            if path not in wanted:
+            if path not in wanted and path.is_file():
                 path.unlink()
                 with suppress(OSError):  # not empty yet
                     path.parent.rmdir()
@@ -160,7 +161,7 @@ class Converter:
             **self._options,
         }
         with subprocess.Popen(
-            [sys.executable, "-m", _MODULE, "--one"],
+            [sys.executable, "-P", "-m", _MODULE, "--one"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -177,11 +178,14 @@ class Converter:
                 records=records,
             )
             return True
-        if not self._stopped:
-            lines = errors.decode(errors="replace").strip().splitlines()
-            what = lines[-1] if lines else f"ended with {self._process.returncode}"
-            self._failed[target.stem] = what
-            self.progress = replace(self.progress, failed=tuple(self._failed.items()))
+        if self._stopped:
+            return False
+        lines = errors.decode(errors="replace").strip().splitlines()
+        what = lines[-1] if lines else f"its process ended with {self._process.returncode}"
+        if self._process.returncode == _TRY_AGAIN:
+            raise OSError(0, what, str(target))
+        self._failed[target.stem] = what
+        self.progress = replace(self.progress, failed=tuple(self._failed.items()))
         return False
 
 
@@ -295,6 +299,8 @@ def count_fields(connection: "duckdb.DuckDBPyConnection", source: str) -> Catalo
 
 def _convert_one() -> None:
     """Convert the file that standard input names."""
+    import duckdb  # noqa: PLC0415
+
     task = orjson.loads(sys.stdin.buffer.read())
     os.nice(_NICE)
     file = LogFile(Path(task["source"]), task["compressed"])
@@ -307,7 +313,8 @@ def _convert_one() -> None:
             memory=task["memory"],
         )
     except Exception as error:
-        sys.exit(" ".join(str(error).split()))
+        print(" ".join(str(error).split()), file=sys.stderr)
+        sys.exit(_TRY_AGAIN if isinstance(error, OSError | duckdb.IOException) else 1)
     print(orjson.dumps({"records": records}).decode())
 
 

@@ -149,7 +149,8 @@ class Query:
         self._lock = threading.Lock()
         self._begun = time.monotonic()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "ingest.watch.query_process"],
+            # Without -P it would import what lies in the folder where it is started.
+            [sys.executable, "-P", "-m", "ingest.watch.query_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

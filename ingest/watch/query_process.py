@@ -56,7 +56,7 @@ def _answer(request: dict[str, Any]) -> bool:
     since, until = (_moment(request["scope"][name]) for name in ("since", "until"))
     scope = Scope(since, until, request["scope"]["device"])
     confinement.allow_open_files()
-    connection = connect(threads=limits.threads, memory=limits.memory)
+    connection = connect(memory=limits.memory)
     check(connection, request["sql"])
     layout = Layout(Path(request["data"]))
     with Snapshot(layout) as snapshot:
@@ -82,16 +82,18 @@ def _lock(
     """Shut everything but the files of the view, in DuckDB and in the kernel.
 
     DuckDB asks where a descriptor's file lies now. That may be another name than when it was
-    opened, so it gets the folders; the kernel gets the files.
+    opened, so it gets the folders; the kernel gets the files. What the kernel forbids a thread it
+    forbids those that the thread starts later, so DuckDB's others are started last.
     """
     folders = [layout.log_folder.resolve(), layout.columns_folder.resolve()]
     allowed = ", ".join(literal(str(folder)) for folder in folders)
+    confinement.limit(memory=limits.memory + _SLACK, seconds=(limits.seconds + 1) * limits.threads)
+    confinement.allow_only(piece.fd for piece in pieces)
+    connection.execute(f"SET threads = {limits.threads:d}")
     connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET allowed_configs = ['disabled_optimizers']")  # for `LogView.plan`
     connection.execute("SET lock_configuration = true")
-    confinement.limit(memory=limits.memory + _SLACK, seconds=(limits.seconds + 1) * limits.threads)
-    confinement.allow_only(piece.fd for piece in pieces)
 
 
 def _send(relation: duckdb.DuckDBPyRelation, limits: Limits) -> bool:

@@ -219,6 +219,20 @@ def test_one_that_is_gone_is_told(layout: Layout) -> None:
         convert(file, layout.data / "x.parquet", layout.data / "spill", threads=1, memory=1 << 28)
 
 
+def test_what_the_disk_does_not_take_now_is_tried_again(layout: Layout) -> None:
+    file = close(layout, 10, *READINGS)
+    target = columns_path(layout, file)
+    in_the_way = target.with_name(target.name + ".tmp")
+    in_the_way.mkdir(parents=True)
+    converter = Converter(layout)
+    with pytest.raises(OSError, match="tmp"):
+        converter.convert_next()
+    assert converter.progress.failed == ()
+    in_the_way.rmdir()
+    finish(converter)
+    assert _parquet(layout) == [target]
+
+
 def test_only_one_converts_at_a_time(layout: Layout) -> None:
     converter = Converter(layout)
     with pytest.raises(BusyError, match="another process"):
