@@ -20,6 +20,8 @@ _FILE_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # rights that each version o
 _NETWORK_RIGHTS = 0b11  # bind and connect over TCP, from version 4 on
 _SCOPES = 0b11  # abstract Unix sockets and signals, from version 6 on
 
+_MACHINE = ("/proc/self/cgroup", "/sys/fs/cgroup", "/sys/devices/system/cpu")
+
 _SET_NO_NEW_PRIVS = 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -36,17 +38,20 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def limit(*, memory: int, seconds: float) -> None:
-    """Bound memory, time of the processor and the size of files: none can be written.
+def limit_use(*, memory: int, seconds: float) -> None:
+    """Bound what this process takes.
 
     Args:
-        memory: bytes of address space beyond what this process has now.
+        memory: bytes of address space beyond what it has now.
         seconds: of the processor, from now on.
     """
     used = os.times()
-    cpu = int(used.user + used.system + seconds) + 1
     _lower(resource.RLIMIT_AS, _address_space() + memory)
-    _lower(resource.RLIMIT_CPU, cpu)
+    _lower(resource.RLIMIT_CPU, int(used.user + used.system + seconds) + 1)
+
+
+def forbid_writing() -> None:
+    """Let this process write to no file, what it has open included; pipes are none."""
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_CORE, 0)
 
@@ -59,6 +64,9 @@ def allow_open_files() -> None:
 
 def allow_only(fds: Iterable[int]) -> bool:
     """Let this process read the files behind these descriptors, and open nothing else.
+
+    But for what says how much memory and how many processors there are, which DuckDB asks for.
+    It counts for this thread and for those that it starts from then on.
 
     Returns:
         False if the kernel has no Landlock (it has since 5.13, unless it is switched off). Then
@@ -75,13 +83,21 @@ def allow_only(fds: Iterable[int]) -> bool:
     fd = _checked(_libc.syscall(_CREATE_RULESET, ruleset, size, 0))
     try:
         for file in fds:
-            rule = struct.pack("=Qi", _READ_FILE, file)
-            _checked(_libc.syscall(_ADD_RULE, fd, _PATH_BENEATH, rule, 0))
+            _allow(fd, file)
+        for path in filter(os.path.exists, _MACHINE):
+            file = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            _allow(fd, file)
+            os.close(file)
         _checked(_libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         _checked(_libc.syscall(_RESTRICT_SELF, fd, 0))
     finally:
         os.close(fd)
     return True
+
+
+def _allow(ruleset: int, file: int) -> None:
+    rule = struct.pack("=Qi", _READ_FILE, file)
+    _checked(_libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0))
 
 
 def _checked(result: int) -> int:

@@ -24,7 +24,7 @@ from ingest.watch.checking import RefusedError, check
 from ingest.watch.query import TYPES, Limits
 from ingest.watch.schema import literal
 from ingest.watch.scope import Scope
-from ingest.watch.snapshot import Piece, Snapshot
+from ingest.watch.snapshot import Snapshot
 from ingest.watch.view import LogView, connect
 
 _NICE = 5
@@ -56,13 +56,18 @@ def _answer(request: dict[str, Any]) -> bool:
     since, until = (_moment(request["scope"][name]) for name in ("since", "until"))
     scope = Scope(since, until, request["scope"]["device"])
     confinement.allow_open_files()
-    connection = connect(memory=limits.memory)
-    check(connection, request["sql"])
     layout = Layout(Path(request["data"]))
     with Snapshot(layout) as snapshot:
+        # First of all: what the kernel forbids a thread it forbids those that the thread starts
+        # later, and DuckDB starts some at once.
+        seconds = (limits.seconds + 1) * limits.threads
+        confinement.limit_use(memory=limits.memory + _SLACK, seconds=seconds)
+        confinement.allow_only(piece.fd for piece in snapshot.pieces)
+        connection = connect(threads=limits.threads, memory=limits.memory)
+        check(connection, request["sql"])
         view = LogView(connection, snapshot)
         # From here on what the query says is worked on: constants are folded when it is planned.
-        _lock(connection, layout, snapshot.pieces, limits)
+        lock(connection, layout)
         try:
             begin, end = view.plan(request["sql"])
         except duckdb.BinderException as error:
@@ -76,20 +81,15 @@ def _answer(request: dict[str, Any]) -> bool:
         return truncated
 
 
-def _lock(
-    connection: duckdb.DuckDBPyConnection, layout: Layout, pieces: list[Piece], limits: Limits
-) -> None:
-    """Shut everything but the files of the view, in DuckDB and in the kernel.
+def lock(connection: duckdb.DuckDBPyConnection, layout: Layout) -> None:
+    """Shut DuckDB in: it can read the log and its Parquet, and write nothing.
 
-    DuckDB asks where a descriptor's file lies now. That may be another name than when it was
-    opened, so it gets the folders; the kernel gets the files. What the kernel forbids a thread it
-    forbids those that the thread starts later, so DuckDB's others are started last.
+    It asks where a descriptor's file lies now. That may be another name than when it was opened,
+    so it gets the folders.
     """
+    confinement.forbid_writing()
     folders = [layout.log_folder.resolve(), layout.columns_folder.resolve()]
     allowed = ", ".join(literal(str(folder)) for folder in folders)
-    confinement.limit(memory=limits.memory + _SLACK, seconds=(limits.seconds + 1) * limits.threads)
-    confinement.allow_only(piece.fd for piece in pieces)
-    connection.execute(f"SET threads = {limits.threads:d}")
     connection.execute(f"SET allowed_directories = [{allowed}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET allowed_configs = ['disabled_optimizers']")  # for `LogView.plan`

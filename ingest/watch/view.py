@@ -33,7 +33,7 @@ _LIMIT = r"\(time (>=|>|<=|<|=) '([0-9 :.-]+)'::TIMESTAMP\)"
 _LIMITS = re.compile(rf"\(?{_LIMIT}(?: AND {_LIMIT})*\)?")
 
 
-def connect(*, memory: int, threads: int = 1) -> duckdb.DuckDBPyConnection:
+def connect(*, threads: int, memory: int) -> duckdb.DuckDBPyConnection:
     """Open DuckDB: in memory, with no folder of its own, and `now()` in UTC as `time` is."""
     connection = duckdb.connect(
         ":memory:",

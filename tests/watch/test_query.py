@@ -398,15 +398,17 @@ import os, socket, sys
 from pathlib import Path
 from ingest.layout import Layout
 from ingest.watch import confinement
-from ingest.watch.query import Limits
-from ingest.watch.query_process import _lock
+from ingest.watch.query_process import lock
+from ingest.watch.scope import Scope
 from ingest.watch.snapshot import Snapshot
-from ingest.watch.view import connect
-connection = connect(memory=1 << 28)
-print(len(os.listdir("/proc/self/task")))  # threads that are there before are not confined
+from ingest.watch.view import LogView, connect
 layout = Layout(Path(sys.argv[1]))
 with Snapshot(layout) as snapshot:
-    _lock(connection, layout, snapshot.pieces, Limits(threads=4))
+    confinement.allow_only(piece.fd for piece in snapshot.pieces)
+    connection = connect(threads=4, memory=1 << 28)
+    LogView(connection, snapshot).create(Scope(), snapshot.pieces)
+    lock(connection, layout)
+    print(connection.execute("SELECT count(*) FROM log").fetchall())
     for sql in sys.stdin.read().splitlines():
         try:
             connection.execute(sql).fetchall()
@@ -461,7 +463,7 @@ def test_a_query_that_got_past_the_check_would_still_reach_nothing(readings: Lay
             check=False,
         )
     assert done.stderr == ""
-    assert done.stdout == f"1\n{content[:8]!r}\n"
+    assert done.stdout == f"[(6,)]\n{content[:8]!r}\n"
     assert active.read_bytes() == content
     assert {path.name for path in readings.data.iterdir()} == {"log", "state", "columns"}
 
