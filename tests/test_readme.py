@@ -215,7 +215,9 @@ def test_the_lines_that_ask_the_log(listener: Listener, tmp_path: Path) -> None:
     (tmp_path / "frames").write_text("temp=20.5\ntemp=21.5")
     to = f"127.0.0.1:{listener.addresses[0][1]}"
     shell(f"INGEST_TOKEN=s3cr3t ingest send sensor-1 --to {to} frames", listener)
-    mean, plot, describe, export = blocks(section("## Reading the log"), "sh")[2].splitlines()
+    mean, plot, describe, export = blocks(section("## Reading the log", OPERATING), "sh")[
+        2
+    ].splitlines()
     assert re.search(r"│ sensor-1 │ +2 │ 20\S+Z │ 21\.0 │", shell(mean, listener))
     assert shell(plot, listener) == ""
     assert (tmp_path / "temp.png").stat().st_size > 0

@@ -132,7 +132,7 @@ class Converter:
         return False
 
     def stop(self) -> None:
-        """End for good; a conversion that runs is killed, and leaves nothing behind."""
+        """End for good. A conversion that runs is killed; the next converter removes its rest."""
         self._stopped = True
         if (process := self._process) is not None:
             process.kill()

@@ -43,8 +43,14 @@ def main() -> None:
         outcome = {"truncated": _answer(request)}
     except RefusedError as refused:
         outcome = {"error": str(refused), "position": refused.position}
-    except (duckdb.Error, OSError, MemoryError) as error:
-        outcome = {"error": _explained(error, request), "position": None}
+    except OSError as error:
+        where = error.filename or request["data"]
+        text = f"can't read the log in {where}: {error.strerror}; is --data right?"
+        outcome = {"error": text, "position": None}
+    except (MemoryError, duckdb.OutOfMemoryException):
+        size = format_size(request["limits"]["memory"])
+        text = f"the query needs more memory than it may take, {size}"
+        outcome = {"error": text, "position": None}
     os.write(2, orjson.dumps(outcome))
     # DuckDB's own end could wait for a thread that is out of memory.
     os._exit(0)
@@ -63,22 +69,32 @@ def _answer(request: dict[str, Any]) -> bool:
         seconds = (limits.seconds + 1) * limits.threads
         confinement.limit_use(memory=limits.memory + _SLACK, seconds=seconds)
         confinement.allow_only(piece.fd for piece in snapshot.pieces)
-        connection = connect(threads=limits.threads, memory=limits.memory)
-        check(connection, request["sql"])
-        view = LogView(connection, snapshot)
-        # From here on what the query says is worked on: constants are folded when it is planned.
-        lock(connection, layout)
         try:
-            begin, end = view.plan(request["sql"])
-        except duckdb.BinderException as error:
-            raise RefusedError(_binder_text(error, view.columns)) from error
-        pieces = snapshot.between(_latest(scope.since, begin), _earliest(scope.until, end))
-        view.create(scope, pieces)
-        truncated = _send(connection.sql(request["sql"]), limits)
-        sys.stdout.buffer.flush()
+            truncated = _run(layout, snapshot, request["sql"], scope, limits)
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error as error:
+            raise RefusedError(_text(error)) from error
         if snapshot.was_cut():
             raise RefusedError("the log was cut by another program meanwhile; ask again")
         return truncated
+
+
+def _run(layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Limits) -> bool:
+    connection = connect(threads=limits.threads, memory=limits.memory)
+    check(connection, sql)
+    view = LogView(connection, snapshot)
+    # From here on what the query says is worked on: constants are folded when it is planned.
+    lock(connection, layout)
+    try:
+        begin, end = view.plan(sql)
+    except duckdb.BinderException as error:
+        raise RefusedError(_binder_text(error, view.columns)) from error
+    pieces = snapshot.between(_latest(scope.since, begin), _earliest(scope.until, end))
+    view.create(scope, pieces)
+    truncated = _send(connection.sql(sql), limits)
+    sys.stdout.buffer.flush()
+    return truncated
 
 
 def lock(connection: duckdb.DuckDBPyConnection, layout: Layout) -> None:
@@ -125,15 +141,6 @@ def _earliest(*moments: datetime | None) -> datetime | None:
     return min(filter(None, moments), default=None)
 
 
-def _explained(error: Exception, request: dict[str, Any]) -> str:
-    if isinstance(error, MemoryError | duckdb.OutOfMemoryException):
-        size = format_size(request["limits"]["memory"])
-        return f"the query needs more memory than it may take, {size}"
-    if isinstance(error, OSError):
-        return f"can't read the log in {error.filename}: {error.strerror}; is --data right?"
-    return _text(error)
-
-
 def _binder_text(error: duckdb.Error, columns: Iterable[str]) -> str:
     """Explain a name that is wrong, with the names that there are."""
     text = _text(error)
@@ -143,8 +150,9 @@ def _binder_text(error: duckdb.Error, columns: Iterable[str]) -> str:
 
 
 def _text(error: Exception) -> str:
-    """Return what DuckDB says, without the name of its error."""
-    return re.sub(r"^[A-Z][\w ]{0,40} Error: ", "", str(error)).strip()
+    """Return what DuckDB says, without the name of its error, and with the names of files."""
+    text = re.sub(r"/proc/self/fd/[0-9]+", lambda path: str(Path(path[0]).readlink()), str(error))
+    return re.sub(r"^[A-Z][\w ]{0,40} Error: ", "", text).strip()
 
 
 if __name__ == "__main__":

@@ -189,7 +189,11 @@ def count_documents(catalogue: Catalogue, shapes: Iterable[tuple[str, int]]) -> 
         if number == MAX_SHAPES:
             catalogue.complete = False
             break
-        keys = orjson.loads(shape)
+        try:
+            keys = orjson.loads(shape)
+        except orjson.JSONDecodeError:  # text that is JSON may nest deeper than orjson reads
+            catalogue.complete = False
+            continue
         if isinstance(keys, dict):
             typed = {key: _json_type(kind) for key, kind in keys.items()}
             catalogue.add(typed, count, in_text=False)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +20,7 @@ from ingest.record import record_time
 _ATTEMPTS = 100
 _PARQUET = ".parquet"
 _SUFFIXES = ("", ".zst", ".gz")
+_LAST = datetime.max.replace(tzinfo=UTC)
 _LATE = timedelta(days=1)
 """How much older than the closing of the file before a record may be: its time is when it was
 read, and while the disk is full it waits."""
@@ -84,7 +85,9 @@ class Snapshot:
         Parquet files are always among them: their statistics tell more than a name.
         """
         wanted = Filter(since=since)
-        limit = record_time(until + _LATE)[:23].decode() if until else "~"
+        limit = "~"
+        if until is not None and until < _LAST - _LATE:
+            limit = record_time(until + _LATE)[:23].decode()
         found: list[Piece] = []
         begun = ""
         for piece in self.pieces:

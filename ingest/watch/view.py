@@ -146,7 +146,10 @@ class LogView:
             "SELECT file_name, decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?",
             [paths, METADATA],
         ).fetchall()
-        return {path: catalogue.load(dumped) for path, dumped in found}
+        stored = {path: catalogue.load(dumped) for path, dumped in found}
+        for path in set(paths) - set(stored):
+            raise OSError(0, "it is none of ours: remove it", str(Path(path).readlink()))
+        return stored
 
     def _sample(self) -> Catalogue:
         """Look for fields in what is not converted yet: in stretches of the youngest files."""
@@ -205,7 +208,7 @@ def _limits(filters: list[str]) -> tuple[datetime, datetime]:
         if not _LIMITS.fullmatch(text):
             continue
         for compare, moment in re.findall(_LIMIT, text):
-            with suppress(ValueError):  # a year beyond Python's
+            with suppress(ValueError, OverflowError):  # a year beyond Python's
                 if compare not in {"<", "<="}:
                     since = max(since, datetime.fromisoformat(moment))
                 if compare not in {">", ">="}:

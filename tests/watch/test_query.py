@@ -237,6 +237,9 @@ AFTER_ELEVEN = datetime.fromisoformat("2026-11-22T11:00:00.000001Z")
         ("WITH x AS (FROM log) SELECT max(temp) FROM x WHERE time >= '2026-11-22 10:00'",
          (TEN, None)),
         ("FROM log WHERE time >= '2026-11-22 10:00' OR temp > 1", (None, None)),
+        ("FROM log WHERE time <= '9999-12-31 23:59:59.999999'", (None, None)),
+        ("FROM log WHERE time < '9999-12-31'",
+         (None, datetime.fromisoformat("9999-12-31T00:00:00.000001Z"))),
         ("FROM log WHERE NOT time >= '2026-11-22 10:00'",
          (None, datetime.fromisoformat("2026-11-22T10:00:00.000001Z"))),
         ("FROM log WHERE time >= '2026-11-22 11:00' UNION ALL FROM log WHERE time >= "
@@ -269,7 +272,7 @@ def test_files_that_do_not_matter_are_not_read(layout: Layout) -> None:
     damaged = old.with_name(old.name + ".gz")
     damaged.write_bytes(damaged.read_bytes()[:10] + b"no gzip at all")
     old.unlink()
-    with pytest.raises(QueryError):
+    with pytest.raises(QueryError, match="gzip"):
         rows(layout, "SELECT count(*) FROM log")
     limited = "SELECT temp FROM log WHERE time >= '2026-11-25' ORDER BY time"
     assert rows(layout, limited) == [(3,), (4,)]
@@ -280,6 +283,38 @@ def test_files_that_do_not_matter_are_not_read(layout: Layout) -> None:
     with Snapshot(layout) as snapshot:
         assert len(snapshot.between(None, at(day))) == 3  # a record may be late by a day
         assert len(snapshot.between(at(2 * day), None)) == 3
+
+
+def test_times_at_the_end_of_time(readings: Layout) -> None:
+    sql = "SELECT count(*) FROM log WHERE time BETWEEN '0001-01-01' AND '9999-12-31'"
+    assert rows(readings, sql) == [(6,)]
+    assert rows(readings, "SELECT count(*) FROM log WHERE time < 'infinity'") == [(6,)]
+
+
+def test_parquet_of_somebody_else_is_named(layout: Layout) -> None:
+    close(layout, 1, line(1))
+    (path,) = convert_all(layout)
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (SELECT 1 AS x) TO '{path}'")
+    with pytest.raises(QueryError, match=r"parquet: it is none of ours"):
+        rows(layout, "FROM log")
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(QueryError, match=path.name):
+        rows(layout, "FROM log")
+
+
+def test_what_nests_deeply_is_text(layout: Layout) -> None:
+    deep = '{"a":' * 10_000 + "1" + "}" * 10_000
+    lists = '{"b":' + "[" * 30_000 + "]" * 30_000 + "}"
+    close(layout, 1, text_line(1, deep), text_line(2, lists), text_line(3, '{"c":1}'))
+    sql = "SELECT text FROM log ORDER BY seq"
+    expected = [(deep,), (lists,), ('{"c":1}',)]
+    assert rows(layout, sql) == expected
+    converter = Converter(layout)
+    assert converter.convert_next()
+    converter.stop()
+    assert rows(layout, sql) == expected
+    assert rows(layout, "SELECT c FROM log WHERE seq = 3") == [(1,)]
 
 
 def test_now_is_utc_as_times_are(layout: Layout) -> None:
