@@ -87,11 +87,11 @@ def _run(layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Lim
     # From here on what the query says is worked on: constants are folded when it is planned.
     lock(connection, layout)
     try:
-        begin, end = view.plan(sql)
+        plan = view.plan(sql)
     except duckdb.BinderException as error:
         raise RefusedError(_binder_text(error, view.columns)) from error
-    pieces = snapshot.between(_latest(scope.since, begin), _earliest(scope.until, end))
-    view.create(scope, pieces)
+    since, until = _latest(scope.since, plan.since), _earliest(scope.until, plan.until)
+    view.create(scope, snapshot.between(since, until), plan.used)
     truncated = _send(connection.sql(sql), limits)
     sys.stdout.buffer.flush()
     return truncated

@@ -2,10 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import duckdb
 import orjson
@@ -53,6 +54,20 @@ def connect(*, threads: int, memory: int) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+class Plan(NamedTuple):
+    """What of the log a query asks about.
+
+    Attributes:
+        since: from when on, aware; None where there is no limit.
+        until: before when.
+        used: columns, those that it needs among them.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    used: frozenset[str]
+
+
 class LogView:
     """What one snapshot of the log holds, and the view `log` of it."""
 
@@ -78,14 +93,11 @@ class LogView:
         """The names of the view's columns, and their types."""
         return {**RECORD, **{field.column: field.type for field in self.fields}}
 
-    def plan(self, sql: str) -> tuple[datetime | None, datetime | None]:
-        """Check a query against the view's columns, and tell which times it asks about.
+    def plan(self, sql: str) -> Plan:
+        """Check a query against the view's columns, and tell what of the log it asks about.
 
         DuckDB says which conditions it can check while it reads a table. What it says of an empty
-        table with the view's columns holds for the view. Times are aware.
-
-        Returns:
-            Since when and until when; None where there is no limit.
+        table with the view's columns holds for the view.
 
         Raises:
             duckdb.Error: the query does not fit the view.
@@ -103,23 +115,30 @@ class LogView:
         scans = [_limits(filters) for filters in _scan_filters(orjson.loads(plan))]
         since = min((begin for begin, _ in scans), default=datetime.min)
         until = max((end for _, end in scans), default=datetime.max)
-        return (
+        # A column that is read is named in the plan; one that is merely named there does no harm.
+        said = (sql + plan).lower()
+        return Plan(
             None if since == datetime.min else since.replace(tzinfo=UTC),
             None if until == datetime.max else until.replace(tzinfo=UTC),
+            frozenset(name for name in self.columns if name.lower() in said),
         )
 
-    def create(self, scope: Scope, pieces: Iterable[Piece]) -> None:
+    def create(
+        self, scope: Scope, pieces: Iterable[Piece], used: Collection[str] | None = None
+    ) -> None:
         """Make the view `log`.
 
         Args:
             scope: which records it has.
             pieces: those files of the snapshot that are to be read.
+            used: the columns that are asked for; others of the fields may be NULL. None for all.
         """
         parquet: dict[Contents, list[str]] = {}
         lines: dict[str, list[str]] = {}
         for piece in pieces:
             if piece.parquet:
-                parquet.setdefault(self._stored[piece.path], []).append(piece.path)
+                stored = self._narrowed(self._stored[piece.path], used)
+                parquet.setdefault(stored, []).append(piece.path)
             else:
                 lines.setdefault(piece.compressed, []).append(piece.path)
         sources = [
@@ -132,6 +151,12 @@ class LogView:
         ]
         selects = [f"SELECT * FROM ({source}) WHERE {scope.condition}" for source in sources]
         self._connection.execute(f"CREATE VIEW log AS {' UNION ALL '.join(selects) or self._empty}")
+
+    def _narrowed(self, stored: Contents, used: Collection[str] | None) -> Contents:
+        """Leave out the columns that nobody asks for: files that differ in them are alike then."""
+        if used is None or "data" in used or not stored.complete:
+            return stored
+        return Contents(tuple(field for field in stored.fields if field.column in used))
 
     @property
     def _empty(self) -> str:

@@ -256,7 +256,7 @@ def test_the_times_that_a_query_asks_about(
     readings: Layout, sql: str, limits: tuple[datetime | None, datetime | None]
 ) -> None:
     with connect(threads=1, memory=1 << 28) as connection, Snapshot(readings) as snapshot:
-        since, until = LogView(connection, snapshot).plan(sql)
+        since, until, _ = LogView(connection, snapshot).plan(sql)
     wanted_since, wanted_until = limits
     # A wider span is no mistake; here it must be the right one up to a microsecond.
     assert since == wanted_since
@@ -283,6 +283,24 @@ def test_files_that_do_not_matter_are_not_read(layout: Layout) -> None:
     with Snapshot(layout) as snapshot:
         assert len(snapshot.between(None, at(day))) == 3  # a record may be late by a day
         assert len(snapshot.between(at(2 * day), None)) == 3
+
+
+def test_files_with_different_fields(layout: Layout) -> None:
+    close(layout, 1, data_line(1, {"a": 1, "n": 1}))
+    close(layout, 2, data_line(2, {"b": "x", "n": 2}))
+    close(layout, 3, data_line(3, {"n": 3.5, "a": True}))
+    convert_all(layout)
+    assert rows(layout, "SELECT count(*), sum(n) FROM log") == [(3, 6.5)]
+    assert rows(layout, "SELECT seq FROM log WHERE b = 'x'") == [(2,)]
+    assert rows(layout, "SELECT count(*) FROM log WHERE COLUMNS('^b$') = 'x'") == [(1,)]
+    assert rows(layout, "SELECT data FROM log ORDER BY seq") == [
+        ('{"a":1,"n":1}',),
+        ('{"b":"x","n":2}',),
+        ('{"n":3.5,"a":true}',),
+    ]
+    result = ask(layout, "FROM log WHERE seq = 2")
+    row = dict(zip(result.columns, result.rows[0], strict=True))
+    assert {name: row[name] for name in "abn"} == {"a": None, "b": "x", "n": 2.0}
 
 
 def test_times_at_the_end_of_time(readings: Layout) -> None:
