@@ -140,11 +140,20 @@ class Query:
             limits: what it may take.
 
         Raises:
-            QueryError: `sql` is too long.
+            QueryError: `sql` is too long, or no text.
         """
         if len(sql) > _MAX_SQL:
             raise QueryError(f"a query has at most {_MAX_SQL:,} characters")
-        self._limits = limits
+        request = {
+            "data": str(layout.data),
+            "sql": sql,
+            "scope": asdict(scope),
+            "limits": asdict(limits),
+        }
+        try:
+            line = orjson.dumps(request) + b"\n"
+        except orjson.JSONEncodeError as error:
+            raise QueryError("the query is not UTF-8") from error
         self._why: QueryError | None = None
         self._lock = threading.Lock()
         self._begun = time.monotonic()
@@ -159,15 +168,9 @@ class Query:
         self._timer = threading.Timer(limits.seconds, self._end, [late])
         self._timer.daemon = True
         self._timer.start()
-        request = {
-            "data": str(layout.data),
-            "sql": sql,
-            "scope": asdict(scope),
-            "limits": asdict(limits),
-        }
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(orjson.dumps(request) + b"\n")
+            self._process.stdin.write(line)
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # what it died of is told when its answer is read
@@ -293,16 +296,18 @@ def _fragment(value: object) -> object:
 def plain(value: object) -> object:
     """Make of a value of Arrow what JSON has.
 
-    Times are RFC 3339 in UTC; NaN and infinities are null; bytes are hexadecimal digits; what
-    JSON has nothing for, such as an interval, is text.
+    Integers beyond 64 bits are rounded; times are RFC 3339 in UTC; NaN and infinities are null;
+    bytes are hexadecimal digits; what JSON has nothing for, such as an interval, is text.
     """
     match value:
-        case None | bool() | int() | str():
+        case int():
+            return value if -(1 << 63) <= value < 1 << 64 else float(value)
+        case None | str():
             return value
         case float():
             return value if math.isfinite(value) else None
         case Decimal():
-            return int(value) if value == value.to_integral_value() else float(value)
+            return plain(int(value)) if value == value.to_integral_value() else float(value)
         case datetime():
             utc = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
             return utc.isoformat() + "Z"

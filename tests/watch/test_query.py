@@ -79,6 +79,21 @@ def test_a_result_has_names_types_and_values_of_json(readings: Layout) -> None:
     assert nothing is None
 
 
+def test_integers_beyond_64_bits_are_rounded(layout: Layout) -> None:
+    result = ask(
+        layout, "SELECT 18446744073709551615::UBIGINT, 2::HUGEINT * 9223372036854775808, true"
+    )
+    assert result.rows == [(2**64 - 1, 2.0**64, True)]
+    assert b"[[18446744073709551615,1.8446744073709552e+19,true]]" in result.as_json()
+
+
+def test_a_query_that_is_no_text(layout: Layout) -> None:
+    with pytest.raises(QueryError, match="not UTF-8"):
+        run_query(layout, "SELECT '\udcff'")
+    with pytest.raises(QueryError, match="at most"):
+        run_query(layout, "SELECT 1" + " " * (1 << 20))
+
+
 def test_the_columns_of_a_record_that_may_be_missing(layout: Layout) -> None:
     extra = '"event_time":"2026-11-22T12:30:00.5+01:00","tag":"t","chunk":"c","text":"x"'
     lines = [line(1), line(2, extra)]
