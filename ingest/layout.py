@@ -37,6 +37,11 @@ class Layout:
         return self.data / "state"
 
     @property
+    def columns_folder(self) -> Path:
+        """The folder of Parquet made of closed files. It can always be made again."""
+        return self.data / "columns"
+
+    @property
     def devices(self) -> Path:
         """The registry of devices (SQLite)."""
         return self.state_folder / "devices.db"

@@ -27,11 +27,13 @@ MAY_KNOW = {
     "listener": {"wire", "devices", "journal", *_GROUND},
     "ops": _GROUND,
     "service": {"wire", "devices", "log", "journal", "listener", "ops", *_GROUND},
+    "watch": {"log", "devices", *_GROUND},
     "client": set(),
     "__main__": {"cli"},
     "bench": {"wire", "devices", "client", *_GROUND},
     "cli": {
-        *("wire", "devices", "log", "journal", "listener", "ops", "service", "client", "bench"),
+        *("wire", "devices", "log", "journal", "listener", "ops", "service", "watch", "client"),
+        "bench",
         *_GROUND,
     },
 }
