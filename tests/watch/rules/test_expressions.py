@@ -71,8 +71,8 @@ def test_values(source: str, wanted: bool) -> None:
     [
         "gone > 3", "gone == 3", "gone != 3", "!gone", "gone + 1 > 0", "gone in [1]",
         "gone ? true : true", "previous.hum > 1", "rate(hum) > 0", "rate(lost) > 0",
-        "rate(door) > 0", "age(gone) > 1", "door > 3", "temp.contains('x')", "on > 1", "door && on", "-door > 1",
-        'double(door) > 1', "temp > 1 && gone > 1", "temp < 1 || gone > 1",
+        "rate(door) > 0", "age(gone) > 1", "door > 3", "temp.contains('x')", "on > 1", "door && on",
+        "-door > 1", 'double(door) > 1', "temp > 1 && gone > 1", "temp < 1 || gone > 1",
     ],
 )  # fmt: skip
 def test_what_is_missing_or_of_another_kind_has_no_value(source: str) -> None:
