@@ -20,7 +20,7 @@ from typing import Final, TypeAlias, cast
 
 import orjson
 
-from ingest.log.reading import Record
+from ingest.record import Record
 
 Field: TypeAlias = float | str | bool
 """A number, a text or a truth value."""

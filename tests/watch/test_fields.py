@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.log.reading import parse
+from ingest.record import parse
 from ingest.watch.fields import LIMIT, Field, fields_in, fields_of, needle
 from tests.log.logs import line
 

@@ -21,7 +21,7 @@ from ingest.watch.fields import Field, fields_in
 from ingest.watch.rules.memory import Device, Rhythm
 from ingest.watch.rules.model import DiskFull, Rule, Silence, When
 from ingest.watch.rules.nodes import SECOND, Sample, Value
-from ingest.watch.rules.phases import FIRES, Event, Input, Phase, Watch, step
+from ingest.watch.rules.phases import FIRES, Event, Input, Phase, Watch, in_utc, step
 from ingest.watch.rules.plans import Plans
 
 _LINE: Final = re.compile(rb'\n\{"time":"([^"]{27})","device":"([^"]*)","seq":([0-9]+),(.*)')
@@ -250,7 +250,7 @@ class Engine:
             missing = f"missing: number {expected}{last}"
             again = f"number {number} came after {device.seq}"
             reason = missing if number > expected else again
-            self._step(device, place, Input.HOLDS, now, reason)
+            self._step(device, place, Input.HOLDS, now, reason, seq=number)
         elif place in device.watches:
             self._step(device, place, Input.ENDS, now)
 
@@ -315,7 +315,9 @@ class Engine:
         if isinstance(verdict, bool):
             shown = {name: sample.fields[name] for name in rule.shown if name in sample.fields}
             happened = Input.HOLDS if verdict else Input.ENDS
-            self._step(device, place, happened, sample.time, str(test), shown)
+            self._step(
+                device, place, happened, sample.time, str(test), shown, seq=int(sample.seq or 0)
+            )
 
     def _track(self, device: Device, fields: Mapping[str, Field], now: int) -> None:
         for name in device.plan.tracked:
@@ -346,10 +348,11 @@ class Engine:
         reason: str = "",
         shown: Mapping[str, Field] | None = None,
         since: int = 0,
+        seq: int = 0,
     ) -> None:
         """Let a rule go on, on a device, and note what that causes."""
         rule = self.rules[place]
-        watch = device.watches.get(place) or Watch(since=since)
+        watch = device.watches.get(place) or Watch(since=since, seq=seq)
         before = watch.phase
         if happened is Input.HOLDS and before in (Phase.QUIET, Phase.PENDING):
             watch.reason, watch.fields = reason, dict(shown or {})
@@ -388,14 +391,15 @@ def event(rule: Rule, device: str, watch: Watch, firing: bool, now: int) -> Even
         "device": device,
         "rule": rule.name,
         "reason": watch.reason,
-        "since": in_utc(watch.since),
-        "time": in_utc(now),
+        "since": _to_the_second(watch.since),
+        "time": _to_the_second(now),
     }
     return Event(
         rule=rule.name,
         device=device,
         firing=firing,
         since=watch.since,
+        seq=watch.seq,
         fired=watch.fired,
         time=now,
         reason=watch.reason,
@@ -404,9 +408,8 @@ def event(rule: Rule, device: str, watch: Watch, firing: bool, now: int) -> Even
     )
 
 
-def in_utc(moment: int) -> str:
-    """Write microseconds since 1970 as records do, to the second: `2026-11-22T11:39:00Z`."""
-    return f"{datetime.fromtimestamp(moment // SECOND, UTC):%Y-%m-%dT%H:%M:%S}Z"
+def _to_the_second(moment: int) -> str:
+    return in_utc(moment)[:19] + "Z"
 
 
 def microseconds(stamp: bytes) -> int:

@@ -11,12 +11,15 @@ A rule without `for` or `keep_firing_for` passes through `pending` or `keeping` 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Final
 
+from ingest.record import record_time
 from ingest.watch.fields import Field
 from ingest.watch.rules.model import Rule
+from ingest.watch.rules.nodes import SECOND
 
 
 class Phase(StrEnum):
@@ -55,6 +58,7 @@ class Watch:
     Attributes:
         phase: where it stands.
         since: when the test began to hold.
+        seq: the number of the record that it began with; 0 if it was none.
         due: when to look again if nothing happens before; 0 for never.
         fired: when it fired; 0 if it has not.
         reason: what the test said last.
@@ -63,6 +67,7 @@ class Watch:
 
     phase: Phase = Phase.QUIET
     since: int = 0
+    seq: int = 0
     due: int = 0
     fired: int = 0
     reason: str = ""
@@ -83,28 +88,51 @@ class Event:
         device: the device; empty if the rule is about none.
         firing: whether it fired; else it cleared.
         since: when the test began to hold.
+        seq: the number of the record that it began with; 0 if it was none.
         fired: when it fired.
         time: when this happened; `fired` if it fired.
         reason: what the test found.
         message: for people.
-        fields: the record's fields that the rule reads.
+        fields: the record's fields that the rule reads; None for NaN in what was saved.
     """
 
     rule: str
     device: str
     firing: bool
     since: int
+    seq: int
     fired: int
     time: int
     reason: str
     message: str
-    fields: Mapping[str, Field]
+    fields: Mapping[str, Field | None]
 
     @property
     def id(self) -> str:
         """The same for firing and clearing, and whenever the same log is read."""
-        text = f"{self.rule}\n{self.device}\n{self.fired}"
+        text = f"{self.rule}\n{self.device}\n{self.fired}\n{self.seq}"
         return blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @property
+    def state(self) -> str:
+        """`firing` or `cleared`."""
+        return "firing" if self.firing else "cleared"
+
+    def described(self) -> dict[str, object]:
+        """Return what is told of it, as receivers and the log of alerts get it."""
+        return {
+            "id": self.id,
+            "rule": self.rule,
+            "device": self.device,
+            "state": self.state,
+            "message": self.message,
+            "reason": self.reason,
+            "since": in_utc(self.since),
+            "fired": in_utc(self.fired),
+            "time": in_utc(self.time),
+            "seq": self.seq,
+            "fields": dict(self.fields),
+        }
 
 
 def step(rule: Rule, watch: Watch, happened: Input, time: int) -> tuple[Phase, Phase] | None:
@@ -134,3 +162,10 @@ def _go(rule: Rule, watch: Watch, happened: Input, time: int) -> tuple[Phase, Ph
         case Phase.FIRING, Phase.KEEPING:
             watch.due = time + rule.keep if rule.keep else 0
     return before, phase
+
+
+def in_utc(moment: int) -> str:
+    """Write microseconds since 1970 as records do: `2026-11-22T11:39:00.123456Z`."""
+    return record_time(
+        datetime.fromtimestamp(moment // SECOND, UTC).replace(microsecond=moment % SECOND)
+    ).decode()
