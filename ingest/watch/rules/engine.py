@@ -25,6 +25,7 @@ from ingest.watch.rules.phases import FIRES, Event, Input, Phase, Watch, in_utc,
 from ingest.watch.rules.plans import Plans
 
 _LINE: Final = re.compile(rb'\n\{"time":"([^"]{27})","device":"([^"]*)","seq":([0-9]+),(.*)')
+_LONGEST: Final = 1000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -313,7 +314,7 @@ class Engine:
         if test.clear is not None and watch is not None and watch.is_active and holds is not True:
             verdict = None if test.clear.evaluate(sample) is not True else False
         if isinstance(verdict, bool):
-            shown = {name: sample.fields[name] for name in rule.shown if name in sample.fields}
+            shown = _shown(rule, sample.fields)
             happened = Input.HOLDS if verdict else Input.ENDS
             self._step(
                 device, place, happened, sample.time, str(test), shown, seq=int(sample.seq or 0)
@@ -406,6 +407,12 @@ def event(rule: Rule, device: str, watch: Watch, firing: bool, now: int) -> Even
         message=rule.message.fill(values),
         fields=watch.fields,
     )
+
+
+def _shown(rule: Rule, fields: Mapping[str, Field]) -> dict[str, Field]:
+    """Pick the fields that an alert carries; a text may be as long as a frame, and is cut."""
+    values = ((name, fields[name]) for name in rule.shown if name in fields)
+    return {name: value[:_LONGEST] if isinstance(value, str) else value for name, value in values}
 
 
 def _to_the_second(moment: int) -> str:

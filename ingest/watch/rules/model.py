@@ -4,6 +4,7 @@ import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from ingest.watch.rules.expressions import Expression
 from ingest.watch.rules.nodes import SECOND
@@ -87,6 +88,21 @@ class Target:
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.address}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Target":
+        """Read what `str` wrote."""
+        kind, _, address = text.partition(":")
+        return cls(kind, address)
+
+    @property
+    def shown(self) -> str:
+        """The target for people who look: addresses of the web have secrets in their path."""
+        parts = urlsplit(self.address)
+        if self.kind not in ("webhook", "alertmanager"):
+            return str(self)
+        host = parts.netloc.rpartition("@")[2]
+        return f"{self.kind}:{parts.scheme}://{host}/…"
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,19 @@ class Noted:
     targets: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Gone:
+    """What was saved of rules that are no more, or no longer about a device.
+
+    Attributes:
+        watches: rule and device.
+        events: those that had fired clear.
+    """
+
+    watches: tuple[tuple[str, str], ...] = ()
+    events: tuple[Event, ...] = ()
+
+
 class State:
     """The file. One thread uses it."""
 
@@ -89,11 +102,11 @@ class State:
         place = self._meta("place")
         return None if place is None else str(place)
 
-    def load(self, rules: Sequence[Rule]) -> tuple[Engine, list[Event]]:
+    def load(self, rules: Sequence[Rule]) -> tuple[Engine, Gone]:
         """Make an engine that goes on from where the rules stood.
 
         Returns:
-            The engine, and the events of what fired for rules that are no more.
+            The engine, and what there is no rule for any more; the next `save` takes it.
         """
         engine = Engine(rules, int(self._meta("clock") or 0))
         devices = self._database.execute("SELECT name, memory FROM devices")
@@ -104,19 +117,25 @@ class State:
             )
         ]
         lost = engine.restore(devices, watches)
-        return engine, [
-            _removed(rule, device, watch, engine.clock)
-            for rule, device, watch in lost
-            if watch.is_active
-        ]
+        return engine, Gone(
+            tuple((rule, device) for rule, device, _ in lost),
+            tuple(
+                _removed(rule, device, watch, engine.clock)
+                for rule, device, watch in lost
+                if watch.is_active
+            ),
+        )
 
-    def save(self, engine: Engine, place: str, events: Iterable[Event]) -> list[Noted]:
+    def save(
+        self, engine: Engine, place: str, events: Iterable[Event] = (), gone: Gone = Gone()
+    ) -> list[Noted]:
         """Save a step through the log, all or nothing of it.
 
         Args:
             engine: what has changed in it is saved, and is then no longer taken for changed.
             place: up to where it has been fed.
-            events: what that caused.
+            events: what that caused, and those of `gone`.
+            gone: the watches that are forgotten.
 
         Raises:
             sqlite3.Error: the disk is full or failing; nothing was saved.
@@ -129,18 +148,12 @@ class State:
                 "INSERT OR REPLACE INTO devices VALUES (?, ?)",
                 [(device.name, device.dump()) for device in engine.changed],
             )
+            database.executemany("DELETE FROM watches WHERE rule = ? AND device = ?", gone.watches)
             self._save_watches(engine)
             noted = [self._note(each, targets.get(each.rule, [])) for each in events]
         engine.changed.clear()
         engine.changed_watches.clear()
         return noted
-
-    def drop_watches(self, rules: Sequence[Rule]) -> None:
-        """Forget where rules stand that are not among these."""
-        names = orjson.dumps([rule.name for rule in rules]).decode()
-        self._database.execute(
-            "DELETE FROM watches WHERE rule NOT IN (SELECT value FROM json_each(?))", (names,)
-        )
 
     def firing(self) -> list[Noted]:
         """Return what has fired and not cleared, oldest first."""

@@ -1,0 +1,181 @@
+"""Takes the rules through the log, step by step, and saves each step. It blocks: it has a thread.
+
+A step reads a few blocks, decides, and saves; then the log of alerts is written. Whoever runs the
+steps passes the deliveries on.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from ingest.layout import Layout
+from ingest.log.files import DAMAGED
+from ingest.log.log import LinesMissingError, Log
+from ingest.log.places import Place
+from ingest.watch.rules.alertlog import AlertLog
+from ingest.watch.rules.engine import Engine
+from ingest.watch.rules.model import DiskFull, Refused, Rules
+from ingest.watch.rules.nodes import SECOND
+from ingest.watch.rules.phases import Event
+from ingest.watch.rules.state import Gone, Noted, State
+from ingest.watch.rules.surroundings import DiskTrend, refusals
+
+_STEP: Final = 0.25
+"""Seconds of reading before what was decided is saved."""
+_LATE: Final = 2 * SECOND
+"""How much later than its time a record may stand in the log, as commits take a moment."""
+_LOOK_AROUND: Final = 15.0
+"""Seconds between two looks at what is not in the log."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did.
+
+    Attributes:
+        noted: the events, with their numbers.
+        caught_up: whether the log holds nothing more.
+        reached: the time of the newest record that was decided on, in microseconds.
+        problems: what an operator should know, in words.
+    """
+
+    noted: list[Noted]
+    caught_up: bool
+    reached: int
+    problems: list[str] = field(default_factory=list)
+
+
+def _now() -> int:
+    return time.time_ns() // 1000
+
+
+class Runner:
+    """The rules of one data folder."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        rules: Rules,
+        now: Callable[[], int] = _now,
+        ask: Callable[[Path], Mapping[str, int] | None] = refusals,
+    ) -> None:
+        """Go on from where the rules stood; at the first start, from the end of the log.
+
+        Args:
+            layout: where the log and the state are.
+            rules: what to look for.
+            now: tells the time, in microseconds since 1970.
+            ask: asks the listener at a control socket for its refusals.
+
+        Raises:
+            OSError: the log or the log of alerts can't be read.
+            sqlite3.Error: the state can't be read.
+        """
+        layout.create()
+        self._layout = layout
+        self._now = now
+        self._ask = ask
+        self._disk = DiskTrend(layout.log_folder)
+        self._looked = -_LOOK_AROUND
+        self.state = State(layout.rules_state)
+        try:
+            self._alerts = AlertLog(layout.alerts_folder)
+            self.state.number_from(self._alerts.last)
+            self._log = Log(layout.log_folder)
+            if self.state.place is None:
+                self.state.save(Engine(()), self._log.end().to_json(), ())
+            self._rules = rules
+            self._engine, self._gone = self._load()
+            self._alerts.write((each.number, each.event) for each in self._unwritten())
+        except BaseException:
+            self.state.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the files; nothing is lost by it."""
+        self._log.close()
+        self.state.close()
+
+    def set_rules(self, rules: Rules) -> None:
+        """Take other rules from the next step on. Rules of the same name go on as they stood."""
+        self._rules = rules
+        self._engine, self._gone = self._load()
+
+    def step(self) -> Step:
+        """Go on for a moment, or to the end of the log, and save where that is.
+
+        Raises:
+            OSError: the log can't be read, or the disk is full or failing. Nothing is lost: the
+                next step begins at what was saved.
+            sqlite3.Error: as above.
+        """
+        try:
+            return self._step()
+        except BaseException:
+            self._engine, self._gone = self._load()
+            raise
+
+    def _load(self) -> tuple[Engine, Gone]:
+        engine, gone = self.state.load(self._rules.rules)
+        place = self.state.place
+        assert place is not None
+        self._place = Place.from_json(place)
+        return engine, gone
+
+    def _step(self) -> Step:
+        begun, before = time.monotonic(), self._place
+        events, problems = list(self._gone.events), list[str]()
+        caught_up = False
+        while not caught_up and time.monotonic() - begun < _STEP:
+            block, problem = self._read()
+            problems += [problem] if problem else []
+            events += self._engine.feed(block)
+            caught_up = not block and not problem
+        reached = self._engine.clock
+        if caught_up:
+            events += self._engine.advance(self._now() - _LATE)
+            events += self._look_around()
+        noted = self._save(before, events)
+        return Step(noted, caught_up, reached, problems)
+
+    def _read(self) -> tuple[bytes, str]:
+        """Read on; what is gone from the log is told, and reading goes on behind it."""
+        try:
+            self._place, block = self._log.read_from(self._place)
+        except LinesMissingError as error:
+            self._place = error.place
+            return b"", str(error)
+        except DAMAGED as error:
+            raise OSError(f"a file of the log is damaged: {error}") from error
+        return block, ""
+
+    def _look_around(self) -> list[Event]:
+        """Look at what is not in the log, now and then, if a rule asks for it."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_AROUND:
+            return []
+        self._looked = now
+        events: list[Event] = []
+        tests = [type(rule.test) for rule in self._rules.rules]
+        if DiskFull in tests:
+            events += self._engine.disk(self._disk.full_in(now), self._now())
+        if Refused in tests:
+            counted = self._ask(self._layout.control)
+            if counted is not None:
+                events += self._engine.refusals(counted, self._now())
+        return events
+
+    def _save(self, before: Place, events: list[Event]) -> list[Noted]:
+        engine = self._engine
+        moved = before != self._place
+        if not (moved or events or engine.changed or engine.changed_watches or self._gone.watches):
+            return []
+        noted = self.state.save(engine, self._place.to_json(), events, self._gone)
+        self._gone = Gone()
+        self._alerts.write((each.number, each.event) for each in self._unwritten())
+        return noted
+
+    def _unwritten(self) -> list[Noted]:
+        return self.state.after(self._alerts.last)

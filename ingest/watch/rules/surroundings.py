@@ -1,0 +1,80 @@
+"""What rules ask of that is not in the log: the listener's refusals, and the disk."""
+
+import json
+import os
+import shutil
+import socket
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+_TIMEOUT: Final = 5.0
+_WINDOW: Final = 3600.0
+"""Seconds over which the disk's filling is measured."""
+_SHORTEST: Final = 300.0
+"""Seconds that must have been seen before a rate is believed."""
+
+
+def refusals(control: Path) -> Mapping[str, int] | None:
+    """Ask a running listener how often it has refused each device; None if none answers.
+
+    Args:
+        control: the listener's control socket (see `ingest.ops.control`).
+    """
+    try:
+        status = _ask(control)
+        return {name: _refused(account) for name, account in status["devices"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _refused(account: Mapping[str, Any]) -> int:
+    """Add up what the listener counts of one device: connections and frames it did not take."""
+    counted = [account.get("refused_frames", 0), account.get("refusals", 0)]
+    return sum(sum(each.values()) if isinstance(each, dict) else int(each) for each in counted)
+
+
+def _ask(control: Path) -> Any:
+    # A socket's name has at most 108 bytes (unix(7)), however deep its folder is.
+    folder = os.open(control.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_TIMEOUT)
+            connection.connect(f"/proc/self/fd/{folder}/{control.name}")
+            connection.sendall(b'{"command": "status"}\n')
+            with connection.makefile("rb") as lines:
+                return json.loads(lines.readline())["ok"]
+    finally:
+        os.close(folder)
+
+
+class DiskTrend:
+    """How fast a disk fills, from what was free during the last hour."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._free: deque[tuple[float, int]] = deque()
+
+    def full_in(self, now: float) -> float | None:
+        """Look at the disk, and return in how many seconds it will be full.
+
+        None if it does not fill, or has not been looked at for five minutes.
+
+        Args:
+            now: seconds of any clock that does not go back.
+
+        Raises:
+            OSError: the folder is missing.
+        """
+        return self.note(now, shutil.disk_usage(self._folder).free)
+
+    def note(self, now: float, free: int) -> float | None:
+        """As `full_in`, of a disk with `free` bytes left."""
+        self._free.append((now, free))
+        while self._free[0][0] < now - _WINDOW:
+            self._free.popleft()
+        since, before = self._free[0]
+        if now - since < _SHORTEST or free >= before:
+            return 0.0 if free == 0 else None
+        return free * (now - since) / (before - free)
