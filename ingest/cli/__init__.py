@@ -21,6 +21,7 @@ _COMMANDS = {
     "restore": "ingest.cli.backup",
     "rotate": "ingest.cli.control",
     "run": "ingest.cli.run",
+    "rules": "ingest.cli.rules",
     "send": "ingest.cli.send",
     "status": "ingest.cli.control",
     "tail": "ingest.cli.tail",

@@ -40,7 +40,7 @@ class Problem:
     """Something that is wrong with a file of rules.
 
     Attributes:
-        rule: the rule's name; empty if it is not about one.
+        rule: the rule's name in quotes, or its place; empty if it is not about one.
         line: where, counted from 1; 0 if that is not known.
         text: what is wrong, and what to do.
     """
@@ -54,8 +54,8 @@ class RulesError(Exception):
     """A file of rules that can't be used, with everything that is wrong with it."""
 
     def __init__(self, path: Path, problems: list[Problem]) -> None:
-        self.problems = problems
-        super().__init__("\n".join(_in_words(path, problem) for problem in problems))
+        self.problems = sorted(problems, key=lambda problem: problem.line)
+        super().__init__("\n".join(_in_words(path, problem) for problem in self.problems))
 
 
 def read_rules(path: Path) -> Rules:
@@ -80,7 +80,7 @@ def read_rules(path: Path) -> Rules:
 
 def _in_words(path: Path, problem: Problem) -> str:
     line = f":{problem.line}" if problem.line else ""
-    rule = f'rule "{problem.rule}": ' if problem.rule else ""
+    rule = f"rule {problem.rule}: " if problem.rule else ""
     return f"{path}{line}: {rule}{problem.text}"
 
 
@@ -148,7 +148,8 @@ def _read(tables: dict[str, Any], lines: _Lines, problem: Callable[[Problem], No
         name = str(values.get("name", ""))
 
         def note(key: str, text: str, place: int = place, name: str = name) -> None:
-            problem(Problem(name or f"number {place + 1}", lines.of("rule", place, key), text))
+            title = f'"{name}"' if name else f"number {place + 1}"
+            problem(Problem(title, lines.of("rule", place, key), text))
 
         rules.append(_rule(_Table(values, note), {rule.name for rule in rules}))
     mail = _Table(tables.get("mail", {}), lambda key, text: problem(
@@ -182,9 +183,8 @@ def _test(table: _Table) -> Test:
     if len(given) != 1:
         there = " and ".join(given) if given else "none of them"
         table.note("", f"a rule has one of {', '.join(_TESTS)}; here is {there}")
-    if not given:
-        return MissingNumbers()
-    return _TESTS[given[0]](table)
+    tests = [_TESTS[key](table) for key in given]
+    return tests[0] if tests else MissingNumbers()
 
 
 def _when(table: _Table) -> Test:
@@ -314,7 +314,15 @@ def _mailbox(value: object) -> str:
 def _targets(value: object) -> tuple[Target, ...]:
     if not isinstance(value, list):
         raise ValueError('this is a list: ["webhook:http://127.0.0.1:8080/alerts"]')
-    return tuple(dict.fromkeys(map(_target, value)))
+    targets, errors = [], []
+    for each in value:
+        try:
+            targets.append(_target(each))
+        except ValueError as error:
+            errors.append(str(error))
+    if errors:
+        raise ValueError("; ".join(errors))
+    return tuple(dict.fromkeys(targets))
 
 
 def _target(value: object) -> Target:
