@@ -106,7 +106,8 @@ def test_the_table_of_commands_is_complete() -> None:
 
 def test_dependencies_are_named_with_their_reasons() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {re.split("[>=<]", requirement)[0] for requirement in project["dependencies"]}
+    requirements = [*project["dependencies"], *project["optional-dependencies"]["watch"]]
+    wanted = {re.split("[>=<]", requirement)[0] for requirement in requirements}
     named = {package.strip("`") for package, _ in rows(section("## Dependencies"))}
     assert named - {"package", "---", "|---|---|"} == wanted
 

@@ -4,7 +4,7 @@ It is written like the log of the devices, in `<data>/alerts/`: whole lines of J
 is `ingest.log`, a full one is named after the time of its closing. So all that reads the one reads
 the other. `seq` counts the lines of all rules; `data` is what a webhook gets.
 
-    {"time":"…","device":"cold-1","seq":7,"data":{"id":"…","rule":"hot","state":"firing",…}}
+    {"time":"…","device":"cold-1","seq":7,"data":{"state":"firing","rule":"hot",…}}
 """
 
 import os

@@ -121,10 +121,9 @@ class Event:
     def described(self) -> dict[str, object]:
         """Return what is told of it, as receivers and the log of alerts get it."""
         return {
-            "id": self.id,
+            "state": self.state,
             "rule": self.rule,
             "device": self.device,
-            "state": self.state,
             "message": self.message,
             "reason": self.reason,
             "since": in_utc(self.since),
@@ -132,6 +131,7 @@ class Event:
             "time": in_utc(self.time),
             "seq": self.seq,
             "fields": dict(self.fields),
+            "id": self.id,
         }
 
 

@@ -109,6 +109,7 @@ class RulesService(Service):
             raise SystemExit(1) from None
         self._pool = ThreadPool(1, 1, "rules")
         self._pool.start()
+        self._take(self._rules)
         self._reminder.start(_REMIND, now=False)
         super().startService()
         self._go()
@@ -132,9 +133,8 @@ class RulesService(Service):
         except RulesError as error:
             self.log.error("the rules stay as they are: {error}", error=str(error))
             return
-        self._in_thread(self._runner.set_rules, rules).addCallbacks(
-            lambda _: self._take(rules), self._not_taken
-        )
+        taken = self._in_thread(self._runner.set_rules, rules)
+        taken.addCallbacks(lambda _: self._take(rules), self._not_taken)
 
     def alerts(self) -> list[dict[str, object]]:
         """Return what fires now, oldest first, and who is told."""
@@ -173,7 +173,9 @@ class RulesService(Service):
 
     def _take(self, rules: Rules) -> None:
         self._rules = rules
-        self.log.info("the rules are read again: {count}", count=len(rules.rules))
+        for target in {str(target) for rule in rules.rules for target in rule.then}:
+            self._courier(target)
+        self.log.info("{count} rules are in force", count=len(rules.rules))
 
     def _not_taken(self, failure: Failure) -> None:
         self.log.failure("the rules stay as they are", failure)
