@@ -183,13 +183,17 @@ class Engine:
         self.clock = max(self.clock, now)
 
     def _come_due(self, timer: Timer, device: Device) -> None:
-        if not timer.after:
-            watch = device.watches.get(timer.rule)
-            if watch is not None and watch.due == timer.due:
-                self._step(device, timer.rule, Input.DUE, timer.due)
-        elif device.armed.get(timer[2:]) == timer.due:
-            del device.armed[timer[2:]]
+        if device.armed.get(timer[2:]) != timer.due:
+            return  # one that was armed for earlier has taken its place
+        del device.armed[timer[2:]]
+        if timer.after:
             self._look_again(timer, device)
+            return
+        watch = device.watches.get(timer.rule)
+        if watch is not None and watch.due == timer.due:
+            self._step(device, timer.rule, Input.DUE, timer.due)
+        elif watch is not None and watch.due:
+            self._arm(device, watch.due, timer.rule)
 
     def _look_again(self, timer: Timer, device: Device) -> None:
         rule = self.rules[timer.rule]
@@ -201,8 +205,8 @@ class Engine:
                 self._judge(device, timer.rule, rule, test, test.holds.evaluate(sample), sample)
                 self._arm_ages(device)
 
-    def _arm(self, device: Device, due: int, place: int, name: str, after: int) -> None:
-        """Have a timer in the heap that is not later than `due`."""
+    def _arm(self, device: Device, due: int, place: int, name: str = "", after: int = 0) -> None:
+        """Have a timer in the heap that is not later than `due`, and only one for each purpose."""
         key = place, name, after
         if device.armed.get(key, due + 1) > due:
             device.armed[key] = due
@@ -211,7 +215,7 @@ class Engine:
     def _arm_all(self, device: Device) -> None:
         for place, watch in device.watches.items():
             if watch.due:
-                heappush(self._timers, Timer(watch.due, device.name, place))
+                self._arm(device, watch.due, place)
         for name, rhythm in device.rhythms.items():
             self._arm_silences(device, name, rhythm)
         self._arm_ages(device)
@@ -373,7 +377,7 @@ class Engine:
             return
         device.watches[place] = watch
         if watch.due:
-            heappush(self._timers, Timer(watch.due, device.name, place))
+            self._arm(device, watch.due, place)
 
     def _drop(
         self, rule: Rule, device: Device, place: int, watch: Watch, now: int, reason: str

@@ -150,7 +150,7 @@ class _Compiler:
             self.tracked.add(name)
             return Node(lambda sample: newest_of(sample, name))
         self.fields.add(name)
-        return Node(lambda sample: sample.fields.get(name), None, frozenset((name,)))
+        return Node(lambda sample: sample.fields.get(name), needs=frozenset((name,)), field=name)
 
     def _has(self, expr: Expr) -> Node:
         scope, name = _path(expr)

@@ -44,12 +44,22 @@ Kind: TypeAlias = type[float] | type[str] | type[bool] | None
 
 @dataclass(frozen=True)
 class Node:
-    """A part of an expression; `needs` as in `Expression`, `age` if it is `age(field)`."""
+    """A part of an expression.
+
+    Attributes:
+        run: returns its value.
+        kind: of its value.
+        needs: as in `Expression`.
+        constant: its value, if that is written there.
+        field: the field of the record, if it is one and nothing more.
+        age: the field, if it is `age(field)`.
+    """
 
     run: Run
     kind: Kind = None
     needs: frozenset[str] | None = None
     constant: Field | None = None
+    field: str | None = None
     age: str | None = None
 
 
@@ -146,7 +156,19 @@ def equality(equal: bool, left: Node, right: Node) -> Node:
             return None
         return (type(one) is type(other) and one == other) is equal
 
+    if right.constant is not None and left.field is not None:
+        return Node(_field_to_constant(equal, left.field, right.constant), bool, left.needs)
     return Node(run, bool, _both(left, right))
+
+
+def _field_to_constant(equal: bool, name: str, constant: Field) -> Run:
+    kind = type(constant)
+
+    def run(sample: Sample) -> Value:
+        value = sample.fields.get(name)
+        return None if value is None else (type(value) is kind and value == constant) is equal
+
+    return run
 
 
 def ordering(compare: Callable[[Any, Any], bool], left: Node, right: Node) -> Node:
@@ -160,11 +182,18 @@ def ordering(compare: Callable[[Any, Any], bool], left: Node, right: Node) -> No
         one, other = first(sample), second(sample)
         return compare(one, other) if type(one) is type(other) and one is not None else None
 
-    def run_with_limit(sample: Sample) -> Value:  # nearly all conditions: temp > 30
-        value = first(sample)
+    # Nearly all conditions are like temp > 30, and a call costs as much as a comparison.
+    if type(limit) is float and left.field is not None:
+        return Node(_field_to_limit(compare, left.field, limit), bool, left.needs)
+    return Node(run, bool, _both(left, right))
+
+
+def _field_to_limit(compare: Callable[[Any, Any], bool], name: str, limit: float) -> Run:
+    def run(sample: Sample) -> Value:
+        value = sample.fields.get(name)
         return compare(value, limit) if type(value) is float else None
 
-    return Node(run_with_limit if type(limit) is float else run, bool, _both(left, right))
+    return run
 
 
 def addition(left: Node, right: Node) -> Node:

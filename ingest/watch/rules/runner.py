@@ -4,8 +4,10 @@ A step reads a few blocks, decides, and saves; then the log of alerts is written
 steps passes the deliveries on.
 """
 
+import sqlite3
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,7 +25,10 @@ from ingest.watch.rules.state import Gone, Noted, State
 from ingest.watch.rules.surroundings import DiskTrend, refusals
 
 _STEP: Final = 0.25
-"""Seconds of reading before what was decided is saved."""
+"""Seconds of reading before what was decided is told."""
+_SAVE: Final = 5.0
+"""Seconds after which a place is saved although nothing has happened. A restart reads that much
+again, and decides the same."""
 _LATE: Final = 2 * SECOND
 """How much later than its time a record may stand in the log, as commits take a moment."""
 _LOOK_AROUND: Final = 15.0
@@ -88,15 +93,20 @@ class Runner:
                 self.state.save(Engine(()), self._log.end().to_json(), ())
             self._rules = rules
             self._engine, self._gone = self._load()
-            self._alerts.write((each.number, each.event) for each in self._unwritten())
+            self._write_alerts()
         except BaseException:
             self.state.close()
             raise
 
     def close(self) -> None:
-        """Let go of the files; nothing is lost by it."""
+        """Save the place, and let go of the files."""
         self._log.close()
-        self.state.close()
+        try:
+            # On a full disk it stays where it was saved last: no harm is done by that.
+            with suppress(sqlite3.Error):
+                self.state.save(self._engine, self._place.to_json(), self._gone.events, self._gone)
+        finally:
+            self.state.close()
 
     def set_rules(self, rules: Rules) -> None:
         """Take other rules from the next step on. Rules of the same name go on as they stood."""
@@ -121,11 +131,12 @@ class Runner:
         engine, gone = self.state.load(self._rules.rules)
         place = self.state.place
         assert place is not None
-        self._place = Place.from_json(place)
+        self._place = self._kept = Place.from_json(place)
+        self._saved = time.monotonic()
         return engine, gone
 
     def _step(self) -> Step:
-        begun, before = time.monotonic(), self._place
+        begun = time.monotonic()
         events, problems = list(self._gone.events), list[str]()
         caught_up = False
         while not caught_up and time.monotonic() - begun < _STEP:
@@ -137,7 +148,7 @@ class Runner:
         if caught_up:
             events += self._engine.advance(self._now() - _LATE)
             events += self._look_around()
-        noted = self._save(before, events)
+        noted = self._save(events)
         return Step(noted, caught_up, reached, problems)
 
     def _read(self) -> tuple[bytes, str]:
@@ -167,15 +178,18 @@ class Runner:
                 events += self._engine.refusals(counted, self._now())
         return events
 
-    def _save(self, before: Place, events: list[Event]) -> list[Noted]:
+    def _save(self, events: list[Event]) -> list[Noted]:
+        """Save what happened at once, and else the place now and then."""
         engine = self._engine
-        moved = before != self._place
-        if not (moved or events or engine.changed or engine.changed_watches or self._gone.watches):
-            return []
-        noted = self.state.save(engine, self._place.to_json(), events, self._gone)
-        self._gone = Gone()
-        self._alerts.write((each.number, each.event) for each in self._unwritten())
+        is_new = bool(self._place != self._kept or engine.changed or engine.changed_watches)
+        due = is_new and time.monotonic() - self._saved >= _SAVE
+        noted: list[Noted] = []
+        if events or self._gone.watches or due:
+            noted = self.state.save(engine, self._place.to_json(), events, self._gone)
+            self._gone, self._kept, self._saved = Gone(), self._place, time.monotonic()
+        self._write_alerts()
         return noted
 
-    def _unwritten(self) -> list[Noted]:
-        return self.state.after(self._alerts.last)
+    def _write_alerts(self) -> None:
+        new = self.state.after(self._alerts.last)
+        self._alerts.write((each.number, each.event) for each in new)

@@ -56,6 +56,9 @@ class View:
     waiting: dict[str, int]
 
 
+_NOTHING: Final = View([], [], {})
+
+
 class IRulesReactor(IActionReactor, IReactorFromThreads):
     """What this service needs of a reactor."""
 
@@ -89,8 +92,7 @@ class RulesService(Service):
         self._reactor = cast(IRulesReactor, reactor)
         self._rules = read_rules(rules_file)
         self._couriers: dict[str, Courier] = {}
-        self._view = View([], [], {})
-        self._is_new = True
+        self._view = _NOTHING
         self._going: Deferred[None] | None = None
         self._next: IDelayedCall | None = None
         self._reminder = LoopingCall(self._remind)
@@ -188,13 +190,14 @@ class RulesService(Service):
     def _step(self) -> tuple[Step, View]:
         """Take a step, and look at what there is to show; in the thread."""
         step, state = self._runner.step(), self._runner.state
-        if step.noted or self._is_new:
-            self._is_new = False
+        if step.noted or self._view is _NOTHING:
             return step, View(state.firing(), state.newest(_SHOWN), state.waiting())
         return step, replace(self._view, waiting=state.waiting())
 
     def _stepped(self, done: tuple[Step, View]) -> None:
-        step, self._view = done
+        is_first, (step, self._view) = self._view is _NOTHING, done
+        if is_first:
+            self._remind()  # it may be long since who forgets was told
         self.failure = ""
         behind = (time.time_ns() // 1000 - step.reached) / SECOND
         self.lag = 0.0 if step.caught_up else max(0.0, behind)

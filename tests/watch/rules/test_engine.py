@@ -60,6 +60,14 @@ def test_for_fires_without_a_new_record(tmp_path: Path, send: Sender) -> None:
     assert told(hot.advance(at(3600))) == [("hot", "a", "fires", 11)]
 
 
+def test_a_device_that_flaps_takes_no_memory(tmp_path: Path, send: Sender) -> None:
+    hot = engine(tmp_path, HOT + 'for = "10m"')
+    block = b"".join(send(number / 10, f"temp={31 * (number % 2)}") for number in range(2000))
+    assert hot.feed(block) == []
+    assert len(hot._timers) == 1
+    assert told(hot.advance(at(10000))) == [("hot", "a", "fires", 799.9)]
+
+
 def test_clear_is_a_condition_of_its_own(tmp_path: Path, send: Sender) -> None:
     hot = engine(tmp_path, HOT + 'clear = "temp < 25"')
     events = hot.feed(b"".join(send(time, f"temp={temp}") for time, temp in enumerate(
