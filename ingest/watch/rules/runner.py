@@ -18,11 +18,11 @@ from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import Place
 from ingest.watch.rules.alertlog import AlertLog
 from ingest.watch.rules.engine import Engine
-from ingest.watch.rules.model import DiskFull, Refused, Rules
+from ingest.watch.rules.model import DiskFull, Refused, Rules, Silence
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event
 from ingest.watch.rules.state import Gone, Noted, State
-from ingest.watch.rules.surroundings import DiskTrend, refusals
+from ingest.watch.rules.surroundings import DiskTrend, Removals, refusals
 
 _STEP: Final = 0.25
 """Seconds of reading before what was decided is told."""
@@ -83,6 +83,7 @@ class Runner:
         self._now = now
         self._ask = ask
         self._disk = DiskTrend(layout.log_folder)
+        self._removals = Removals(layout.devices)
         self._looked = -_LOOK_AROUND
         self.state = State(layout.rules_state)
         try:
@@ -172,6 +173,9 @@ class Runner:
         tests = [type(rule.test) for rule in self._rules.rules]
         if DiskFull in tests:
             events += self._engine.disk(self._disk.full_in(now), self._now())
+        if Silence in tests:
+            for name in self._removals.take():
+                events += self._engine.forget(name, self._now())
         if Refused in tests:
             counted = self._ask(self._layout.control)
             if counted is not None:

@@ -1,4 +1,4 @@
-"""What rules ask of that is not in the log: the listener's refusals, and the disk."""
+"""What rules ask of that is not in the log: refusals, the disk, and who left the fleet."""
 
 import json
 import os
@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
+
+from ingest.devices.registry import Registry, RegistryError
 
 _TIMEOUT: Final = 5.0
 _WINDOW: Final = 3600.0
@@ -78,3 +80,24 @@ class DiskTrend:
         if now - since < _SHORTEST or free >= before:
             return 0.0 if free == 0 else None
         return free * (now - since) / (before - free)
+
+
+class Removals:
+    """Devices that an operator removes from the registry: their silence is no news."""
+
+    def __init__(self, registry: Path) -> None:
+        self._path = registry
+        self._mark: int | None = None
+
+    def take(self) -> list[str]:
+        """Return who was removed since the last look, or nobody at the first one."""
+        if not self._path.exists():
+            return []
+        try:
+            with Registry(self._path) as registry:
+                if self._mark is None:
+                    self._mark = registry.last_revocation()
+                self._mark, changed = registry.revoked_since(self._mark)
+                return [name for name in changed if registry.get(name) is None]
+        except RegistryError:
+            return []  # the listener says what is wrong with it

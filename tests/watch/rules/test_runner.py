@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.devices.registry import Registry
 from ingest.layout import Layout
 from ingest.log.reading import lines
 from ingest.record import parse
@@ -266,6 +267,25 @@ def test_the_listener_and_the_disk_are_asked(
         ]  # fmt: skip
         assert steps(runner) == []
     assert alert_lines(layout) == [(1, "", "firing"), (2, "a", "firing")]
+
+
+def test_the_silence_of_a_removed_device_is_no_news(
+    layout: Layout, send: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.watch.rules.runner._LOOK_AROUND", 0)
+    with Registry(layout.devices) as registry:
+        for name in ("a", "b", "c"):
+            registry.add(name, "a token")
+        with running(layout, '[[rule]]\nname = "quiet"\nsilent = "10s"\n', at=60) as runner:
+            add(layout, *(send(1, "x", name) for name in ("a", "b")))
+            assert len(steps(runner)) == 2
+            registry.remove("a")
+            registry.remove("c")
+            registry.set_enabled("b", False)
+            (cleared,) = steps(runner)
+            assert told([cleared.event]) == [("quiet", "a", "clears", 60)]
+            assert cleared.event.message == "a: the device was removed"
+            assert steps(runner) == []
 
 
 def test_when_a_disk_will_be_full(tmp_path: Path) -> None:
