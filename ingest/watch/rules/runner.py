@@ -6,7 +6,7 @@ steps passes the deliveries on.
 
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from ingest.watch.rules.model import DiskFull, Refused, Rules, Silence
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event
 from ingest.watch.rules.state import Gone, Noted, State
-from ingest.watch.rules.surroundings import DiskTrend, Removals, refusals
+from ingest.watch.rules.surroundings import DiskTrend, Listener, Removals, ask_listener
 
 _STEP: Final = 0.25
 """Seconds of reading before what was decided is told."""
@@ -64,7 +64,7 @@ class Runner:
         layout: Layout,
         rules: Rules,
         now: Callable[[], int] = _now,
-        ask: Callable[[Path], Mapping[str, int] | None] = refusals,
+        ask: Callable[[Path], Listener | None] = ask_listener,
     ) -> None:
         """Go on from where the rules stood; at the first start, from the end of the log.
 
@@ -72,7 +72,7 @@ class Runner:
             layout: where the log and the state are.
             rules: what to look for.
             now: tells the time, in microseconds since 1970.
-            ask: asks the listener at a control socket for its refusals.
+            ask: asks the listener at a control socket.
 
         Raises:
             OSError: the log or the log of alerts can't be read.
@@ -170,16 +170,17 @@ class Runner:
             return []
         self._looked = now
         events: list[Event] = []
-        tests = [type(rule.test) for rule in self._rules.rules]
-        if DiskFull in tests:
-            events += self._engine.disk(self._disk.full_in(now), self._now())
+        tests = {type(rule.test) for rule in self._rules.rules}
         if Silence in tests:
             for name in self._removals.take():
                 events += self._engine.forget(name, self._now())
-        if Refused in tests:
-            counted = self._ask(self._layout.control)
-            if counted is not None:
-                events += self._engine.refusals(counted, self._now())
+        listener = self._ask(self._layout.control) if tests & {DiskFull, Refused} else None
+        if DiskFull in tests:
+            measured = self._disk.full_in(now)
+            full_in = measured if listener is None else listener.disk_full_in
+            events += self._engine.disk(full_in, self._now())
+        if listener is not None and Refused in tests:
+            events += self._engine.refusals(listener.refusals, self._now())
         return events
 
     def _save(self, events: list[Event]) -> list[Noted]:

@@ -6,6 +6,7 @@ import shutil
 import socket
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,15 +19,30 @@ _SHORTEST: Final = 300.0
 """Seconds that must have been seen before a rate is believed."""
 
 
-def refusals(control: Path) -> Mapping[str, int] | None:
-    """Ask a running listener how often it has refused each device; None if none answers.
+@dataclass(frozen=True)
+class Listener:
+    """What a running listener says.
+
+    Attributes:
+        refusals: how often it has refused each device since it started.
+        disk_full_in: in how many seconds the disk will be full at the present rate; None if it
+            does not fill, or the listener does not say.
+    """
+
+    refusals: Mapping[str, int]
+    disk_full_in: float | None = None
+
+
+def ask_listener(control: Path) -> Listener | None:
+    """Ask a running listener; None if none answers.
 
     Args:
-        control: the listener's control socket (see `ingest.ops.control`).
+        control: its control socket (see `ingest.ops.control`).
     """
     try:
         status = _ask(control)
-        return {name: _refused(account) for name, account in status["devices"].items()}
+        refused = {name: _refused(account) for name, account in status["devices"].items()}
+        return Listener(refused, status.get("disk_full_in_s"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 

@@ -1,7 +1,7 @@
 import json
 import random
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +17,7 @@ from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.replay import replay
 from ingest.watch.rules.runner import Runner
 from ingest.watch.rules.state import Noted
-from ingest.watch.rules.surroundings import DiskTrend
+from ingest.watch.rules.surroundings import DiskTrend, Listener
 from tests.log.logs import write
 from tests.watch.rules.making import START, Sender, rules, told
 from tests.watch.rules.test_engine import HOT, MANY, history
@@ -39,11 +39,11 @@ def send() -> Sender:
 
 @contextmanager
 def running(
-    layout: Layout, text: str, at: float = 0, refusals: Mapping[str, int] | None = None
+    layout: Layout, text: str, at: float = 0, listener: Listener | None = None
 ) -> Iterator[Runner]:
     """A runner whose clock stands, in seconds after the log's begin."""
     runner = Runner(
-        layout, rules(layout.data, text), lambda: START + round(at * SECOND), lambda _: refusals
+        layout, rules(layout.data, text), lambda: START + round(at * SECOND), lambda _: listener
     )
     try:
         yield runner
@@ -256,17 +256,23 @@ def test_lines_that_are_gone_are_told_and_passed_by(layout: Layout, send: Sender
         assert told([each.event for each in step.noted]) == [("hot", "a", "fires", 10)]
 
 
-def test_the_listener_and_the_disk_are_asked(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_listener_is_asked(layout: Layout) -> None:
     text = '[[rule]]\nname = "no"\nrefused = 3\n[[rule]]\nname = "disk"\ndisk_full_within = "1d"\n'
-    monkeypatch.setattr(DiskTrend, "full_in", lambda *_: 3600.0)
-    with running(layout, text, at=7, refusals={"a": 4}) as runner:
+    with running(layout, text, at=7, listener=Listener({"a": 4}, 3600.0)) as runner:
         assert told([each.event for each in steps(runner)]) == [
             ("disk", "", "fires", 7), ("no", "a", "fires", 7),
         ]  # fmt: skip
         assert steps(runner) == []
     assert alert_lines(layout) == [(1, "", "firing"), (2, "a", "firing")]
+
+
+def test_without_a_listener_the_disk_is_looked_at(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DiskTrend, "full_in", lambda *_: 3600.0)
+    text = '[[rule]]\nname = "disk"\ndisk_full_within = "1d"\n'
+    with running(layout, text, at=7) as runner:
+        assert told([each.event for each in steps(runner)]) == [("disk", "", "fires", 7)]
 
 
 def test_the_silence_of_a_removed_device_is_no_news(
