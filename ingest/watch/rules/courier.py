@@ -21,7 +21,7 @@ _T = TypeVar("_T")
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 300.0
 TRIES: Final = 24
-"""How often an event is told to a receiver that answers, but not with a yes: about two hours."""
+"""How often an event is told to a receiver that answers, but not with a yes: about an hour."""
 
 
 class Courier:
