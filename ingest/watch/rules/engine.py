@@ -9,14 +9,16 @@ same events at the same times.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from heapq import heappop, heappush
+from pathlib import Path
 from typing import Final, NamedTuple
 
 import orjson
 
+from ingest.log.jumps import read_jumps
 from ingest.watch.fields import Field, fields_in
 from ingest.watch.rules.memory import Device, Rhythm
 from ingest.watch.rules.model import DiskFull, Rule, Silence, When
@@ -51,14 +53,28 @@ class Engine:
 
     Attributes:
         rules: the rules, in the order of their file.
-        clock: the newest time that the log or `advance` has told, in microseconds since 1970.
+        clock: the time that the log or `advance` told last, in microseconds since 1970.
         devices: all that came, by name.
         changed: devices of which something else is new than watches. Who saves them empties it.
         changed_watches: watches that are new, other or gone: device and rule. As above.
     """
 
-    def __init__(self, rules: Sequence[Rule], clock: int = 0) -> None:
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        clock: int = 0,
+        is_jump: Callable[[str, int], bool] = lambda _device, _number: False,
+    ) -> None:
+        """Begin with nothing known.
+
+        Args:
+            rules: the rules, in the order of their file.
+            clock: where the clock stands.
+            is_jump: tells whether the listener has left out numbers before this one of a device,
+                so that none is missing there.
+        """
         self.rules = rules
+        self._is_jump = is_jump
         self.clock = clock
         self.devices: dict[bytes, Device] = {}
         self.changed: set[Device] = set()
@@ -86,7 +102,8 @@ class Engine:
 
     def advance(self, now: int) -> list[Event]:
         """Say what time it is, now that all of the log is read; return what was due."""
-        self._pass_to(now)
+        if now > self.clock:
+            self._pass_to(now)
         return self._taken()
 
     def refusals(self, counted: Mapping[str, int], now: int) -> list[Event]:
@@ -178,9 +195,9 @@ class Engine:
         timers = self._timers
         while timers and timers[0].due <= now:
             timer = heappop(timers)
-            self.clock = max(self.clock, timer.due)
+            self.clock = timer.due
             self._come_due(timer, self.device(timer.device))
-        self.clock = max(self.clock, now)
+        self.clock = now  # which may be earlier: the listener's clock was set back
 
     def _come_due(self, timer: Timer, device: Device) -> None:
         if device.armed.get(timer[2:]) != timer.due:
@@ -250,7 +267,7 @@ class Engine:
 
     def _compare(self, device: Device, place: int, number: int, now: int) -> None:
         expected = device.seq + 1
-        if device.seq and number != expected:
+        if device.seq and number != expected and not self._is_jump(device.name, number):
             last = f" to {number - 1}" if number > expected + 1 else ""
             missing = f"missing: number {expected}{last}"
             again = f"number {number} came after {device.seq}"
@@ -314,6 +331,8 @@ class Engine:
     ) -> None:
         """Act on what a condition says; where `clear` is given, only that ends what has fired."""
         watch = device.watches.get(place)
+        if holds is True and watch is not None and watch.phase is Phase.FIRING:
+            return
         verdict = holds
         if test.clear is not None and watch is not None and watch.is_active and holds is not True:
             verdict = None if test.clear.evaluate(sample) is not True else False
@@ -387,6 +406,15 @@ class Engine:
         if watch.is_active:
             watch.reason = reason
             self._events.append(event(rule, device.name, watch, False, now))
+
+
+def jumps(log_folder: Path) -> Callable[[str, int], bool]:
+    """Return what tells whether the listener has noted that it left out numbers of a device."""
+
+    def is_jump(device: str, number: int) -> bool:
+        return number in read_jumps(log_folder).get(device, ())
+
+    return is_jump
 
 
 def event(rule: Rule, device: str, watch: Watch, firing: bool, now: int) -> Event:

@@ -42,13 +42,12 @@ class Rhythm:
         Returns:
             Whether what is known of it may have become more than a newer `last`.
         """
-        gap = now - self.last
+        gap, is_first = now - self.last, not self.last
+        self.last = now
         if 0 <= gap < _SHORTEST:
-            self.last = now
             return False
-        if self.last and gap > 0 and not silent:
+        if gap > 0 and not is_first and not silent:
             self._learn(gap)
-        self.last = max(now, self.last)
         return True
 
     def _learn(self, gap: int) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import START, Place
 from ingest.log.reading import Filter
-from ingest.watch.rules.engine import Engine
+from ingest.watch.rules.engine import Engine, jumps
 from ingest.watch.rules.model import DiskFull, Refused, Rule
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event
@@ -51,7 +51,7 @@ def replay(
         OSError: the folder is missing, or a file can't be read. One of `files.DAMAGED` if a file's
             content is damaged.
     """
-    engine = Engine(rules)
+    engine = Engine(rules, is_jump=jumps(folder))
     events: list[Event] = []
     wanted = Filter(until=until)
     with Log(folder) as log:

@@ -17,7 +17,7 @@ from ingest.log.files import DAMAGED
 from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import Place
 from ingest.watch.rules.alertlog import AlertLog
-from ingest.watch.rules.engine import Engine
+from ingest.watch.rules.engine import Engine, jumps
 from ingest.watch.rules.model import DiskFull, Refused, Rules, Silence
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event
@@ -129,7 +129,7 @@ class Runner:
             raise
 
     def _load(self) -> tuple[Engine, Gone]:
-        engine, gone = self.state.load(self._rules.rules)
+        engine, gone = self.state.load(self._rules.rules, jumps(self._layout.log_folder))
         place = self.state.place
         assert place is not None
         self._place = self._kept = Place.from_json(place)

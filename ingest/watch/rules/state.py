@@ -7,7 +7,7 @@ has confirmed it.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,13 +102,19 @@ class State:
         place = self._meta("place")
         return None if place is None else str(place)
 
-    def load(self, rules: Sequence[Rule]) -> tuple[Engine, Gone]:
+    def load(
+        self, rules: Sequence[Rule], is_jump: Callable[[str, int], bool]
+    ) -> tuple[Engine, Gone]:
         """Make an engine that goes on from where the rules stood.
+
+        Args:
+            rules: what to look for.
+            is_jump: as `Engine` takes it.
 
         Returns:
             The engine, and what there is no rule for any more; the next `save` takes it.
         """
-        engine = Engine(rules, int(self._meta("clock") or 0))
+        engine = Engine(rules, int(self._meta("clock") or 0), is_jump)
         devices = self._database.execute("SELECT name, memory FROM devices")
         watches = [
             (rule, device, load_watch(watch))

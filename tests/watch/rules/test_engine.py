@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from ingest.watch.rules.engine import Engine
+from ingest.log.jumps import note_jump
+from ingest.watch.rules.engine import Engine, jumps
 from ingest.watch.rules.memory import dump_watch, load_watch
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event
+from tests.log.logs import BEGIN
 from tests.watch.rules.making import START, Sender, engine, rules, told
 
 
@@ -225,9 +227,25 @@ def test_what_is_no_record_changes_nothing(tmp_path: Path, send: Sender) -> None
 
 
 def test_a_clock_that_went_back(tmp_path: Path, send: Sender) -> None:
-    quiet = engine(tmp_path, '[[rule]]\nname = "quiet"\nsilent = "10s"\n' + HOT)
-    events = quiet.feed(send(100, "x") + send(95, "temp=31") + send(104, "temp=1"))
-    assert told(events) == [("hot", "a", "fires", 95), ("hot", "a", "clears", 104)]
+    """An hour, once for a moment and once for good: silence and age go by the new time."""
+    text = '[[rule]]\nname = "quiet"\nsilent = "10s"\n' + HOT
+    text += '[[rule]]\nname = "old"\nwhen = "age(temp) > 30"\n'
+    went = engine(tmp_path, text)
+    assert told(went.feed(send(3600, "x") + send(0, "temp=31"))) == [("hot", "a", "fires", 0)]
+    assert told(went.feed(send(9, "temp=1") + send(17, "x") + send(26, "x"))) == [
+        ("hot", "a", "clears", 9),
+    ]  # fmt: skip
+    assert told(went.advance(at(60))) == [
+        ("quiet", "a", "fires", 36), ("old", "a", "fires", 39.000001),
+    ]  # fmt: skip
+
+
+def test_numbers_that_the_listener_left_out_are_not_missing(tmp_path: Path, send: Sender) -> None:
+    note_jump(tmp_path, BEGIN, {"a": 12})
+    found = rules(tmp_path, '[[rule]]\nname = "gap"\nmissing_numbers = true\n').rules
+    gaps = Engine(found, is_jump=jumps(tmp_path))
+    events = gaps.feed(send(1, "x") + send(2, "x", skip=10) + send(3, "x", skip=1))
+    assert [each.reason for each in events] == ["missing: number 13"]
 
 
 MANY = """
