@@ -7,16 +7,18 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
 from io import BytesIO
 from pathlib import Path
+from socket import gethostname
 from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessTerminated
+from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProcessTransport,
@@ -45,6 +47,8 @@ _OUTLASTS: Final = timedelta(minutes=15)
 """How long Alertmanager believes a firing without hearing of it again."""
 _NEVER: Final = frozenset((400, 413, 422))
 """What HTTP answers to an event that it will never take."""
+_SEVEN_BIT: Final = SMTP.clone(cte_type="7bit")
+"""For mail servers without 8BITMIME (RFC 6152)."""
 _LINGER: Final = 1.0
 """Seconds that the output of a program is read after its end, if others hold it open."""
 
@@ -65,6 +69,14 @@ class DeliveryError(Exception):
         super().__init__(what)
         self.answered = answered
         self.final = final
+
+
+def _is_silent(_: object, seconds: float) -> Failure:
+    return Failure(DeliveryError(f"it has not answered within {seconds:g} s", answered=False))
+
+
+def _does_not_end(_: object, seconds: float) -> Failure:
+    return Failure(DeliveryError(f"it has not ended within {seconds:g} s, and was killed"))
 
 
 class Receiver(Protocol):
@@ -107,7 +119,7 @@ class _Poster:
             FileBodyProducer(BytesIO(json.dumps(body).encode())),
         )
         answered: Deferred[None] = request.addCallback(_judged)
-        return answered.addTimeout(PATIENCE, self._reactor)
+        return answered.addTimeout(PATIENCE, self._reactor, _is_silent)
 
 
 def _judged(response: IResponse) -> Deferred[None]:
@@ -206,7 +218,7 @@ class Program:
             self._reactor.spawnProcess(run, self._path, [self._path], environment, "/")
         except OSError as error:
             raise DeliveryError(f"it can't be run: {error.strerror}", answered=False) from error
-        return run.done.addTimeout(PROGRAM_PATIENCE, self._reactor)
+        return run.done.addTimeout(PROGRAM_PATIENCE, self._reactor, _does_not_end)
 
     def remind(self, firing: Sequence[Event]) -> None:
         """It does not forget."""
@@ -229,12 +241,16 @@ class _Run(ProcessProtocol):
         self._reactor = reactor
         self._output = b""
         self._linger: IDelayedCall | None = None
-        self.done: Deferred[None] = Deferred(lambda _: self._process.signalProcess("KILL"))
+        self.done: Deferred[None] = Deferred(self._kill)
 
     @property
     def _process(self) -> IProcessTransport:
         assert self.transport is not None
         return self.transport
+
+    def _kill(self, _: Deferred[None]) -> None:
+        with suppress(ProcessExitedAlready):
+            self._process.signalProcess("KILL")
 
     def connectionMade(self) -> None:
         self._process.write(self._input)
@@ -273,12 +289,13 @@ class Mailbox:
     def tell(self, event: Event) -> Deferred[Any]:
         """Send it."""
         server = self._server()
+        sender = server.sender or f"ingest@{gethostname()}"
         password = Path(server.password_file).read_text().strip() if server.password_file else ""
         sent: Deferred[Any] = sendmail(
             server.host,
-            server.sender,
+            sender,
             [self._address],
-            self._written(event, server.sender),
+            self._written(event, sender),
             port=server.port,
             reactor=self._reactor,
             username=server.username.encode() or None,
@@ -286,13 +303,13 @@ class Mailbox:
             requireAuthentication=bool(server.username),
             requireTransportSecurity=server.tls,
         )
-        return sent.addErrback(_refused).addTimeout(PATIENCE, self._reactor)
+        return sent.addErrback(_refused).addTimeout(PATIENCE, self._reactor, _is_silent)
 
     def remind(self, firing: Sequence[Event]) -> None:
         """It does not forget."""
 
     def _written(self, event: Event, sender: str) -> bytes:
-        mail = EmailMessage(policy=SMTP)
+        mail = EmailMessage(policy=_SEVEN_BIT)
         mail["From"] = sender
         mail["To"] = self._address
         mail["Subject"] = f"[{event.state}] {' '.join(event.message.split())}"

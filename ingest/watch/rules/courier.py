@@ -69,10 +69,14 @@ class Courier:
             self._round.addErrback(self._broke).addBoth(self._rest)
 
     def remind(self, firing: Sequence[Event]) -> None:
-        """Tell again what fires, if the receiver forgets and there is nothing else to tell."""
+        """Tell again what fires, if the receiver forgets and there is nothing else to tell.
+
+        What comes meanwhile is told after it: a clearing must not be overtaken.
+        """
         if self._round is None and not self._stopped:
             reminded: Deferred[Any] = maybeDeferred(self._receiver.remind, firing)
-            reminded.addErrback(self._not_reminded)
+            self._round = self._breakable(reminded).addErrback(self._not_reminded)
+            self._round.addBoth(self._rest).addCallback(lambda _: self.wake())
 
     @inlineCallbacks
     def stop(self) -> Generator[Deferred[Any], Any, None]:
@@ -122,7 +126,8 @@ class Courier:
         return True
 
     def _not_reminded(self, failure: Failure) -> None:
-        self._failed(failure.value or failure)
+        if not failure.check(CancelledError):
+            self._failed(failure.value or failure)
 
     def _failed(self, error: BaseException) -> None:
         if not self.failure:

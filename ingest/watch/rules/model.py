@@ -176,11 +176,14 @@ class Rule:
 
 @dataclass(frozen=True)
 class MailServer:
-    """Where mail is handed in; `tls` asks for STARTTLS."""
+    """Where mail is handed in, and from whom; without a sender it is `ingest@` and this host.
+
+    `tls` insists on STARTTLS.
+    """
 
     host: str = "127.0.0.1"
     port: int = 25
-    sender: str = "ingest"
+    sender: str = ""
     username: str = ""
     password_file: str = ""
     tls: bool = False

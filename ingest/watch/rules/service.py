@@ -112,7 +112,7 @@ class RulesService(Service):
         self._pool = ThreadPool(1, 1, "rules")
         self._pool.start()
         self._take(self._rules)
-        self._reminder.start(_REMIND, now=False)
+        self._reminder.start(_REMIND, now=False).addErrback(self._not_reminded)
         super().startService()
         self._go()
 
@@ -185,7 +185,8 @@ class RulesService(Service):
     # Steps through the log.
 
     def _go(self) -> None:
-        self._going = self._in_thread(self._step).addCallbacks(self._stepped, self._failed)
+        self._going = self._in_thread(self._step).addCallback(self._stepped)
+        self._going.addErrback(self._failed)
 
     def _step(self) -> tuple[Step, View]:
         """Take a step, and look at what there is to show; in the thread."""
@@ -232,6 +233,9 @@ class RulesService(Service):
                 lambda name, number: self._in_thread(state.delivered, name, number),
             )
         return courier
+
+    def _not_reminded(self, failure: Failure) -> None:
+        self.log.failure("receivers are no longer reminded of what fires", failure)
 
     def _mail_server(self) -> MailServer:
         return self._rules.mail
