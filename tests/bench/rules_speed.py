@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from ingest.layout import Layout
 from ingest.log.files import ACTIVE
 from ingest.log.places import START
-from ingest.record import record_block, record_prefix
+from ingest.record import Values, record_block
 from ingest.watch.rules.engine import Engine
 from ingest.watch.rules.rulesfile import read_rules
 from ingest.watch.rules.runner import Runner
@@ -76,8 +76,9 @@ def write_log(path: Path, kinds: Iterable[Kind]) -> None:
             key, value, end = kinds[number % len(kinds)]
             seconds, micros = divmod(number * 1_000_000 // RATE, 1_000_000)
             stamp = b"2026-11-22T11:%02d:%02d.%06dZ" % (*divmod(seconds, 60), micros)
-            prefix = record_prefix(stamp, b"d-%03d" % (number % DEVICES))
-            stream.write(record_block(prefix, number // DEVICES + 1, key, [value % number], end))
+            device = b"d-%03d" % (number % DEVICES)
+            values = Values(key, [value % number], end)
+            stream.write(record_block(stamp, device, number // DEVICES + 1, values))
 
 
 def measure(layout: Layout, rules: str) -> tuple[float, int]:

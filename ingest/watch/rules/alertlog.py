@@ -16,7 +16,7 @@ from typing import Final
 import orjson
 
 from ingest.log.files import ACTIVE, log_files, rotated_name, whole_end
-from ingest.record import record_block, record_prefix
+from ingest.record import Values, printable, record_block
 from ingest.watch.rules.phases import Event, in_utc
 
 _FULL: Final = 64 << 20
@@ -77,8 +77,8 @@ class AlertLog:
 
 
 def _line(number: int, happened: Event) -> bytes:
-    prefix = record_prefix(in_utc(happened.time).encode(), happened.device.encode())
-    return record_block(prefix, number, b',"data":', [orjson.dumps(happened.described())], b"}\n")
+    values = Values(b',"data":', [printable(orjson.dumps(happened.described()))], b"}\n")
+    return record_block(in_utc(happened.time).encode(), happened.device.encode(), number, values)
 
 
 def _last_number(path: Path) -> int:

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import orjson
 
-from ingest.record import record_block, record_prefix, record_time
+from ingest.record import Values, record_block, record_time
 from ingest.units import parse_duration
 from ingest.watch.rules.engine import Engine
 from ingest.watch.rules.model import Rule
@@ -150,8 +150,8 @@ def _line(record: Mapping[str, Any], at: int, device: str, number: int) -> bytes
     stamp = record_time(_BEGIN + timedelta(microseconds=at))
     tag = b',"tag":%b' % orjson.dumps(record["tag"]) if "tag" in record else b""
     key = b'%b,"%b":' % (tag, kind.encode())
-    value = orjson.dumps(record[kind])
-    return record_block(record_prefix(stamp, device.encode()), number, key, [value], b"}\n")
+    values = Values(key, [orjson.dumps(record[kind])], b"}\n")
+    return record_block(stamp, device.encode(), number, values)
 
 
 def _outcome(table: Mapping[str, Any]) -> Outcome:

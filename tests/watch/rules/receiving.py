@@ -16,7 +16,7 @@ from threading import Event, Thread
 from typing import Any, Self
 
 from ingest.layout import Layout
-from ingest.record import record_block, record_prefix, record_time
+from ingest.record import Values, record_block, record_time
 
 ROOT = Path(__file__).parents[3]
 PATIENCE = 60.0  # seconds
@@ -97,10 +97,10 @@ class Device:
 
     def send(self, text: str, device: str = "a") -> None:
         number = self._numbers[device] = self._numbers.get(device, 0) + 1
-        prefix = record_prefix(record_time(datetime.now(UTC)), device.encode())
-        value = json.dumps(text).encode()
+        values = Values(b',"text":', [json.dumps(text).encode()], b"}\n")
+        now = record_time(datetime.now(UTC))
         with self._path.open("ab") as stream:
-            stream.write(record_block(prefix, number, b',"text":', [value], b"}\n"))
+            stream.write(record_block(now, device.encode(), number, values))
 
 
 class Watcher:
