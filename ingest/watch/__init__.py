@@ -1,1 +1,1 @@
-"""What people look at, ask and decide: a process of its own, which only reads."""
+"""The watcher's rooms: what people see of the log, ask of it and let it decide. It only reads."""

@@ -1,16 +1,20 @@
 """The parts of a compiled expression: closures over a sample, with what is known of them before."""
 
 import math
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
+
+import re2
 
 from ingest.watch.fields import Field
 from ingest.watch.rules.syntax import ExpressionError
 
 SECOND: Final = 1_000_000
 """Times are whole microseconds since 1970."""
+
+_QUIETLY: Final = re2.Options()
+_QUIETLY.log_errors = False
 
 
 @dataclass(slots=True)
@@ -278,9 +282,10 @@ def matching(node: Node, pattern: Node) -> Node:
     if not isinstance(pattern.constant, str):
         raise ExpressionError('.matches() takes a pattern in quotes: text.matches("err(or)?")')
     try:
-        search = re.compile(pattern.constant).search
-    except re.error as error:
-        raise ExpressionError(f"{pattern.constant!r} is no regular expression: {error}") from None
+        search = re2.compile(pattern.constant, _QUIETLY).search
+    except re2.error as error:
+        why = error.args[0].decode() if isinstance(error.args[0], bytes) else error
+        raise ExpressionError(f"{pattern.constant!r} is no regular expression: {why}") from None
     return text_test(lambda text, _: search(text) is not None, node, pattern)
 
 

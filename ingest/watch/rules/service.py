@@ -38,6 +38,7 @@ _POLL: Final = 0.5
 _AFTER_A_FAILURE: Final = 5.0
 _REMIND: Final = 60.0
 """Seconds between two reminders of what fires, for receivers that forget."""
+_LONG_LAG: Final = 60.0
 _SHOWN: Final = 100
 
 
@@ -201,7 +202,10 @@ class RulesService(Service):
             self._remind()  # it may be long since who forgets was told
         self.failure = ""
         behind = (time.time_ns() // 1000 - step.reached) / SECOND
-        self.lag = 0.0 if step.caught_up else max(0.0, behind)
+        lag = 0.0 if step.caught_up else max(0.0, behind)
+        if lag > _LONG_LAG >= self.lag:
+            self.log.warn("the rules are {lag:.0f} s behind the log", lag=lag)
+        self.lag = lag
         for problem in step.problems:
             self.log.error("rules: {problem}", problem=problem)
         for target in self._view.waiting:

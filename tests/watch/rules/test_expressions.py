@@ -90,6 +90,12 @@ def test_two_readings_of_one_moment_have_no_rate() -> None:
     assert value("rate(temp) > 0", known={"temp": (100 * SECOND, 1.0)}) is None
 
 
+def test_no_text_makes_a_pattern_slow() -> None:
+    """With backtracking, this takes 2 to the power of 60,000 steps."""
+    text = "a" * 60_000 + "b"
+    assert value('note.matches("^(a+)+$")', {"note": text}) is False
+
+
 def test_division_is_that_of_doubles() -> None:
     zero: dict[str, Field] = {"x": 0.0, "minus": -0.0}
     assert value("1 / x > 1e300 && -1 / x < -1e300 && 1 / minus < -1e300", zero) is True
@@ -128,7 +134,8 @@ def test_division_is_that_of_doubles() -> None:
         ("!(temp + 1)", "a number stands where a condition must"),
         ("-'a' > 1", "a text stands where a number must"),
         ("door.matches(text)", "takes a pattern in quotes"),
-        ("door.matches('(')", "is no regular expression"),
+        ("door.matches('(')", "'(' is no regular expression: missing )"),
+        ("door.matches('(a)\\\\1')", "invalid escape sequence"),
         ("true + on", "a condition can't be added"),
     ],
 )

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import urllib.request
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 
 from ingest.layout import Layout
 from ingest.log.reading import lines
-from ingest.record import parse
+from ingest.record import Values, parse, record_block, record_time
 from ingest.watch.rules.replay import replay
 from tests.watch.rules.making import rules
 from tests.watch.rules.receiving import Device, Hook, Watcher, eventually, free_port, program
@@ -184,6 +184,25 @@ def test_silence_in_real_time(layout: Layout, device: Device) -> None:
         assert alert["message"] == "a: silent for 3 s"
         device.send("x")
         eventually(lambda: watcher.shows("alerts") == [])
+
+
+def test_how_far_behind_it_is(layout: Layout, device: Device) -> None:
+    """It was off while much came; nothing of it is passed over."""
+    with Hook() as hook, Watcher(layout, hot(f"webhook:{hook.url}")) as watcher:
+        device.send("temp=20")
+        eventually(lambda: watcher.shows("rules"))
+        watcher.stop()
+        hour_ago = record_time(datetime.now(UTC) - timedelta(hours=1))
+        texts = [b'"temp=20"'] * 300_000
+        texts[150_000] = b'"temp=31"'
+        with (layout.log_folder / "ingest.log").open("ab") as log:
+            log.write(record_block(hour_ago, b"a", 2, Values(b',"text":', texts, b"}\n")))
+        watcher.start()
+        assert eventually(lambda: watcher.shows("lag")) > 3500
+        eventually(lambda: watcher.shows("lag") == 0)
+        assert "s behind the log" in watcher.errors.read_text()
+        eventually(lambda: hook.states() == [("a", "firing"), ("a", "cleared")])
+        assert hook.got[0][1]["seq"] == 150_002
 
 
 def script(folder: Path, text: str) -> Path:
