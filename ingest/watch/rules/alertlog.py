@@ -7,6 +7,7 @@ the other. `seq` counts the lines of all rules; `data` is what a webhook gets.
     {"time":"…","device":"cold-1","seq":7,"data":{"state":"firing","rule":"hot",…}}
 """
 
+import errno
 import os
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -55,14 +56,15 @@ class AlertLog:
         if not new:
             return
         path = self._folder / ACTIVE
-        with path.open("ab") as stream:
+        lines = b"".join(_line(number, happened) for number, happened in new)
+        with path.open("ab", buffering=0) as stream:
             start = stream.tell()
             try:
-                stream.write(b"".join(_line(number, happened) for number, happened in new))
-                stream.flush()
+                if stream.write(lines) != len(lines):  # write(2) is short on a full disk
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(stream.fileno())
             except OSError:
-                os.ftruncate(stream.fileno(), start)
+                stream.truncate(start)
                 raise
         self.last = new[-1][0]
         if path.stat().st_size >= _FULL:

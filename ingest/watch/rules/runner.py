@@ -85,6 +85,7 @@ class Runner:
         self._disk = DiskTrend(layout.log_folder)
         self._removals = Removals(layout.devices)
         self._looked = -_LOOK_AROUND
+        self._is_broken_off = False
         self.state = State(layout.rules_state)
         try:
             self._alerts = AlertLog(layout.alerts_folder)
@@ -93,7 +94,8 @@ class Runner:
             if self.state.place is None:
                 self.state.save(Engine(()), self._log.end().to_json(), ())
             self._rules = rules
-            self._engine, self._gone = self._load()
+            self._load()
+            self._alert_problem = ""
             self._write_alerts()
         except BaseException:
             self.state.close()
@@ -105,14 +107,16 @@ class Runner:
         try:
             # On a full disk it stays where it was saved last: no harm is done by that.
             with suppress(sqlite3.Error):
-                self.state.save(self._engine, self._place.to_json(), self._gone.events, self._gone)
+                if not self._is_broken_off:
+                    place = self._place.to_json()
+                    self.state.save(self._engine, place, self._gone.events, self._gone)
         finally:
             self.state.close()
 
     def set_rules(self, rules: Rules) -> None:
         """Take other rules from the next step on. Rules of the same name go on as they stood."""
         self._rules = rules
-        self._engine, self._gone = self._load()
+        self._load()
 
     def step(self) -> Step:
         """Go on for a moment, or to the end of the log, and save where that is.
@@ -122,19 +126,22 @@ class Runner:
                 next step begins at what was saved.
             sqlite3.Error: as above.
         """
-        try:
-            return self._step()
-        except BaseException:
-            self._engine, self._gone = self._load()
-            raise
+        if self._is_broken_off:
+            self._load()
+        self._is_broken_off = True
+        step = self._step()
+        self._is_broken_off = False
+        return step
 
-    def _load(self) -> tuple[Engine, Gone]:
-        engine, gone = self.state.load(self._rules.rules, jumps(self._layout.log_folder))
+    def _load(self) -> None:
+        """Stand where was saved last."""
+        is_jump = jumps(self._layout.log_folder)
+        self._engine, self._gone = self.state.load(self._rules.rules, is_jump)
         place = self.state.place
         assert place is not None
         self._place = self._kept = Place.from_json(place)
         self._saved = time.monotonic()
-        return engine, gone
+        self._is_broken_off = False
 
     def _step(self) -> Step:
         begun = time.monotonic()
@@ -150,6 +157,7 @@ class Runner:
             events += self._engine.advance(self._now() - _LATE)
             events += self._look_around()
         noted = self._save(events)
+        problems += self._write_alerts()
         return Step(noted, caught_up, reached, problems)
 
     def _read(self) -> tuple[bytes, str]:
@@ -192,9 +200,18 @@ class Runner:
         if events or self._gone.watches or due:
             noted = self.state.save(engine, self._place.to_json(), events, self._gone)
             self._gone, self._kept, self._saved = Gone(), self._place, time.monotonic()
-        self._write_alerts()
         return noted
 
-    def _write_alerts(self) -> None:
+    def _write_alerts(self) -> list[str]:
+        """Write what is saved and not in the log of alerts yet; what fails is tried again.
+
+        Returns:
+            Why it failed, the first time.
+        """
         new = self.state.after(self._alerts.last)
-        self._alerts.write((each.number, each.event) for each in new)
+        before, self._alert_problem = self._alert_problem, ""
+        try:
+            self._alerts.write((each.number, each.event) for each in new)
+        except OSError as error:
+            self._alert_problem = f"the log of alerts can't be written: {error.strerror}"
+        return [self._alert_problem] if self._alert_problem not in ("", before) else []

@@ -7,6 +7,7 @@ told by the reactor. Both use one file, by way of that thread.
 import sqlite3
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,7 +150,7 @@ class RulesService(Service):
 
     def rules(self) -> list[dict[str, object]]:
         """Return what is defined, and on how many devices each rule fires."""
-        firing = [each.event.rule for each in self._view.firing]
+        firing = Counter(each.event.rule for each in self._view.firing)
         return [
             {
                 "name": rule.name,
@@ -158,7 +159,7 @@ class RulesService(Service):
                 "for": in_words(rule.hold) if rule.hold else None,
                 "keep_firing_for": in_words(rule.keep) if rule.keep else None,
                 "then": [target.shown for target in rule.then],
-                "firing": firing.count(rule.name),
+                "firing": firing[rule.name],
             }
             for rule in self._rules.rules
         ]
@@ -192,7 +193,7 @@ class RulesService(Service):
     def _step(self) -> tuple[Step, View]:
         """Take a step, and look at what there is to show; in the thread."""
         step, state = self._runner.step(), self._runner.state
-        if step.noted or self._view is _NOTHING:
+        if step.noted or self.failure or self._view is _NOTHING:
             return step, View(state.firing(), state.newest(_SHOWN), state.waiting())
         return step, replace(self._view, waiting=state.waiting())
 

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -166,6 +168,43 @@ def test_a_step_that_is_not_saved_is_taken_again(
         (fired,) = steps(runner)
     assert alert_lines(layout) == [(1, "a", "firing")]
     assert fired.number == 1
+
+
+def test_a_state_that_can_not_be_read_either(
+    layout: Layout, send: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(layout, HOT + HOOK) as runner:
+        add(layout, send(1, "temp=31"))
+        with monkeypatch.context() as patch:
+            patch.setattr(runner.state, "save", _full)
+            patch.setattr(runner.state, "load", _full)
+            for _ in range(3):
+                with pytest.raises(sqlite3.OperationalError):
+                    runner.step()
+        assert len(steps(runner)) == 1
+    assert alert_lines(layout) == [(1, "a", "firing")]
+
+
+def test_a_log_of_alerts_that_can_not_be_written_stops_nothing(
+    layout: Layout, send: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(layout, HOT + HOOK) as runner:
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", _no_space)
+            add(layout, send(1, "temp=31"))
+            step = runner.step()
+            assert len(step.noted) == 1
+            assert step.problems == ["the log of alerts can't be written: No space left on device"]
+            add(layout, send(2, "temp=1"))
+            step = runner.step()
+            assert (len(step.noted), step.problems) == (1, [])
+            assert alert_lines(layout) == []
+        assert steps(runner) == []
+    assert alert_lines(layout) == [(1, "a", "firing"), (2, "a", "cleared")]
+
+
+def _no_space(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _full(*_: object) -> None:
