@@ -1,9 +1,13 @@
 import random
+import re
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from ingest.log.jumps import note_jump
+from ingest.record import record_time
 from ingest.watch.rules.engine import Engine, jumps
 from ingest.watch.rules.memory import dump_watch, load_watch
 from ingest.watch.rules.nodes import SECOND
@@ -314,6 +318,51 @@ def test_a_restart_at_any_record_changes_nothing(tmp_path: Path, seed: int) -> N
         running = restarted(running)
     assert told(events) == told(whole)
     assert [each.message for each in events] == [each.message for each in whole]
+
+
+WRITINGS = [
+    ',"text":"temp={t} hum={h}"',
+    ',"text":"{{\\"temp\\":{t},\\"hum\\":{h}}}"',
+    ',"text":"{{\\"te\\\\u006dp\\":{t}}}"',
+    ',"text":"house,te\\\\,x=1 temp={t},hum={h}i 1465839830100400200"',
+    ',"data":{{"temp":{t},"hum":{h}}}',
+    ',"data":{{"$map":[["temp",{t}],[1,2]]}}',
+    ',"data":{{"door":{{"temp":{t}}}}}',
+    ',"tag":"temp","text":"{t},{h}"',
+    ',"text":"nothing of it"',
+    ',"raw":"dGVtcD0z"',
+]
+ALL_KINDS = """
+[[rule]]
+name = "hot"
+when = "temp > 30"
+clear = "temp < 25 || hum > 45"
+[[rule]]
+name = "door"
+when = "door.temp > 30 || rate(temp) > 5"
+[[rule]]
+name = "no hum"
+silent = "5s"
+field = "hum"
+"""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_line_is_passed_by_that_a_rule_needs(tmp_path: Path, seed: int) -> None:
+    """What is passed by unparsed would have changed nothing."""
+    chance, lines = random.Random(seed), []
+    for number in range(1, 500):
+        value = chance.choice(WRITINGS).format(t=chance.randint(10, 40), h=chance.randint(40, 50))
+        stamp = record_time(BEGIN + timedelta(seconds=number)).decode()
+        lines.append(f'{{"time":"{stamp}","device":"a","seq":{number}{value}}}\n'.encode())
+    quick, thorough = engine(tmp_path, ALL_KINDS), engine(tmp_path, ALL_KINDS)
+    plan = thorough.device("a").plan
+    assert plan.touched is not None
+    assert not all(map(plan.touched.search, lines))
+    thorough.device("a").plan = replace(plan, touched=re.compile(b""))
+    events = quick.feed(b"".join(lines))
+    assert events == thorough.feed(b"".join(lines))
+    assert {each.rule for each in events} == {"hot", "door", "no hum"}
 
 
 def restarted(before: Engine) -> Engine:

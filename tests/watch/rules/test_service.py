@@ -18,8 +18,10 @@ import pytest
 
 from ingest.layout import Layout
 from ingest.log.reading import lines
+from ingest.ops.control import ask
 from ingest.record import Values, parse, record_block, record_time
 from ingest.watch.rules.replay import replay
+from tests.endtoend.listener import Listener, PackedDevice, TextDevice
 from tests.watch.rules.making import rules
 from tests.watch.rules.receiving import Device, Hook, Watcher, eventually, free_port, program
 
@@ -174,6 +176,31 @@ def test_other_rules_by_sighup(layout: Layout, device: Device) -> None:
         device.send("temp=35")
         eventually(lambda: len(hook.got) == 2)
         assert hook.got[1][1]["state"] == "cleared"
+
+
+def test_from_a_device_to_its_alert(tmp_path: Path) -> None:
+    """With a real listener, a device of either dialect, and a rotation in between."""
+    with Listener(tmp_path / "ingest-data", cwd=tmp_path) as listener:
+        listener.add("cold-1", "cold-2")
+        address = listener.addresses[0]
+        with (
+            Hook() as hook,
+            Watcher(listener.layout, hot(f"webhook:{hook.url}")),
+            TextDevice(address) as text,
+            PackedDevice(address) as packed,
+        ):
+            text.log_in("cold-1")
+            packed.log_in("cold-2")
+            text.push("temp=31.5")
+            eventually(lambda: hook.states() == [("cold-1", "firing")])
+            ask(listener.layout.control, "rotate")
+            packed.send(b"\x81\xa4temp\x20\x81\xa4temp\x01")
+            text.push('{"temp":20}')
+            eventually(lambda: len(hook.got) == 4)
+            assert sorted(hook.states()) == [
+                ("cold-1", "cleared"), ("cold-1", "firing"),
+                ("cold-2", "cleared"), ("cold-2", "firing"),
+            ]  # fmt: skip
 
 
 def test_silence_in_real_time(layout: Layout, device: Device) -> None:
