@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -142,6 +144,22 @@ def test_rules_that_the_log_does_not_decide_are_left_out(
     file.write_text(HOT + '[[rule]]\nname = "disk"\ndisk_full_within = "1d"\n')
     result = run(layout, "rules", "replay", "--rules", file)
     assert result.stderr == "left out, as the log does not hold it: disk\n"
+
+
+def test_without_the_extra_it_is_said_what_to_install(
+    layout: Layout, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.cli.rules.find_spec", lambda _: None)
+    for arguments in (("check", file), ("test", file), ("replay", "--rules", file)):
+        result = run(layout, "rules", *arguments)
+        assert result.exit_code == 1
+        assert result.stderr == "Error: rules need more packages: pip install 'ingest[watch]'\n"
+    # The list of all commands needs none of them.
+    hidden = "import sys; sys.modules['cel_expr_python'] = None"
+    listing = f"{hidden}; from ingest.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", listing, "--help"], capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    assert "rules" in done.stdout
 
 
 CASES = """

@@ -10,25 +10,21 @@ same events at the same times.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from functools import lru_cache
 from heapq import heappop, heappush
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import orjson
 
-from ingest.log.jumps import read_jumps
 from ingest.watch.fields import Field, fields_in
 from ingest.watch.rules.memory import Device, Rhythm
 from ingest.watch.rules.model import DiskFull, Rule, Silence, When
 from ingest.watch.rules.nodes import SECOND, Sample, Value
-from ingest.watch.rules.phases import FIRES, Event, Input, Phase, Watch, in_utc, step
+from ingest.watch.rules.phases import FIRES, Event, Input, Phase, Watch, event, step
 from ingest.watch.rules.plans import Plans
+from ingest.watch.rules.times import microseconds
 
 _LINE: Final = re.compile(rb'\n\{"time":"([^"]{27})","device":"([^"]*)","seq":([0-9]+),(.*)')
 _LONGEST: Final = 1000
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Timer(NamedTuple):
@@ -408,59 +404,7 @@ class Engine:
             self._events.append(event(rule, device.name, watch, False, now))
 
 
-def jumps(log_folder: Path) -> Callable[[str, int], bool]:
-    """Return what tells whether the listener has noted that it left out numbers of a device."""
-
-    def is_jump(device: str, number: int) -> bool:
-        return number in read_jumps(log_folder).get(device, ())
-
-    return is_jump
-
-
-def event(rule: Rule, device: str, watch: Watch, firing: bool, now: int) -> Event:
-    """Make the event of a watch that has fired or cleared."""
-    values = {
-        **watch.fields,
-        "device": device,
-        "rule": rule.name,
-        "reason": watch.reason,
-        "since": _to_the_second(watch.since),
-        "time": _to_the_second(now),
-    }
-    return Event(
-        rule=rule.name,
-        device=device,
-        firing=firing,
-        since=watch.since,
-        seq=watch.seq,
-        fired=watch.fired,
-        time=now,
-        reason=watch.reason,
-        message=rule.message.fill(values),
-        fields=watch.fields,
-    )
-
-
 def _shown(rule: Rule, fields: Mapping[str, Field]) -> dict[str, Field]:
     """Pick the fields that an alert carries; a text may be as long as a frame, and is cut."""
     values = ((name, fields[name]) for name in rule.shown if name in fields)
     return {name: value[:_LONGEST] if isinstance(value, str) else value for name, value in values}
-
-
-def _to_the_second(moment: int) -> str:
-    return in_utc(moment)[:19] + "Z"
-
-
-def microseconds(stamp: bytes) -> int:
-    """Read a record's time as microseconds since 1970; 0 if it is none."""
-    try:
-        return _second(stamp[:19]) + int(stamp[20:26])
-    except ValueError:
-        return 0
-
-
-@lru_cache(16)
-def _second(stamp: bytes) -> int:
-    """Read a time without its fraction; records that come one after another share it."""
-    moment = datetime.fromisoformat(stamp.decode() + "+00:00")
-    return int((moment - _EPOCH).total_seconds()) * SECOND

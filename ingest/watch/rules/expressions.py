@@ -49,7 +49,7 @@ from ingest.watch.rules.nodes import (
     text_test,
     to_number,
     to_text,
-)  # fmt: skip
+)
 from ingest.watch.rules.syntax import Call, Constant, Expr, ExpressionError, List, Name, Select
 
 

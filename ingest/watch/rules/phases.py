@@ -169,3 +169,31 @@ def in_utc(moment: int) -> str:
     return record_time(
         datetime.fromtimestamp(moment // SECOND, UTC).replace(microsecond=moment % SECOND)
     ).decode()
+
+
+def event(rule: Rule, device: str, watch: Watch, firing: bool, now: int) -> Event:
+    """Make the event of a watch that has fired or cleared."""
+    values = {
+        **watch.fields,
+        "device": device,
+        "rule": rule.name,
+        "reason": watch.reason,
+        "since": _to_the_second(watch.since),
+        "time": _to_the_second(now),
+    }
+    return Event(
+        rule=rule.name,
+        device=device,
+        firing=firing,
+        since=watch.since,
+        seq=watch.seq,
+        fired=watch.fired,
+        time=now,
+        reason=watch.reason,
+        message=rule.message.fill(values),
+        fields=watch.fields,
+    )
+
+
+def _to_the_second(moment: int) -> str:
+    return in_utc(moment)[:19] + "Z"

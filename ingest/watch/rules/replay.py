@@ -8,10 +8,11 @@ from pathlib import Path
 from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import START, Place
 from ingest.log.reading import Filter
-from ingest.watch.rules.engine import Engine, jumps
+from ingest.watch.rules.engine import Engine
 from ingest.watch.rules.model import DiskFull, Refused, Rule
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event
+from ingest.watch.rules.surroundings import jumps
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from ingest.log.files import DAMAGED
 from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import Place
 from ingest.watch.rules.alertlog import AlertLog
-from ingest.watch.rules.engine import Engine, jumps
+from ingest.watch.rules.engine import Engine
 from ingest.watch.rules.model import DiskFull, Refused, Rules, Silence
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event
 from ingest.watch.rules.state import Gone, Noted, State
-from ingest.watch.rules.surroundings import DiskTrend, Listener, Removals, ask_listener
+from ingest.watch.rules.surroundings import DiskTrend, Listener, Removals, ask_listener, jumps
 
 _STEP: Final = 0.25
 """Seconds of reading before what was decided is told."""

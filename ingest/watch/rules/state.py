@@ -15,10 +15,10 @@ from typing import Any
 
 import orjson
 
-from ingest.watch.rules.engine import Engine, event
+from ingest.watch.rules.engine import Engine
 from ingest.watch.rules.memory import dump_watch, load_watch
 from ingest.watch.rules.model import Message, MissingNumbers, Rule
-from ingest.watch.rules.phases import Event, Watch
+from ingest.watch.rules.phases import Event, Watch, event
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;

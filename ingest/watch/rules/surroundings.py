@@ -1,16 +1,17 @@
-"""What rules ask of that is not in the log: refusals, the disk, and who left the fleet."""
+"""What rules ask of that is not in the log: refusals, the disk, who left, what was left out."""
 
 import json
 import os
 import shutil
 import socket
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ingest.devices.registry import Registry, RegistryError
+from ingest.log.jumps import read_jumps
 
 _TIMEOUT: Final = 5.0
 _WINDOW: Final = 3600.0
@@ -117,3 +118,12 @@ class Removals:
                 return [name for name in changed if registry.get(name) is None]
         except RegistryError:
             return []  # the listener says what is wrong with it
+
+
+def jumps(log_folder: Path) -> Callable[[str, int], bool]:
+    """Return what tells whether the listener has noted that it left out numbers of a device."""
+
+    def is_jump(device: str, number: int) -> bool:
+        return number in read_jumps(log_folder).get(device, ())
+
+    return is_jump

@@ -8,10 +8,11 @@ import pytest
 
 from ingest.log.jumps import note_jump
 from ingest.record import record_time
-from ingest.watch.rules.engine import Engine, jumps
+from ingest.watch.rules.engine import Engine
 from ingest.watch.rules.memory import dump_watch, load_watch
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event
+from ingest.watch.rules.surroundings import jumps
 from tests.log.logs import BEGIN
 from tests.watch.rules.making import START, Sender, engine, rules, told
 
