@@ -62,6 +62,16 @@ class Layout:
         return self.state_folder / "control.sock"
 
     @property
+    def rules_state(self) -> Path:
+        """Where the rules stand, and what they have yet to tell whom (SQLite)."""
+        return self.state_folder / "rules.db"
+
+    @property
+    def alerts_folder(self) -> Path:
+        """The log of alerts, which is written and read as the log is."""
+        return self.data / "alerts"
+
+    @property
     def lock(self) -> Path:
         """The file that a running listener holds locked, so that no second one writes the log."""
         return self.state_folder / "lock"

@@ -95,6 +95,16 @@ def test_pure_rooms_know_no_twisted(module: str) -> None:
     assert packages & {"twisted", "zope"} == set()
 
 
+RULES = [name for name in SOURCES if name.startswith("ingest.watch.rules.")]
+RULES_WITH_REACTOR = {f"ingest.watch.rules.{name}" for name in ("actions", "courier", "service")}
+
+
+@pytest.mark.parametrize("module", [name for name in RULES if name not in RULES_WITH_REACTOR])
+def test_rules_are_decided_without_twisted(module: str) -> None:
+    packages = {name.split(".")[0] for name in imports_of(SOURCES[module])}
+    assert packages & {"twisted", "zope"} == set()
+
+
 def test_a_device_needs_the_standard_library_only() -> None:
     packages = {name.split(".")[0] for name in imports_of(SOURCES["ingest.client"])}
     assert packages - sys.stdlib_module_names <= {"msgpack"}

@@ -22,6 +22,7 @@ _COMMANDS = {
     "release": "ingest.cli.control",
     "restore": "ingest.cli.backup",
     "rotate": "ingest.cli.control",
+    "rules": "ingest.cli.rules",
     "run": "ingest.cli.run",
     "send": "ingest.cli.send",
     "status": "ingest.cli.control",

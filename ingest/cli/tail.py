@@ -55,6 +55,7 @@ def _regex(
     default=None,
     help="The lines as they are, or for a person.  [default: --pretty on a terminal]",
 )
+@click.option("--alerts", is_flag=True, help="The alerts of ingest-watch, instead of records.")
 @click.pass_obj
 def tail(
     layout: Layout,
@@ -65,16 +66,18 @@ def tail(
     until: datetime | None,
     grep: re.Pattern[bytes] | None,
     as_json: bool | None,
+    alerts: bool,
 ) -> None:
     """Show the last records of the log."""
+    folder = layout.alerts_folder if alerts else layout.log_folder
     if count is None and since is None and until is None:
         count = 10
     wanted = Filter(device, since, until, grep)
     out = Output()
     try:
-        found = _found(layout.log_folder, wanted, count, out if follow else None)
+        found = _found(folder, wanted, count, out if follow else None)
         pretty = out.is_terminal if as_json is None else not as_json
-        _write(_reading(layout.log_folder, found), out, pretty)
+        _write(_reading(folder, found), out, pretty)
     except KeyboardInterrupt:
         click.get_current_context().exit(130)
 
