@@ -253,7 +253,7 @@ class Writer:
                     yield Wait(_GATHERING)
 
     def _take(self) -> list[Item]:
-        """Take all that has been put."""
+        """Return all that has been put."""
         queue = self._queue
         waiting = [*self._taken, *islice(iter(queue.get_nowait, _NEVER), queue.qsize())]
         self._taken.clear()

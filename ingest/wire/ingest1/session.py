@@ -158,7 +158,7 @@ class Session:
                 return self._take_auth()
             return self._take_response()
         except PeerError as error:
-            return (self._end(error.bare()),)
+            return (self._end(error.without_traceback()),)
 
     def _open(self) -> None:
         first = self._held[0]
