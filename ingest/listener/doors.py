@@ -49,7 +49,7 @@ class IReactorPorts(IReactorUNIX, IReactorSSL):
 
 
 class DoorError(Exception):
-    """An endpoint makes no sense or can't be opened; the text is one line that says which and why."""
+    """An endpoint makes no sense or can't be opened; the text is one line that says why."""
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(f"--listen {text}: {reason}")
