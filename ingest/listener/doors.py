@@ -197,7 +197,8 @@ class ProxyDoors(Factory):
 
     Attributes:
         timeout: seconds that a header may take.
-        room: tells how many may wait for their header; any more are cut.
+        room: tells how many more may wait for their header; any others are cut.
+        changed: called when there are more or fewer that wait.
         refused: how many were cut so far, for a bad header, none in time, or the limit.
     """
 
@@ -209,6 +210,7 @@ class ProxyDoors(Factory):
         clock: IReactorTime,
         timeout: float,
         room: Callable[[], int],
+        changed: Callable[[], None],
     ) -> None:
         """Make it.
 
@@ -218,11 +220,13 @@ class ProxyDoors(Factory):
             clock: by which headers are in time.
             timeout: see above; may be changed, for later connections.
             room: see above.
+            changed: see above.
         """
         self.inner = inner
         self.clock = clock
         self.timeout = timeout
         self.room = room
+        self.changed = changed
         self.refused = 0
         self._waiting: set[ProxyDoor] = set()
         self._log = Logger()
@@ -247,14 +251,17 @@ class ProxyDoors(Factory):
 
     def arrived(self, door: "ProxyDoor") -> None:
         """Called when a connection is there and waits for its header."""
-        if len(self._waiting) >= self.room():
+        if self.room() <= 0:
             door.refuse(f"{len(self._waiting)} wait for their header already")
         else:
             self._waiting.add(door)
+            self.changed()
 
     def left(self, door: "ProxyDoor") -> None:
         """Called when a connection has its header, or is lost."""
-        self._waiting.discard(door)
+        if door in self._waiting:
+            self._waiting.remove(door)
+            self.changed()
 
     def count_refusal(self, peer: IAddress, reason: str) -> None:
         """Count a connection that was cut, and tell the operator of it now and then."""

@@ -261,10 +261,15 @@ class Ports(Service):
         fleet = self._connections.fleet
 
         def room() -> int:
-            return fleet.admission.limits.max_connections + REFUSALS - len(fleet)
+            limit = fleet.admission.limits.max_connections + REFUSALS
+            return limit - len(fleet) - fleet.at_doors
 
-        self._proxies.append(ProxyDoors(factory, self._reactor, fleet.handshake_timeout, room))
-        return self._proxies[-1]
+        def changed() -> None:
+            fleet.count_at_doors(sum(map(len, self._proxies)))
+
+        proxies = ProxyDoors(factory, self._reactor, fleet.handshake_timeout, room, changed)
+        self._proxies.append(proxies)
+        return proxies
 
     def stopService(self) -> Deferred[Any]:
         """Accept no more."""
