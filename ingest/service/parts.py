@@ -341,13 +341,17 @@ class Control(Service):
         return done.addCallback(lambda _: listed)
 
     def _rotate(self) -> Deferred[object]:
-        if self._records.journal.hold_ends_in:
-            raise ControlError("the log is held: `ingest release` lets it be written again")
+        self._refuse_if_held()
         done: Deferred[object] = Deferred()
         self._records.journal.rotate(lambda closed: done.callback(closed and closed.name))
         return done
 
     def _hold(self) -> Deferred[object]:
+        self._refuse_if_held()
         done: Deferred[object] = Deferred()
         self._records.journal.hold(lambda: done.callback(HOLD))
         return done
+
+    def _refuse_if_held(self) -> None:
+        if self._records.journal.hold_ends_in:
+            raise ControlError("the log is held: `ingest release` lets it be written again")
