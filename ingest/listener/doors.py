@@ -37,7 +37,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
-from ingest.listener.endpoint_errors import EXAMPLES, explain, explain_refusal
+from ingest.listener.endpoint_errors import EXAMPLES, explain, explain_refusal, explain_tls
 from ingest.wire.proxy import Endpoint, ProxyError, ProxyParser
 
 BACKLOG = 4096
@@ -86,6 +86,8 @@ def parse_door(text: str, reactor: IReactorPorts) -> Door:
     kind = inner.partition(":")[0]
     if is_proxied and kind.lower() in ("", "haproxy"):
         raise DoorError(text, f"the form is {EXAMPLES['haproxy']}")
+    if kind == "tls" and (reason := explain_tls(inner)):
+        raise DoorError(text, reason)
     ports = _Ports(reactor) if kind in ("unix", "ssl") else reactor
     try:
         endpoint = cast(IStreamServerEndpoint, serverFromString(ports, inner))

@@ -406,6 +406,12 @@ def test_did_you_mean(text: str, meant: str) -> None:
     assert parse_door(meant, reactor).text == meant
 
 
+@pytest.mark.parametrize("text", ["tls:7651", "tls:/nowhere:port=7651", "tls:", "haproxy:tls:7651"])
+def test_tls_without_a_folder_of_certificates(text: str) -> None:
+    """It would listen on port 443, and let nobody in."""
+    assert "the form is ssl:7651:privateKey=key.pem:certKey=cert.pem" in refusal(text)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
