@@ -96,13 +96,17 @@ class Admission:
             return None
         return PeerError(ErrorCode.BUSY, "too many connections; try again later")
 
+    def is_beyond(self, connections: int) -> bool:
+        """Tell whether there are so many that not even a refusal can be said to one more."""
+        return connections >= self.limits.max_connections + REFUSALS
+
     def count(self, connections: int) -> None:
         """Called when the number of connections has changed: accept more, or let them wait.
 
         Beyond the limit some are let in to hear that they are too many. The others wait in the
         kernel's queue, since to accept and close them at once would only bring them back.
         """
-        if not self.is_full and connections >= self.limits.max_connections + REFUSALS:
+        if not self.is_full and self.is_beyond(connections):
             self.is_full = True
             self._log.warn("{count} connections: no more are accepted for now", count=connections)
             for port in self.ports:

@@ -70,6 +70,7 @@ class Fleet:
         admission: decides who is let in.
         books: what came and what became of it.
         incidents: what went wrong with connections.
+        at_doors: how many connections wait for their PROXY header, and will join if it is good.
         paused: whether the journal takes no more for now.
         registry_health: why the registry can't be read; empty while it can.
     """
@@ -82,6 +83,7 @@ class Fleet:
         self.admission = parts.admission
         self.books = Books()
         self.incidents = Incidents()
+        self.at_doors = 0
         self.paused = False
         self.registry_health = ""
         self.now = parts.now
@@ -128,7 +130,7 @@ class Fleet:
     @property
     def is_full(self) -> bool:
         """Whether there are so many connections that not even a refusal can be said."""
-        return self.admission.is_full
+        return self.admission.is_beyond(self._all)
 
     def refusal(self) -> PeerError | None:
         """Return why a new connection is not let in; None if it is."""
@@ -164,7 +166,7 @@ class Fleet:
         self.books.connections += 1
         self._members.add(connection)
         self._passing.add(connection)
-        self.admission.count(len(self._members))
+        self.admission.count(self._all)
 
     def check_token(self, peer: Peer, credentials: Credentials) -> Deferred[bool]:
         """See `Surroundings.check_token`."""
@@ -242,7 +244,7 @@ class Fleet:
         self._passing.discard(connection)
         if self._hangups is not None:
             self._hangups.forget(connection)
-        self.admission.count(len(self._members))
+        self.admission.count(self._all)
         if self._stopped is not None and not self._members:
             stopped, self._stopped = self._stopped, succeed(None)
             stopped.callback(None)
@@ -267,6 +269,11 @@ class Fleet:
             connection.update_reading()
 
     # What the service asks for.
+
+    def count_at_doors(self, waiting: int) -> None:
+        """Called when so many wait for their PROXY header: each takes a descriptor."""
+        self.at_doors = waiting
+        self.admission.count(self._all)
 
     def check_deadlines(self, every: float) -> None:
         """End handshakes, answers and farewells that have taken too long.
@@ -352,6 +359,11 @@ class Fleet:
     def _last_host(self, device: str) -> str:
         found = self._registry.get(device)
         return "" if found is None or found.last_peer is None else host_of(found.last_peer)
+
+    @property
+    def _all(self) -> int:
+        """How many connections there are, at the doors or behind: each takes a descriptor."""
+        return len(self._members) + self.at_doors
 
     def _note_seen(self, connection: Member) -> None:
         ago = self.now() - connection.heard
