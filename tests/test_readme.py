@@ -68,7 +68,7 @@ def test_the_table_of_options_is_complete() -> None:
     }  # fmt: skip
     assert table.keys() == {name.rstrip("=") for name in Options().longOpt} - {"version", "help"}
     assert table["listen"] == " ".join(map(str, DEFAULT_LISTEN))
-    assert table["max-connections"] == "the limit of open files, less 192"
+    assert table["max-connections"] == "the limit of open files, less 256"
     for field in fields(Settings):
         name = option_name(field.name)
         if field.metadata and name != "max-connections":

@@ -17,7 +17,7 @@ from ingest.listener.admission import REFUSALS, Limits
 from ingest.listener.protocols import DEFAULT, split
 from ingest.units import format_duration, format_size, parse_duration, parse_size
 
-_SPARE_FILES = 128 + REFUSALS
+_SPARE_FILES = 192 + REFUSALS
 """File descriptors that a listener needs for other things than the devices that it lets in."""
 
 
