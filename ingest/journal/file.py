@@ -112,7 +112,14 @@ class FileJournal:
         disk, clock = disk or Disk(), clock or Clock()
         home = Home((layout.log_folder, layout.lock), disk, clock)
         self._intent = IntentFile(layout.intent, disk)
-        recovered = recover(layout.log_folder, layout.positions, self._intent, self._report)
+        recovered = recover(
+            layout.log_folder,
+            layout.positions,
+            self._intent,
+            self._report,
+            disk=disk,
+            clock=clock,
+        )
         self._known = recovered.changed
         self._positions = Positions(layout.positions)
         self._leases = Leases(self._position, self._report)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.journal.clock import Clock
 from ingest.journal.disk import Disk
 from ingest.journal.intent import IntentFile
 from ingest.journal.positions import Positions, read_positions
@@ -253,7 +254,14 @@ def _recover_and_die(data: Path) -> None:
     """Start, and be killed before anything of it is saved."""
     layout = Layout(data)
     with closing(IntentFile(layout.intent, Disk())) as intent:
-        recover(layout.log_folder, layout.positions, intent, lambda event: None)
+        recover(
+            layout.log_folder,
+            layout.positions,
+            intent,
+            lambda event: None,
+            disk=Disk(),
+            clock=Clock(),
+        )
 
 
 # An operator at work while the listener is stopped.
@@ -407,7 +415,7 @@ def test_what_next_tells_is_synced_first(tmp_path: Path, monkeypatch: pytest.Mon
         real(fd)
 
     real = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(Disk, "fdatasync", staticmethod(fdatasync))
     with Running(tmp_path) as running:
         synced += written
         assert running.following("a") == 6
