@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable
+from itertools import accumulate
 from pathlib import Path
 from random import Random
 from random import seed as seed_global
@@ -35,6 +36,10 @@ from tests.simulation.wire import Message, Wire
 NAMES = ("ant", "bee", "cat")
 SHM = Path("/dev/shm")  # a file system in memory: SQLite's syncs cost nothing there
 _REMEMBERED = 30
+_SIZES = (0, 5, 40, 300)
+"""Bytes of frames, beside their name and number."""
+_FRAMES = 40
+"""Frames that a device makes before it knows that all are on disk."""
 _ROUNDS = 400
 """Rounds in which all must come to rest once the disk is well."""
 
@@ -102,10 +107,16 @@ class History:
         self._wires: list[Wire] = []
         self._owners: dict[Wire, str] = {}
         self._made = 0
+        self._noted = 0
         self._broken: AssertionError | None = None
         self._listener: Listener | None = None
-        self._kill_rate = chance.choice((0.0, 0.0, 0.002, 0.02))
-        self._acts = self._weighted()
+        self._kill_rate = chance.choice((0.0, 0.0, 0.01, 0.05))
+        weighted = self._weighted()
+        self._acts = list(weighted)
+        self._weights = list(accumulate(weighted.values()))
+        for device in self._devices.values():
+            for _ in range(chance.randint(0, 8)):
+                device.make(chance.choice(_SIZES))
 
     def _weighted(self) -> dict[Callable[[], None], float]:
         """Choose how likely each act is; in each history some never happen.
@@ -115,13 +126,13 @@ class History:
         usual = {
             self._make_frames: 2.0,
             self._connect: 2.0,
-            self._send: 3.0,
-            self._deliver: 5.0,
+            self._send: 5.0,
+            self._deliver: 8.0,
             self._read: 3.0,
-            self._check_token: 3.0,
-            self._write: 4.0,
+            self._check_token: 4.0,
+            self._write: 3.0,
             self._answer: 3.0,
-            self._keep: 0.5,
+            self._keep: 0.3,
             self._pass_time: 1.0,
         }
         rare = {
@@ -152,10 +163,9 @@ class History:
         """
         try:
             self._start()
-            acts, weights = list(self._acts), list(self._acts.values())
-            for act in self.chance.choices(acts, weights, k=self.chance.choice((40, 80, 80, 160))):
+            for _ in range(self.chance.choice((30, 60, 60, 120))):
                 self.step += 1
-                self._do(act)
+                self._do(self._act)
             self._come_to_rest()
         except Exception as error:
             raise BrokenPromise(self._seed, self.step, list(self.events), error) from error
@@ -163,6 +173,13 @@ class History:
             self._end_process()
             self._promises.tail.leave()
             self._registry.close()
+
+    def _act(self) -> None:
+        """Let something happen."""
+        noted = self._noted
+        while self._noted == noted:
+            (act,) = self.chance.choices(self._acts, cum_weights=self._weights)
+            act()
 
     def _do(self, act: Callable[[], None]) -> None:
         try:
@@ -177,6 +194,7 @@ class History:
     def _note(self, event: str, *details: object) -> None:
         self.counts[event] = self.counts.get(event, 0) + 1
         text = f"{self.step} {event} {' '.join(map(str, details))}".rstrip()
+        self._noted += 1
         self.events.append(text)
         if self._trace is not None:
             self._trace(text)
@@ -245,8 +263,10 @@ class History:
 
     def _make_frames(self) -> None:
         device = self._any_device()
-        for _ in range(self.chance.randint(1, 5)):
-            device.make(self.chance.choice((0, 5, 40, 300)))
+        if device.is_done or len(device.frames) < _FRAMES:
+            self._note("makes frames", device.name)
+            for _ in range(self.chance.randint(1, 5)):
+                device.make(self.chance.choice(_SIZES))
 
     def _any_device(self) -> Device:
         return self.chance.choice(list(self._devices.values()))
@@ -289,7 +309,9 @@ class History:
     def _send(self) -> None:
         able = [device for device in self._devices.values() if device.may_send]
         if able:
-            self.chance.choice(able).send(self.chance)
+            device = self.chance.choice(able)
+            self._note("sends", device.name)
+            device.send(self.chance)
 
     def _send_half(self) -> None:
         able = [device for device in self._devices.values() if device.may_send]
@@ -328,6 +350,7 @@ class History:
     def _read(self) -> None:
         for wire in [wire for wire in self._wires if wire.said]:
             if self.chance.random() < 0.7:
+                self._note("reads", wire.number)
                 self._hear(wire)
         for device in self._devices.values():
             device.notice()
@@ -351,6 +374,7 @@ class History:
 
     def _check_token(self) -> None:
         if self._listener is not None and self._listener.checks:
+            self._note("checks a token")
             self._listener.check_token(self.chance)
 
     def _write(self) -> None:
@@ -368,6 +392,7 @@ class History:
 
     def _keep(self) -> None:
         if self._listener is not None:
+            self._note("keeper")
             self._listener.journal.keeper.step()
 
     def _pass_time(self) -> None:
@@ -418,7 +443,8 @@ class History:
             self._listener.journal.writer.hold(self._promises.held)
 
     def _release(self) -> None:
-        if self._listener is not None:
+        if self._listener is not None and self._listener.journal.hold_ends_in:
+            self._note("release")
             self._promises.released()
             self._listener.journal.release_hold()
 
