@@ -299,17 +299,28 @@ class Fleet:
         While the registry can't be read, those that are connected stay so, and nobody is let in.
         """
         try:
-            self._revocation, names = self._registry.revoked_since(self._revocation)
+            mark, names = self._registry.revoked_since(self._revocation)
+            connections = [self._devices[name] for name in names if name in self._devices]
+            revoked = [each for each in connections if self._is_outdated(each)]
         except RegistryError as error:
             self._tell_registry(str(error))
             return
+        self._revocation = mark
         self._tell_registry("")
-        for name in names:
-            connection = self._devices.get(name)
-            if connection is not None:
-                connection.fail(
-                    PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
-                )
+        for connection in revoked:
+            connection.fail(
+                PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
+            )
+
+    def _is_outdated(self, connection: Member) -> bool:
+        """Tell whether a device that was revoked has proved its name by keys from before.
+
+        It may have come since, with its new token: to cut it would tell it to stay away.
+        """
+        since = connection.revocations
+        if since <= self._revocation:
+            return True
+        return connection.device in self._registry.revoked_since(since)[1]
 
     def _tell_registry(self, health: str) -> None:
         if health == self.registry_health:
