@@ -17,6 +17,7 @@ from ingest.listener.books import Account, Books, Delivery
 from ingest.listener.hangups import Hangups
 from ingest.listener.incidents import Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
+from ingest.listener.phases import Phase
 from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
@@ -300,8 +301,8 @@ class Fleet:
         """
         try:
             mark, names = self._registry.revoked_since(self._revocation)
-            connections = [self._devices[name] for name in names if name in self._devices]
-            revoked = [each for each in connections if self._is_outdated(each)]
+            proved = self._proved(names)
+            revoked = [connection for connection in proved if self._is_outdated(connection)]
         except RegistryError as error:
             self._tell_registry(str(error))
             return
@@ -312,6 +313,15 @@ class Fleet:
                 PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
             )
 
+    def _proved(self, names: Collection[str]) -> list[Member]:
+        """Return the connections that have proved one of some names, and may wait for a lease."""
+        held = [self._devices[name] for name in names if name in self._devices]
+        if not names:
+            return held
+        claiming = [each for each in self._passing if each.phase is Phase.CLAIMING]
+        wanted = frozenset(names)
+        return held + [each for each in claiming if each.claimed in wanted]
+
     def _is_outdated(self, connection: Member) -> bool:
         """Tell whether a device that was revoked has proved its name by keys from before.
 
@@ -320,7 +330,7 @@ class Fleet:
         since = connection.revocations
         if since <= self._revocation:
             return True
-        return connection.device in self._registry.revoked_since(since)[1]
+        return connection.claimed in self._registry.revoked_since(since)[1]
 
     def _tell_registry(self, health: str) -> None:
         if health == self.registry_health:

@@ -141,9 +141,9 @@ class History:
             self._impostor: 0.3,
             self._break_wire: 0.2,
             self._change_weather: 0.8,
-            self._kill: 0.3,
-            self._cut_power: 0.4,
-            self._stop: 0.2,
+            self._kill: 0.2,
+            self._cut_power: 0.25,
+            self._stop: 0.1,
             self._revoke: 0.3,
             self._enable: 0.6,
             self._rotate: 0.5,
@@ -240,6 +240,8 @@ class History:
         self._wires.clear()
 
     def _cut_power(self) -> None:
+        if self._listener is None and self.chance.random() < 0.8:
+            return
         self._note("power cut")
         self._promises.power_was_cut()
         self._end_process()
@@ -506,7 +508,7 @@ class History:
             elif device.may_send:
                 device.send(self.chance)
         self._let_pass(0.3)
-        for act in (self._deliver, self._check_token, self._write, self._keep):
+        for act in (self._deliver, self._deliver, self._check_token, self._write):
             act()
         while self._listener is not None and self._listener.answers:
             self._answer()

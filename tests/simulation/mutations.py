@@ -210,6 +210,7 @@ def write_while_held(put: Set) -> None:
 
 def close_a_file_too_early(put: Set) -> None:
     """A file is closed while it holds what is not synced, and the rest goes to the next."""
+
     # The abandoned file is left as it is, and its lines are written once more.
     def abandon(self: ActiveFile) -> None:
         self._rename()
