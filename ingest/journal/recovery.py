@@ -190,8 +190,13 @@ def _cut_torn_line(closed: Path, disk: Disk, report: Report) -> bool:
 
 
 def _newest_closed(files: Iterable[LogFile]) -> str | None:
-    names = (file.path.name.removesuffix(file.compressed) for file in files if file.closed)
-    return max(names, default=None)
+    file = _last_closed(files)
+    return None if file is None else file.path.name.removesuffix(file.compressed)
+
+
+def _last_closed(files: Iterable[LogFile]) -> LogFile | None:
+    closed = [file for file in files if file.closed]
+    return max(closed, key=lambda file: file.path.name, default=None)
 
 
 def _open_positions(path: Path, report: Report) -> Positions:
@@ -232,9 +237,8 @@ def _read_all(
     if not files:
         return {}
     begun = time.monotonic()
-    newest_closed = _newest_closed(files)
     for file in files:
-        if not file.closed or file.path.name == newest_closed:
+        if not file.closed or file == _last_closed(files):
             _put_on_disk(file, max(0, file.path.stat().st_size - _UNSYNCED), disk)
     changed = _read(((file, 0) for file in files), report)
     taken = time.monotonic() - begun
@@ -260,6 +264,9 @@ def _read_since(
         places = [(marked, mark.offset), *((file, 0) for file in strays + files[index + 1 :])]
     for file, offset in places:
         _put_on_disk(file, offset, disk)
+    closed = _last_closed(files)
+    if closed is not None and all(file != closed for file, _ in places):
+        _put_on_disk(closed, closed.path.stat().st_size, disk)  # it may have been cut, unsynced
     read = _read(places, report)
     changed = {device: last for device, last in read.items() if last > positions.get(device)}
     is_up_to_date = checkpoint.clean and not changed

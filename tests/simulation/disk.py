@@ -105,9 +105,12 @@ class _File:
         self.changes.clear()
 
     def drop(self, chance: Random) -> None:
-        """Fail to sync: pages that the disk did not take are clean from now on, and not on it."""
+        """Fail to sync: pages that the disk did not take are clean from now on, and not on it.
+
+        Sizes are the file system's own, in its journal: it goes on to try.
+        """
         self.durable = self.survivor(chance)
-        self.changes.clear()
+        self.changes = [change for change in self.changes if change.data is None]
 
     def survivor(self, chance: Random) -> bytearray:
         """Return what a power cut leaves."""

@@ -110,7 +110,7 @@ class History:
         self._noted = 0
         self._broken: AssertionError | None = None
         self._listener: Listener | None = None
-        self._kill_rate = chance.choice((0.0, 0.0, 0.01, 0.05))
+        self._kill_rate = chance.choice((0.0, 0.0, 0.01, 0.05, 0.1))
         weighted = self._weighted()
         self._acts = list(weighted)
         self._weights = list(accumulate(weighted.values()))
@@ -142,7 +142,7 @@ class History:
             self._break_wire: 0.2,
             self._change_weather: 0.8,
             self._kill: 0.2,
-            self._cut_power: 0.25,
+            self._cut_power: 0.15,
             self._stop: 0.1,
             self._revoke: 0.3,
             self._enable: 0.6,
@@ -190,6 +190,8 @@ class History:
                 self._promises.check(self._listener)
         except Killed:
             self._die("killed within a call")
+            if self.chance.random() < 0.4:
+                self._cut_power()
 
     def _note(self, event: str, *details: object) -> None:
         self.counts[event] = self.counts.get(event, 0) + 1
@@ -216,6 +218,8 @@ class History:
         except Killed:
             self._note("killed at its start")
             self._disk.end_process()
+            if self.chance.random() < 0.4:
+                self._cut_power()
             return
         self._disk.kill_rate = self._kill_rate
         self._note("started")
@@ -240,8 +244,6 @@ class History:
         self._wires.clear()
 
     def _cut_power(self) -> None:
-        if self._listener is None and self.chance.random() < 0.8:
-            return
         self._note("power cut")
         self._promises.power_was_cut()
         self._end_process()
