@@ -12,8 +12,10 @@ from itertools import accumulate
 from pathlib import Path
 from random import Random
 from random import seed as seed_global
+from unittest.mock import patch
 
 from ingest.devices.registry import Registry
+from ingest.journal import file
 from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RotationPolicy
 from ingest.layout import Layout
@@ -36,6 +38,8 @@ from tests.simulation.wire import Message, Wire
 NAMES = ("ant", "bee", "cat")
 SHM = Path("/dev/shm")  # a file system in memory: SQLite's syncs cost nothing there
 _REMEMBERED = 30
+_BACKLOG = 1500
+"""Bytes that may wait for the disk: few, so that short histories come to the limit."""
 _SIZES = (0, 5, 40, 300)
 """Bytes of frames, beside their name and number."""
 _FRAMES = 40
@@ -527,8 +531,9 @@ def run(seed: int, trace: Callable[[str], object] | None = None) -> History:
     """
     folder = Path(tempfile.mkdtemp(prefix="ingest-", dir=SHM if SHM.is_dir() else None))
     try:
-        history = History(seed, folder, trace)
-        history.run()
+        with patch.multiple(file, BACKLOG=_BACKLOG, _RELIEVED=_BACKLOG // 4):
+            history = History(seed, folder, trace)
+            history.run()
         return history
     finally:
         shutil.rmtree(folder)

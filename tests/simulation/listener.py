@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import Verifier, derive
-from ingest.journal import clock, file
+from ingest.journal import clock
 from ingest.journal.disk import Disk
 from ingest.journal.events import Event
 from ingest.journal.file import FileJournal, JournalPolicy
@@ -27,9 +27,6 @@ from ingest.listener.pacing import RestBetweenReads
 from ingest.wire.conversation import Converse
 from ingest.wire.ingest1.session import make_converse
 from ingest.wire.sasl import Credentials
-
-BACKLOG = 1500
-"""Bytes that may wait for the disk: few, so that short histories come to the limit."""
 
 
 class Time:
@@ -107,7 +104,6 @@ class Listener:
         Raises:
             OSError: the disk does not let it.
         """
-        file.BACKLOG, file._RELIEVED = BACKLOG, BACKLOG // 4
         self.answers: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self.events: list[Event] = []
         self._time = time
