@@ -447,7 +447,7 @@ def test_a_closed_file_that_was_cut_and_not_synced_is_synced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or what was cut off may be back after a power cut, beside its copy in the next file."""
-    crash(tmp_path, "a=3", "rotate", "checkpoint")
+    crash(tmp_path, "a=3", "rotate", "a=1", "checkpoint")
     (closed,) = (tmp_path / "log").glob("ingest-*.log")
     synced: list[int] = []
 
