@@ -8,7 +8,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -171,8 +171,8 @@ def _sound_end(path: Path) -> int:
     """
     with path.open("rb") as stream:
         start = stream.seek(max(0, path.stat().st_size - _UNSYNCED))
-        sound, hole, _ = stream.read().partition(b"\0")
-        return start + sound.rfind(b"\n") + 1 if hole else whole_end(stream)
+        hole = stream.read().find(b"\0")
+        return whole_end(stream, before=None if hole < 0 else start + hole)
 
 
 def _cut_torn_line(closed: Path, disk: Disk, report: Report) -> bool:
@@ -192,6 +192,12 @@ def _cut_torn_line(closed: Path, disk: Disk, report: Report) -> bool:
 def _newest_closed(files: Iterable[LogFile]) -> str | None:
     file = _last_closed(files)
     return None if file is None else file.path.name.removesuffix(file.compressed)
+
+
+def _unsettled(files: list[LogFile]) -> list[LogFile]:
+    """Return the files that a kill may have left in the midst of a change that is not synced."""
+    closed = _last_closed(files)
+    return [file for file in files if file == closed or file in files[-2:]]
 
 
 def _last_closed(files: Iterable[LogFile]) -> LogFile | None:
@@ -226,6 +232,7 @@ def _identity_of(folder: Path, checkpoint: Checkpoint | None, disk: Disk) -> str
     fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
         disk.write_all(fd, log.encode() + b"\n")
+        disk.fdatasync(fd)
     finally:
         disk.close(fd)
     return log
@@ -237,8 +244,8 @@ def _read_all(
     if not files:
         return {}
     begun = time.monotonic()
-    for file in files:
-        if not file.closed or file == _last_closed(files):
+    for file in _unsettled(files):
+        with suppress(FileNotFoundError):  # somebody has just moved it
             _put_on_disk(file, max(0, file.path.stat().st_size - _UNSYNCED), disk)
     changed = _read(((file, 0) for file in files), report)
     taken = time.monotonic() - begun
@@ -264,9 +271,10 @@ def _read_since(
         places = [(marked, mark.offset), *((file, 0) for file in strays + files[index + 1 :])]
     for file, offset in places:
         _put_on_disk(file, offset, disk)
-    closed = _last_closed(files)
-    if closed is not None and all(file != closed for file, _ in places):
-        _put_on_disk(closed, closed.path.stat().st_size, disk)  # it may have been cut, unsynced
+    for file in _unsettled(files):
+        if all(file != read for read, _ in places):
+            with suppress(FileNotFoundError):
+                _put_on_disk(file, file.path.stat().st_size, disk)  # it may have been cut
     read = _read(places, report)
     changed = {device: last for device, last in read.items() if last > positions.get(device)}
     is_up_to_date = checkpoint.clean and not changed
@@ -300,8 +308,10 @@ def _put_on_disk(file: LogFile, offset: int, disk: Disk) -> None:
     pages for clean and a sync alone does nothing (fsync(2), EIO). So they are written again, with
     the bytes that they have.
     """
-    with disk.opened(file.path, os.O_RDONLY if file.compressed else os.O_RDWR) as fd:
-        while not file.compressed and (block := disk.pread(fd, _BLOCK, offset)):
+    # What is not ours to write, nobody of ours wrote just now.
+    is_written = not file.compressed and os.access(file.path, os.W_OK)
+    with disk.opened(file.path, os.O_RDWR if is_written else os.O_RDONLY) as fd:
+        while is_written and (block := disk.pread(fd, _BLOCK, offset)):
             offset += disk.pwritev(fd, [block], offset)
         disk.fdatasync(fd)
 
