@@ -26,6 +26,7 @@ from ingest.listener.fleet import Fleet, Parts
 from ingest.listener.pacing import RestBetweenReads
 from ingest.wire.conversation import Converse
 from ingest.wire.ingest1.session import make_converse
+from ingest.wire.options import Options
 from ingest.wire.sasl import Credentials
 
 
@@ -83,7 +84,7 @@ def verifier(token: str, salt: bytes = bytes(16)) -> Verifier:
 
 @lru_cache(maxsize=1)
 def _converse() -> Converse:
-    return make_converse()
+    return make_converse(Options())
 
 
 class Listener:

@@ -16,7 +16,7 @@ from ingest.listener.connection import Connection
 
 _ROOM = 40
 """Bytes that the kernel takes for a device that reads nothing."""
-_OK = re.compile(r"OK device=(\S+) next=([0-9]+) max_frame=[0-9]+")
+_OK = re.compile(r"OK (?:\S+=\S+ )*next=([0-9]+)(?: \S+=\S+)*")
 
 
 class OurFault(Exception):  # noqa: N818 - it is thrown, not caught
@@ -228,7 +228,7 @@ def _from_text(line: str) -> Message:
         return Message("err", 0, rest.partition(" ")[0])
     match = _OK.fullmatch(line)
     assert match is not None, f"no message: {line!r}"
-    return Message("ok", int(match[2]))
+    return Message("ok", int(match[1]))
 
 
 def _from_msgpack(message: dict[str, object]) -> Message:
