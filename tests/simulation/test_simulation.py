@@ -113,9 +113,12 @@ class TestModelDisk:
             lost += disk.durable() != [path.read_bytes()]
         assert lost
         content = path.read_bytes()
-        disk.pwritev(fd, [content], 0)
         with disk.opened(path, os.O_RDWR) as rewritten:
-            assert disk.pwritev(rewritten, [content], 0) <= len(content)
+            offset = 0
+            while offset < len(content):
+                offset += disk.pwritev(rewritten, [content[offset:]], offset)
+            disk.fdatasync(rewritten)
+        assert disk.durable() == [content]
 
     def test_a_power_cut_leaves_what_is_durable_and_some_pages(
         self, layout: Layout, path: Path
