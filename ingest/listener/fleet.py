@@ -17,6 +17,7 @@ from ingest.listener.books import Account, Books, Delivery
 from ingest.listener.hangups import Hangups
 from ingest.listener.incidents import Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
+from ingest.listener.phases import Phase
 from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
@@ -306,17 +307,37 @@ class Fleet:
         While the registry can't be read, those that are connected stay so, and nobody is let in.
         """
         try:
-            self._revocation, names = self._registry.revoked_since(self._revocation)
+            mark, names = self._registry.revoked_since(self._revocation)
+            proved = self._proved(names)
+            revoked = [connection for connection in proved if self._is_outdated(connection)]
         except RegistryError as error:
             self._tell_registry(str(error))
             return
+        self._revocation = mark
         self._tell_registry("")
-        for name in names:
-            connection = self._devices.get(name)
-            if connection is not None:
-                connection.fail(
-                    PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
-                )
+        for connection in revoked:
+            connection.fail(
+                PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
+            )
+
+    def _proved(self, names: Collection[str]) -> list[Member]:
+        """Return the connections that have proved one of some names, and may wait for a lease."""
+        held = [self._devices[name] for name in names if name in self._devices]
+        if not names:
+            return held
+        claiming = [each for each in self._passing if each.phase is Phase.CLAIMING]
+        wanted = frozenset(names)
+        return held + [each for each in claiming if each.claimed in wanted]
+
+    def _is_outdated(self, connection: Member) -> bool:
+        """Tell whether a device that was revoked has proved its name by keys from before.
+
+        It may have come since, with its new token: to cut it would tell it to stay away.
+        """
+        since = connection.revocations
+        if since <= self._revocation:
+            return True
+        return connection.claimed in self._registry.revoked_since(since)[1]
 
     def _tell_registry(self, health: str) -> None:
         if health == self.registry_health:
