@@ -31,6 +31,7 @@ from ingest.journal.intent import IntentFile
 from ingest.journal.interface import FlowControl, Holder, Lease, Trouble
 from ingest.journal.keeper import Keeper, is_damage
 from ingest.journal.leases import Leases
+from ingest.journal.measures import Measures, Probe, TimedDisk
 from ingest.journal.positions import Mark, Positions
 from ingest.journal.recovery import recover
 from ingest.journal.rotation import RotationPolicy
@@ -83,6 +84,7 @@ class FileJournal:
         *,
         disk: Disk | None = None,
         clock: Clock | None = None,
+        measures: Measures | None = None,
     ) -> None:
         """Recover the log; `start` begins to write.
 
@@ -94,6 +96,7 @@ class FileJournal:
             report: tells the operator, on the journal's thread.
             disk: the system calls; those of the operating system by default.
             clock: the clocks; those of the operating system by default.
+            measures: who is told how much is written, and how long it takes.
 
         Raises:
             OSError: the log can't be read, mended or made.
@@ -109,7 +112,10 @@ class FileJournal:
         self._positions_trouble: Trouble | None = None
         self._is_damaged = False
         self._positions_path = layout.positions
-        disk, clock = disk or Disk(), clock or Clock()
+        self._measures = measures or Measures()
+        clock = clock or Clock()
+        disk = disk or (TimedDisk(measures.sync_seconds) if measures else Disk())
+        self._probe = Probe(clock.monotonic, self._measures.ack_seconds)
         home = Home((layout.log_folder, layout.lock), disk, clock)
         self._intent = IntentFile(layout.intent, disk)
         recovered = recover(
@@ -164,6 +170,8 @@ class FileJournal:
         """See `Journal.append`."""
         self.writer.put((lease, lease.number(records), block))
         self.backlog += len(block)
+        if self._probe.is_free:
+            self._probe.follow(lease)
         if self.backlog > BACKLOG:
             self._pause()
 
@@ -263,15 +271,19 @@ class FileJournal:
         # Everyone's numbers first, then the flow, and only then the holders, whose answers depend
         # on others' code: what one of them does must not keep anything from the rest.
         leases: dict[Lease, None] = {}
+        backlog = self.backlog
         for lease, last, block in commit.items:
             size = len(block)
             lease.written += size
             self.backlog -= size
             lease.durable = last
             leases[lease] = None
+        self._measures.commit_bytes(backlog - self.backlog)
+        self._measures.commit_seconds(commit.seconds)
         self._known.update(changed)
         self._resume_if_relieved()
         self._leases.announce(leases)
+        self._probe.look()
 
     def _failing(self, error: OSError) -> None:
         is_replaced = isinstance(error, FolderReplacedError)

@@ -58,6 +58,7 @@ class Connection(Protocol):
     """Carries out what the conversation says, as a `Holder` of the device's lease.
 
     Attributes:
+        protocol: what is spoken on it.
         phase: where it stands.
         heard: when the device last sent something, by `Surroundings.now`.
         claimed: the name that the device claims, proved or not; empty before it claims one.
@@ -69,16 +70,22 @@ class Connection(Protocol):
     _log = Logger(namespace="ingest.listener")
 
     def __init__(
-        self, surroundings: Surroundings, converse: Converse, refusal: PeerError | None = None
+        self,
+        surroundings: Surroundings,
+        protocol: str,
+        converse: Converse,
+        refusal: PeerError | None = None,
     ) -> None:
         """Make the protocol of a connection that is about to be made.
 
         Args:
             surroundings: what it sees of all others.
+            protocol: the name of what is spoken on it.
             converse: makes its conversation.
             refusal: why it is not let in, whatever the device says.
         """
         self._surroundings = surroundings
+        self.protocol = protocol
         self._converse = converse
         self._refusal = refusal
         self._conversation: Conversation
@@ -275,7 +282,7 @@ class Connection(Protocol):
     def granted(self, lease: Lease) -> None:
         """See `Holder.granted`."""
         self._lease = lease
-        self.delivery = Delivery(lease, self._sent_ahead, lease.last)
+        self.delivery = Delivery(self.protocol, lease, self._sent_ahead, lease.last)
         self._enter(Phase.OPEN)
         self._surroundings.let_in(self)
         grant = Grant(lease.last + 1, self._surroundings.stamp())

@@ -105,6 +105,7 @@ class Fleet:
         self._devices: dict[str, Member] = {}
         self._revocation = parts.registry.last_revocation()
         self._paused_at = 0.0
+        self._paused_for = 0.0
         self._looked_at = self.now()
         self._stopped: Deferred[None] | None = None
 
@@ -266,6 +267,7 @@ class Fleet:
         a few turns all progress alike.
         """
         self.paused = False
+        self._paused_for += self.now() - self._paused_at
         for connection in random.sample(list(self._devices.values()), len(self._devices)):
             connection.update_reading()
 
@@ -354,6 +356,18 @@ class Fleet:
         return self.books.accounts(
             member.delivery for member in members if member.delivery is not None
         )
+
+    def totals(self) -> dict[str, Account]:
+        """Return the account of all devices since the start, by protocol."""
+        members = self._devices.values()
+        return self.books.totals(
+            member.delivery for member in members if member.delivery is not None
+        )
+
+    @property
+    def paused_seconds(self) -> float:
+        """For how long the journal has taken no more, all times together."""
+        return self._paused_for + (self.now() - self._paused_at if self.paused else 0.0)
 
     def members(self) -> Iterator[Member]:
         """Go through the connections."""

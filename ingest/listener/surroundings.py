@@ -16,6 +16,7 @@ class Member(Protocol):
     """What the fleet sees of one connection.
 
     Attributes:
+        protocol: what is spoken on it.
         heard: when the device last sent something, by `Surroundings.now`.
         made: when the connection was made, by the same.
         claimed: the name that the device claims, proved or not; empty before it claims one.
@@ -25,6 +26,7 @@ class Member(Protocol):
         revocations: the mark of the last revocation when the connection was made.
     """
 
+    protocol: str
     heard: float
     made: float
     claimed: str

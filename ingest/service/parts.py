@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
+from orjson import Fragment, dumps
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import (
@@ -19,8 +20,9 @@ from twisted.logger import Logger, LogLevel
 
 from ingest.devices.registry import Registry, RegistryError
 from ingest.devices.watched import WatchedRegistry
-from ingest.journal.events import Event
+from ingest.journal.events import Event, Rotated
 from ingest.journal.file import FileJournal, JournalPolicy
+from ingest.journal.measures import Measures
 from ingest.journal.writer import HOLD
 from ingest.layout import Layout
 from ingest.listener.admission import REFUSALS, Admission, Port
@@ -31,6 +33,7 @@ from ingest.listener.fleet import Fleet, Parts
 from ingest.listener.hangups import Hangups, IHangupReactor
 from ingest.listener.sightings import Sighting
 from ingest.ops.control import Command, ControlError, ControlSocket
+from ingest.ops.status import Summary
 from ingest.service.process import FolderLock, raise_file_limit
 from ingest.service.settings import Settings
 from ingest.service.snapshot import Snapshots
@@ -107,14 +110,26 @@ class Devices(Service):
 
 
 class Records(Service):
-    """The journal."""
+    """The journal.
+
+    Attributes:
+        rotations: how many files it has closed.
+    """
 
     journal: FileJournal
     fleet: Fleet
 
-    def __init__(self, layout: Layout, policy: JournalPolicy, reactor: IReactorFromThreads) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        policy: JournalPolicy,
+        measures: Measures | None,
+        reactor: IReactorFromThreads,
+    ) -> None:
+        self.rotations = 0
         self._layout = layout
         self._policy = policy
+        self._measures = measures
         self._reactor = reactor
         self._log = Logger(namespace="ingest.journal")
 
@@ -126,7 +141,12 @@ class Records(Service):
             sqlite3.Error: `positions.db` can't be made.
         """
         self.journal = FileJournal(
-            self._layout, self._policy, self._reactor.callFromThread, self, self._report
+            self._layout,
+            self._policy,
+            self._reactor.callFromThread,
+            self,
+            self._report,
+            measures=self._measures,
         )
         self.journal.start()
         super().startService()
@@ -153,6 +173,7 @@ class Records(Service):
         self.fleet.resume()
 
     def _report(self, event: Event) -> None:
+        self.rotations += isinstance(event, Rotated)
         level = LogLevel.warn if event.is_warning else LogLevel.info
         self._log.emit(level, "{event}", event=event)
 
@@ -226,6 +247,7 @@ class Connections(Service):
 class Entrance(NamedTuple):
     """Where connections come in, and what makes their conversations."""
 
+    protocol: str
     converse: Converse
     door: Door
 
@@ -249,8 +271,8 @@ class Ports(Service):
             DoorError: the system does not let us.
         """
         fleet = self._connections.fleet
-        for converse, door in self._entrances:
-            factory: IProtocolFactory = ConnectionFactory(fleet, converse)
+        for protocol, converse, door in self._entrances:
+            factory: IProtocolFactory = ConnectionFactory(fleet, protocol, converse)
             if door.is_proxied:
                 factory = self._behind_proxies(factory)
             self._ports.append(listen(door, factory))
@@ -288,7 +310,11 @@ class Ports(Service):
 
 
 class Control(Service):
-    """Answers the `ingest` command."""
+    """Answers the `ingest` command.
+
+    Attributes:
+        settings: returns the settings in force; set before the start.
+    """
 
     settings: Callable[[], Settings]
 
@@ -313,7 +339,11 @@ class Control(Service):
             CannotListenError: the socket can't be made.
         """
         self._snapshots = Snapshots(
-            self._connections.fleet, self._records.journal, self.settings, self._ports.addresses
+            self._connections.fleet,
+            self._records.journal,
+            self.settings,
+            self._ports.addresses,
+            lambda: self._records.rotations,
         )
         commands: dict[str, Command] = {
             "connections": self._list_connections,
@@ -334,11 +364,19 @@ class Control(Service):
         """See `Snapshots.sample`."""
         self._snapshots.sample()
 
+    def summary(self) -> Summary:
+        """See `Snapshots.summary`."""
+        return self._snapshots.summary()
+
+    def health(self) -> tuple[str, str]:
+        """See `Snapshots.health`."""
+        return self._snapshots.health()
+
     def _list_connections(self) -> Deferred[object]:
-        listed: list[dict[str, Any]] = []
-        # A few at a time, so that no device has to wait for a list of thousands.
-        done = cooperate(map(listed.append, self._snapshots.connections())).whenDone()
-        return done.addCallback(lambda _: listed)
+        listed: list[Fragment] = []
+        # A few at a time, each written at once, so that no device has to wait for thousands.
+        each = map(Fragment, map(dumps, self._snapshots.connections()))
+        return cooperate(map(listed.append, each)).whenDone().addCallback(lambda _: listed)
 
     def _rotate(self) -> Deferred[object]:
         self._refuse_if_held()

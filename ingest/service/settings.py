@@ -109,6 +109,10 @@ def _timeout(text: str) -> float:
     return seconds
 
 
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text == "none" else parse(text)
+
+
 def _default_max_connections() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = 1 << 20 if hard == resource.RLIM_INFINITY else hard
@@ -172,6 +176,23 @@ class Settings:
         "DURATION",
     )  # fmt: skip
 
+    http: str | None = _setting(
+        "none", _or_none(str),
+        "answer /metrics, /livez and /readyz here, such as tcp:7680:interface=127.0.0.1; with"
+        " other hosts in reach, --http-token-file is needed",
+        "ENDPOINT",
+    )  # fmt: skip
+    http_token_file: Path | None = _setting(
+        "none", _or_none(Path),
+        "a file with the bearer token that /metrics wants; read again at SIGHUP",
+        "FILE",
+    )  # fmt: skip
+    log_format: str = _setting(
+        "text", _one_of("text", "json"),
+        "how the listener's own log is written: text, or a line of JSON for each event",
+        "FORMAT",
+    )  # fmt: skip
+
     def limits(self) -> Limits:
         """Return what connections may do; no more of them than there are descriptors for."""
         return Limits(
@@ -203,7 +224,7 @@ class Settings:
         )
 
 
-AT_START: Final = ("listen", "data", "durability")
+AT_START: Final = ("listen", "data", "durability", "http", "http_token_file", "log_format")
 """The settings that count from one start to the next."""
 
 _FORMATS: dict[object, Callable[[float], str]] = {
@@ -217,6 +238,8 @@ _FORMATS: dict[object, Callable[[float], str]] = {
 
 
 def _write(metadata: Mapping[str, Any], value: Any) -> str:
+    if value is None:
+        return "none"
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     if isinstance(value, bool):

@@ -94,7 +94,7 @@ class Listener:
         )
         self.journal = MemoryJournal()
         self.fleet.journal = self.journal
-        self.factory = ConnectionFactory(self.fleet, make_converse(Options()))
+        self.factory = ConnectionFactory(self.fleet, "ingest/1", make_converse(Options()))
 
     def close(self) -> None:
         """Stop the threads."""

@@ -14,7 +14,7 @@ def visit(journal: MemoryJournal, device: str = "a") -> Delivery:
     holder = NotingHolder()
     claimant: Holder = holder
     journal.claim(device, claimant)
-    return Delivery(holder.lease, 0, holder.lease.last)
+    return Delivery("ingest/1", holder.lease, 0, holder.lease.last)
 
 
 def close(journal: MemoryJournal, books: Books, ended: Delivery) -> None:
