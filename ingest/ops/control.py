@@ -57,7 +57,7 @@ class _ControlProtocol(LineOnlyReceiver):
         self._reply({"error": failure.getErrorMessage()})
 
     def _reply(self, reply: dict[str, object]) -> None:
-        self.sendLine(orjson.dumps(reply))
+        self.sendLine(orjson.dumps(reply, option=orjson.OPT_NON_STR_KEYS))
 
 
 class _ControlFactory(Factory):
