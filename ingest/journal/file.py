@@ -170,7 +170,7 @@ class FileJournal:
         """See `Journal.append`."""
         self.writer.put((lease, lease.number(records), block))
         self.backlog += len(block)
-        if self._probe.is_free:
+        if self._probe.lease is None:
             self._probe.follow(lease)
         if self.backlog > BACKLOG:
             self._pause()

@@ -48,9 +48,13 @@ class TimedDisk(Disk):
 
 
 class Probe:
-    """Follows one block at a time on its way to the disk and back."""
+    """Follows one block at a time on its way to the disk and back.
 
-    __slots__ = ("_begun", "_lease", "_now", "_number", "_observe")
+    Attributes:
+        lease: under which the block was appended; None while it follows none.
+    """
+
+    __slots__ = ("_begun", "_now", "_number", "_observe", "lease")
 
     def __init__(self, now: Callable[[], float], observe: Observe) -> None:
         """Wait for a block.
@@ -61,21 +65,16 @@ class Probe:
         """
         self._now = now
         self._observe = observe
-        self._lease: Lease | None = None
+        self.lease: Lease | None = None
         self._number = 0
         self._begun = 0.0
 
-    @property
-    def is_free(self) -> bool:
-        """Whether it follows no block."""
-        return self._lease is None
-
     def follow(self, lease: Lease) -> None:
         """Follow the block that was just appended under a lease."""
-        self._lease, self._number, self._begun = lease, lease.last, self._now()
+        self.lease, self._number, self._begun = lease, lease.last, self._now()
 
     def look(self) -> None:
         """Called when leases have heard what is durable."""
-        if self._lease is not None and self._lease.durable >= self._number:
-            self._lease = None
+        if self.lease is not None and self.lease.durable >= self._number:
+            self.lease = None
             self._observe(self._now() - self._begun)

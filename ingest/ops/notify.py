@@ -13,6 +13,7 @@ class Notifier:
     """Sends datagrams to the socket that `NOTIFY_SOCKET` names; nowhere if there is none.
 
     Attributes:
+        is_heard: whether there is one.
         watchdog: seconds within which systemd wants to hear of us, again and again; 0 for never.
     """
 
@@ -25,6 +26,7 @@ class Notifier:
         """
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
+        self.is_heard = bool(address)
         microseconds = environment.get("WATCHDOG_USEC", "")
         is_ours = environment.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
         is_number = microseconds.isascii() and microseconds.isdigit()
@@ -51,7 +53,7 @@ class Notifier:
         self._tell("WATCHDOG=1")
 
     def _tell(self, *assignments: str) -> None:
-        if not self._address:
+        if not self.is_heard:
             return
         # A line is a message's unit: what an error of the system says must not begin another.
         message = "\n".join(" ".join(each.splitlines()) for each in assignments)

@@ -1,8 +1,8 @@
 """What an operator may know of a running listener, as one snapshot."""
 
 from collections import deque
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
 TROUBLES: Final = (
     "disk-failing",
@@ -16,8 +16,6 @@ TAKES_FRAMES: Final = frozenset({"ok", "positions-failing"})
 """With which health frames are taken from all who connect."""
 RESTART_HELPS: Final = frozenset({"writer-failed"})
 """With which health nothing else helps."""
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,6 @@ class Status(Summary):
     """
 
     devices: dict[str, Counts]
-
-    def as_json(self) -> Json:
-        """Return it for JSON."""
-        return asdict(self)
 
 
 class Rates:

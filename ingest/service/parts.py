@@ -350,7 +350,7 @@ class Control(Service):
             "hold": self._hold,
             "release": self._records.journal.release_hold,
             "rotate": self._rotate,
-            "status": lambda: self._snapshots.take().as_json(),
+            "status": self._snapshots.take,
         }
         self._socket = ControlSocket(self._reactor, self._layout.control, commands)
         super().startService()

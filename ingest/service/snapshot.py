@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -134,9 +133,12 @@ def _free(folder: Path) -> int:
 
 
 def _counts(account: Account) -> Counts:
-    fields = asdict(account) | {
-        # `asdict` copies a Counter as if it counted its items.
-        "refused_frames": dict(account.refused_frames),
-        "waiting_frames": account.waiting_frames,
-    }
-    return Counts(**fields)
+    return Counts(
+        account.received_frames,
+        account.received_bytes,
+        account.written_frames,
+        account.written_bytes,
+        account.acknowledged_frames,
+        dict(account.refused_frames),
+        account.waiting_frames,
+    )

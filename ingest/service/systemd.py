@@ -8,6 +8,8 @@ from twisted.internet.interfaces import IReactorCore
 
 from ingest.ops.notify import Notifier
 from ingest.ops.status import RESTART_HELPS, Summary
+from ingest.service.housekeeping import Chore
+from ingest.service.snapshot import SAMPLES
 
 
 class Systemd(Service):
@@ -37,10 +39,12 @@ class Systemd(Service):
         self._reactor = reactor
         self._said = ""
 
-    @property
-    def watchdog_pause(self) -> float:
-        """Seconds between two calls of `feed_watchdog`; 0 if systemd does not want to hear."""
-        return self._notifier.watchdog / 2
+    def chores(self) -> Iterator[Chore]:
+        """Return what is to be done again and again, as far as systemd wants to hear of it."""
+        if self._notifier.is_heard:
+            yield Chore("status", SAMPLES, self._show)
+        if self._notifier.watchdog:
+            yield Chore("watchdog", self._notifier.watchdog / 2, self.feed_watchdog)
 
     def startService(self) -> None:
         """Say that all is there, once the reactor runs."""
@@ -61,18 +65,17 @@ class Systemd(Service):
         finally:
             self._ready()
 
-    def show(self) -> None:
-        """Say how things are, if it differs from what was said; called now and then."""
-        words = self._summary().in_words()
-        if words != self._said:
-            self._said = words
-            self._notifier.status(words)
-
     def feed_watchdog(self) -> None:
         """Say that we are not stuck; not where only a restart helps, for which systemd is there."""
         kind, _ = self._health()
         if kind not in RESTART_HELPS:
             self._notifier.alive()
+
+    def _show(self) -> None:
+        words = self._summary().in_words()
+        if words != self._said:
+            self._said = words
+            self._notifier.status(words)
 
     def _ready(self) -> None:
         if self.running:

@@ -179,17 +179,14 @@ class ListenerService(InOrder):
 
     def _chores(self, control: Control) -> list[Chore]:
         fleet = self._connections
-        chores = [
+        return [
             Chore("deadlines", _OFTEN, partial(fleet.check_deadlines, _OFTEN)),
             Chore("revocations", _OFTEN, fleet.check_revocations),
             Chore("rounds", _ROUNDS, fleet.go_round_if_due),
             Chore("summaries", _SUMMARY, fleet.summarise),
             Chore("rates", SAMPLES, control.sample),
-            Chore("status", SAMPLES, self._systemd.show),
+            *self._systemd.chores(),
         ]
-        if pause := self._systemd.watchdog_pause:
-            chores.append(Chore("watchdog", pause, self._systemd.feed_watchdog))
-        return chores
 
     def _announce(self) -> None:
         for address in self._ports.addresses:
