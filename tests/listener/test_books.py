@@ -39,6 +39,27 @@ def test_an_account_reads_on_as_its_lease_does() -> None:
     assert account.written_bytes == sum(map(len, journal.lines))
 
 
+def test_totals_by_protocol_never_go_back() -> None:
+    journal, books = MemoryJournal(), Books()
+    first, second = visit(journal), visit(journal, "b")
+    second.protocol = "other"
+    append(journal, first.lease, 3)
+    append(journal, second.lease, 2)
+    second.refused = "bad-frame"
+    before = books.totals([first, second])
+    assert (before["ingest/1"].received_frames, before["other"].received_frames) == (3, 3)
+    close(journal, books, first)
+    books.close_durable()
+    assert books.totals([second]) == before, "ended, and not on disk yet"
+    journal.commit()
+    close(journal, books, second)
+    books.close_durable()
+    after = books.totals([])
+    assert (after["ingest/1"].received_frames, after["ingest/1"].written_frames) == (3, 3)
+    assert after["other"].refused_frames == {"bad-frame": 1}
+    assert total(after.values()) == total(books.accounts([]).values())
+
+
 def test_a_refused_frame_was_received() -> None:
     current = visit(MemoryJournal())
     current.refused = "bad-frame"
