@@ -54,8 +54,8 @@ class MsgpackDialect:
             if values is not None:
                 return Frames(values)
         number, end = whole_objects(data, self._max_frame)
-        values, fault = decode(number, data[:end]) if number else NO_FRAMES
-        return Frames(values, fault or self._hold(data[end:]))
+        frames = decode(number, data[:end]) if number else NO_FRAMES
+        return Frames(frames.values, frames.error or self._hold(data[end:]))
 
     def finish(self) -> Frames:
         error = bad_frame("the stream ended within a msgpack object") if self._rest else None
