@@ -113,6 +113,8 @@ def _books(answer: Mapping[str, Any]) -> Table:
     table.add_row("written", f"{total['written_frames']:,}", format_size(total["written_bytes"]))
     table.add_row("waiting", f"{total['waiting_frames']:,}", format_size(answer["waiting_bytes"]))
     table.add_row("acknowledged", f"{total['acknowledged_frames']:,}", "")
+    if total.get("unparsed_frames"):
+        table.add_row("not in their format", f"{total['unparsed_frames']:,}", "")
     for reason, count in sorted(total["refused_frames"].items()):
         table.add_row(f"refused: {reason}", f"{count:,}", "")
     for field, label in (("errors", "ended by"), ("handshakes", "handshakes")):

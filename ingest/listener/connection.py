@@ -1,11 +1,12 @@
 """One device's connection: the pump between its transport, its conversation and the journal."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import cast
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,7 +19,7 @@ from ingest.listener.outlet import DeviceTransport, NoOutlet, Outlet, outlet_for
 from ingest.listener.peer import peer_of, socket_of
 from ingest.listener.phases import PHASES, TAKING, Deadline, Phase
 from ingest.listener.surroundings import Surroundings
-from ingest.record import Values, record_block
+from ingest.record import record_block
 from ingest.wire.conversation import (
     CheckToken,
     Claim,
@@ -29,6 +30,8 @@ from ingest.wire.conversation import (
     Grant,
     Peer,
     Send,
+    Timed,
+    Wait,
 )
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError
 from ingest.wire.framing import Frames
@@ -88,6 +91,8 @@ class Connection(Protocol):
         self._early = b""  # what waits for its turn
         self._sent_ahead = 0  # bytes that came before the device was let in
         self._spent = 0.0  # seconds of the handshake that the device has taken so far
+        self._lingers = True
+        self._timer: IDelayedCall | None = None
         self._reading = True
         self._resting = False
         self._stream_ended = False  # the device has closed its side
@@ -274,11 +279,12 @@ class Connection(Protocol):
     @guarded
     def granted(self, lease: Lease) -> None:
         """See `Holder.granted`."""
+        line_format = self._surroundings.format_of(lease.device)
         self._lease = lease
         self.delivery = Delivery(lease, self._sent_ahead, lease.last)
         self._enter(Phase.OPEN)
         self._surroundings.let_in(self)
-        grant = Grant(lease.last + 1, self._surroundings.stamp())
+        grant = Grant(lease.last + 1, self._surroundings.stamp(), line_format)
         self._carry_out(self._conversation.granted(grant))
 
     @guarded
@@ -317,7 +323,7 @@ class Connection(Protocol):
         for event in events:
             match event:
                 case Frames():
-                    self._append(event.values)
+                    self._append(event)
                 case Send():
                     self._outlet.send(event.data)
                 case CheckToken():
@@ -325,13 +331,18 @@ class Connection(Protocol):
                 case Claim():
                     self._claim(event)
                 case Ended():
+                    self._lingers = event.lingers
                     self._end(event.error)
+                case Wait():
+                    self._wait(event.seconds)
 
-    def _append(self, values: Values) -> None:
+    def _append(self, frames: Frames) -> None:
+        values = frames.values
         if not values.items:
             return
         lease, delivery = self._lease, self.delivery
         assert lease is not None and delivery is not None
+        delivery.unparsed += frames.unparsed
         stamp = self._surroundings.stamp()
         block = record_block(stamp, lease.device.encode(), lease.last + 1, values)
         delivery.brought_bytes += len(block)
@@ -381,6 +392,25 @@ class Connection(Protocol):
         self._close()
         self._release()
 
+    def _wait(self, seconds: float | None) -> None:
+        self._stop_waiting()
+        if seconds is not None:
+            self._timer = self._surroundings.call_later(seconds, partial(self._overdue, seconds))
+
+    def _stop_waiting(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None and timer.active():
+            timer.cancel()
+
+    @guarded
+    def _overdue(self, seconds: float) -> None:
+        if self.phase is not Phase.OPEN:
+            return
+        if self._reading:
+            self._carry_out(cast(Timed, self._conversation).overdue())
+        else:
+            self._wait(seconds)  # the device may well have spoken, but we do not listen
+
     def _acknowledgement(self, seq: int) -> bytes:
         """Ask the conversation how to acknowledge `seq`, unless the device was told already."""
         delivery = self.delivery
@@ -392,8 +422,8 @@ class Connection(Protocol):
         return data
 
     def _close(self) -> None:
-        """Close our side, and all of it when the device has closed its own."""
-        if self._stream_ended:
+        """Close our side; all of it when the device has closed its own, or is not waited for."""
+        if self._stream_ended or not self._lingers:
             self._transport.loseConnection()
         else:
             self._outlet.finish()
@@ -439,6 +469,7 @@ class Connection(Protocol):
         if self.phase is Phase.LOST:
             return
         self._enter(Phase.LOST)
+        self._stop_waiting()
         self._outlet = _NO_OUTLET  # it knows us: as a cycle, both would wait for the collector
         self._early = b""
         try:

@@ -18,6 +18,7 @@ class Counts:
     acknowledged_frames: int = 0
     refused_frames: dict[str, int] = field(default_factory=dict)
     waiting_frames: int = 0
+    unparsed_frames: int = 0
 
 
 @dataclass(frozen=True)

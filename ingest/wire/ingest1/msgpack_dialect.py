@@ -7,7 +7,7 @@ import msgpack
 from ingest.record import NO_VALUES
 from ingest.wire.conversation import Grant
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame
-from ingest.wire.framing import NO_FRAMES, Frames
+from ingest.wire.framing import NO_FRAMES, Frames, LineFormat
 from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response, known_mechanism
 from ingest.wire.msgpack_decoder import decode, decode_single
 from ingest.wire.msgpack_scanner import Scanner, whole_objects
@@ -32,6 +32,9 @@ class MsgpackDialect:
     def response(self, data: bytes) -> Response | None:
         message = self._message(data)
         return None if message is None else Response(_parse_response(*message))
+
+    def parse_by(self, line_format: LineFormat) -> None:
+        pass  # an object says itself what it is
 
     def unread(self) -> bytes:
         rest, self._rest = bytes(self._rest), b""
