@@ -44,6 +44,8 @@ class Status:
         errors: how often something went wrong with a connection, by name.
         handshakes: how many ended well and how many did not, by `mechanism/result`.
         listening: where connections are accepted, for people.
+        dialled: of the devices that only answer how many there are, how many are down, how often
+            they were called, and how often that failed.
         settings: the settings in force, as they are written.
         total: the books of all devices.
         devices: the books by device.
@@ -67,6 +69,7 @@ class Status:
     errors: dict[str, int]
     handshakes: dict[str, int]
     listening: list[str]
+    dialled: dict[str, int]
     settings: dict[str, str]
     total: Counts
     devices: dict[str, Counts]

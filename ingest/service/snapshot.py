@@ -10,6 +10,7 @@ from typing import Any
 
 from ingest.journal.file import FileJournal
 from ingest.listener.books import Account, total
+from ingest.listener.dialer import DialCounts
 from ingest.listener.fleet import Fleet
 from ingest.ops.status import Counts, Rates, Status
 from ingest.service.settings import Settings
@@ -26,6 +27,7 @@ class Snapshots:
         journal: FileJournal,
         settings: Callable[[], Settings],
         listening: Sequence[str],
+        dialled: Callable[[], DialCounts],
     ) -> None:
         """Begin to keep the rates.
 
@@ -34,11 +36,13 @@ class Snapshots:
             journal: where records go.
             settings: returns the settings in force.
             listening: where connections are accepted.
+            dialled: counts the calls to devices that only answer.
         """
         self._fleet = fleet
         self._journal = journal
         self._settings = settings
         self._listening = list(listening)
+        self._dialled = dialled
         self._started = fleet.now()
         self._rates = Rates()
         self.sample()
@@ -76,6 +80,7 @@ class Snapshots:
             errors=dict(fleet.incidents.counts),
             handshakes=dict(fleet.incidents.handshakes),
             listening=self._listening,
+            dialled=asdict(self._dialled()),
             settings=self._settings().as_written(),
             total=_counts(total(accounts.values())),
             devices={name: _counts(account) for name, account in accounts.items()},

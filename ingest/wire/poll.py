@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ingest.names import FORMATS
 from ingest.record import Values
 from ingest.wire.conversation import Claim, Context, Ended, Event, Grant, Send, Standing, Wait
-from ingest.wire.errors import ErrorCode, PeerError, too_long
+from ingest.wire.errors import ErrorCode, IllegalStep, PeerError, too_long
 from ingest.wire.formats import line_format, opaque
 from ingest.wire.framing import NO_FRAMES, Frames
 
@@ -106,8 +106,8 @@ class Question:
         device: its name.
         send: what is sent to it once it is connected; it may be empty.
         ending: how its replies end.
-        timeout: seconds that it may take for the connection and for the first byte of its reply; if
-            a reply does not end by silence, for all of it.
+        timeout: seconds that the connection may take, and then again the reply; of one that ends
+            by silence, its first byte. Where the connection stays, it is for the connection only.
         stays: whether the connection is kept for further replies, which come when they come.
         line_format: what its replies are where the registry does not say.
     """
@@ -183,10 +183,12 @@ class Poll:
             return self._take(self._replies.end())
         return (self._end(self._late()),)
 
-    def checked(self, *, good: bool) -> Sequence[Event]:
-        raise AssertionError("a device that is dialled has no token")
+    def checked(self, *, good: bool) -> Sequence[Event]:  # noqa: ARG002
+        raise IllegalStep("a device that is dialled has no token")
 
     def fail(self, error: PeerError) -> Sequence[Event]:
+        if self._ended:
+            raise IllegalStep("a failure after the end")
         return (self._end(error),)
 
     def acknowledge(self, seq: int) -> bytes:  # noqa: ARG002 - the device would not understand
