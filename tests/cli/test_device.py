@@ -272,7 +272,8 @@ def test_list_in_a_pipe(run: Run) -> None:
     header, second, first = run("list").stdout.splitlines()
     created = header.index("created")
     assert header == (
-        "name      enabled  created               last seen             last peer    next number  format"
+        "name      enabled  created               last seen             last peer    "
+        "next number  format"
     )
     assert first[:created] + first[created + 20 :] == (
         "sensor-1  yes        2026-11-22T11:39:00Z  127.0.0.1:9  42           -"
