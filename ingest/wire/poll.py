@@ -229,7 +229,7 @@ class Poll:
         """Make the one frame of a reply that may have several lines."""
         line = reply.rstrip(b"\r\n")
         if self._format == "json":
-            line = line.replace(b"\n", b" ")  # no string of JSON may hold it, so it is a blank
+            line = line.replace(b"\n", b"\t")  # a blank as well, and no less wrong in a string
         if self._format != FORMATS[0] and line and b"\n" not in line:
             frames = line_format(self._format)(line + b"\n")
             if not frames.unparsed:

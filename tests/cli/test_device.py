@@ -279,7 +279,7 @@ def test_list_in_a_pipe(run: Run) -> None:
         "sensor-1  yes        2026-11-22T11:39:00Z  127.0.0.1:9  42           -"
     )
     assert second.split()[:2] == ["s2", "no"]
-    assert second.split()[3:] == ["-", "-", "1"]
+    assert second.split()[3:] == ["-", "-", "1", "-"]
 
 
 @pytest.mark.usefixtures("filled")
