@@ -229,7 +229,7 @@ class _Line:
         if not self.is_down:
             self.is_down = True
             self._log.warn(
-                "{device} at {where} is down: {reason}; when it answers again, that is said",
+                "{device} at {where} is down: {reason}; the next line tells when it answers",
                 reason=reason, **self._who(),
             )  # fmt: skip
 
@@ -312,7 +312,7 @@ class _Call(Connection):
         """Tell the line what has become of the call."""
         super().connectionLost(reason)
         self._gone()
-        silent = f"it closed without {self._question.ending}"
+        silent = f"it closed without a {self._question.ending}"
         self._line.ended("" if self._has_answered() else self._reason or silent)
 
     def _has_answered(self) -> bool:

@@ -36,10 +36,10 @@ class Ending:
 
     def __str__(self) -> str:
         if self.until:
-            return f"a reply until {self.until!r}"
+            return f"reply with {self.until!r} behind it"
         if self.length:
-            return f"a reply of {self.length} bytes"
-        return f"a reply and {self.silence:g} s of silence" if self.silence else "a reply"
+            return f"reply of {self.length} bytes"
+        return "reply" if self.silence else "reply that ends by closing the connection"
 
 
 class Replies:
