@@ -279,11 +279,11 @@ class Connection(Protocol):
     @guarded
     def granted(self, lease: Lease) -> None:
         """See `Holder.granted`."""
-        line_format = self._surroundings.format_of(lease.device)
         self._lease = lease
         self.delivery = Delivery(lease, self._sent_ahead, lease.last)
         self._enter(Phase.OPEN)
         self._surroundings.let_in(self)
+        line_format = self._surroundings.format_of(lease.device)
         grant = Grant(lease.last + 1, self._surroundings.stamp(), line_format)
         self._carry_out(self._conversation.granted(grant))
 

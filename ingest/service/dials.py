@@ -61,7 +61,7 @@ def parse_ending(table: Mapping[str, Any]) -> Ending:
         return Ending(length=value)
     if key == "silence":
         return Ending(silence=_duration(key, value))
-    if value is True:
+    if key == "close" and value is True:
         return Ending()
     raise ValueError(f"{key} = {value!r} makes no sense")
 

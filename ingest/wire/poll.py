@@ -79,8 +79,10 @@ class Replies:
 
     def end(self) -> list[bytes]:
         """Return the reply that the end of the stream, or silence, completes; empty if none."""
+        if self._ending.length or not self._rest:
+            return []
         rest, self._rest = bytes(self._rest), bytearray()
-        return [rest] if rest and not self._ending.length else []
+        return [rest]
 
     def _cut_until(self, searched: int) -> list[bytes]:
         end = self._rest.rfind(self._ending.until, searched)

@@ -224,7 +224,16 @@ def test_what_makes_no_sense_is_one_line(tmp_path: Path, tables: str, line: str)
     config = tmp_path / "ingest.toml"
     config.write_text(tables)
     data = tmp_path / "data"
-    command = [TWISTD, "-n", "--pidfile=", "ingest", "--data", data, "--listen", ANY_PORT]
+    command: list[str | Path] = [
+        TWISTD,
+        "-n",
+        "--pidfile=",
+        "ingest",
+        "--data",
+        data,
+        "--listen",
+        ANY_PORT,
+    ]
     done = subprocess.run(
         [*command, "--config", config], capture_output=True, text=True, check=False
     )
