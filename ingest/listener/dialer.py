@@ -30,7 +30,8 @@ from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.poll import Poll, Question
 
 _SPREAD = 10.0
-"""Seconds over which the first calls are spread: not all devices are to be asked at once."""
+"""Seconds over which first calls are spread at most: not all devices are to be asked at once."""
+_SPREAD_EACH = 0.01  # seconds; a few devices are asked soon
 _RETRY = 1.0  # seconds after a first failure, doubled by each further one
 _LONGEST = 300.0
 """Seconds between two calls to a device that is down; more only if `every` is longer."""
@@ -127,7 +128,8 @@ class Dialer:
                 self._hang_up(line)
         for device, dial in wanted.items():
             if device not in self._lines:
-                self._lines[device] = _Line(dial, self._fleet, self._reactor)
+                self._lines[device] = line = _Line(dial, self._fleet, self._reactor)
+                line.begin(min(_SPREAD, _SPREAD_EACH * len(wanted)))
 
     def stop(self) -> None:
         """Call nobody; connections that are there are the fleet's to end."""
@@ -176,7 +178,10 @@ class _Line:
         self._called_at = 0.0
         self._is_over = False
         self._timer: IDelayedCall
-        self._call_in(random.uniform(0.0, min(dial.every or _SPREAD, _SPREAD)))
+
+    def begin(self, spread: float) -> None:
+        """Begin to call, at some moment of the next `spread` seconds."""
+        self._call_in(random.uniform(0.0, spread))
 
     def hang_up(self) -> None:
         """Call no more; a connection that is there comes to its end."""

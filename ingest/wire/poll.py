@@ -167,7 +167,7 @@ class Poll:
         try:
             replies = self._replies.take(data)
         except PeerError as error:
-            return (self._end(error.bare()),)
+            return (self._end(error.without_traceback()),)
         if replies:
             return self._take(replies)
         silence = self._question.ending.silence
