@@ -11,8 +11,6 @@ import os
 import random
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from functools import partial
-from typing import cast
 
 from twisted.internet import defer
 from twisted.internet.defer import Deferred
@@ -25,7 +23,7 @@ from twisted.python.failure import Failure
 
 from ingest.listener.connection import Connection
 from ingest.listener.fleet import Fleet
-from ingest.wire.conversation import Claim, Event, Standing
+from ingest.wire.conversation import Claim, Context, Event, Standing
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.poll import Poll, Question
 
@@ -298,7 +296,8 @@ class _Call(Connection):
     def __init__(
         self, fleet: Fleet, question: Question, line: _Line, gone: Callable[[], None]
     ) -> None:
-        super().__init__(fleet, partial(Poll, question=question))
+        super().__init__(fleet, self._converse)
+        self._poll: Poll | None = None
         self._line = line
         self._gone = gone
         self._question = question
@@ -320,8 +319,12 @@ class _Call(Connection):
         silent = f"it closed without a {self._question.ending}"
         self._line.ended("" if self._has_answered() else self._reason or silent)
 
+    def _converse(self, context: Context) -> Poll:
+        self._poll = Poll(context, self._question)
+        return self._poll
+
     def _has_answered(self) -> bool:
-        return cast(Poll, self._conversation).replies > 0
+        return self._poll is not None and self._poll.replies > 0
 
 
 def _in_words(failure: Failure, seconds: float) -> str:

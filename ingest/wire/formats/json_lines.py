@@ -32,6 +32,9 @@ _BUT_OPENING = _ANY_BYTE.translate(None, b"[{\n")
 _BUT_BRACKETS = _ANY_BYTE.translate(None, b"[]{}")
 _DEEP: Final = b"{" * (MAX_DEPTH + 1)
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_LOOKS_SO = re.compile(
+    rb'[ \t\r]*(?:\{.*\}|\[.*\]|".*"|[-0-9].*[0-9]|[0-9]|true|false|null|NaN|-?Infinity)[ \t\r]*'
+)
 _UNUSUAL = re.compile(rb"NaN|Infinity|[0-9]{19}|\$|\\u0024")
 
 
@@ -40,9 +43,7 @@ def parse(whole: bytes) -> Frames:
     values = _plain_values(whole[:-1])
     if values is not None:
         return Frames(values)
-    lines = opaque.lines_of(whole)
-    values = _plain_values(b"\n".join(lines))  # without keep-alives
-    return kept(list(_fields(lines))) if values is None else Frames(values)
+    return kept(_fields(opaque.lines_of(whole)))
 
 
 def _plain_values(block: bytes) -> Values | None:
@@ -97,23 +98,30 @@ def _is_deep(block: bytes) -> bool:
     return bool(nest)
 
 
-def _fields(lines: Sequence[bytes]) -> Iterator[bytes]:
-    """Write what the records of lines have behind their numbers, where not all lines are plain.
+def _fields(lines: Sequence[bytes]) -> list[bytes]:
+    """Write what the records of lines have behind their numbers, where not all lines are plain."""
+    looks = list(map(_LOOKS_SO.fullmatch, lines))  # most of what is not JSON does not look so
+    found = _by_parts([line for line, look in zip(lines, looks, strict=True) if look])
+    return [
+        next(found) if look else opaque.field(line) for line, look in zip(lines, looks, strict=True)
+    ]
+
+
+def _by_parts(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """Write the fields of lines that look like JSON.
 
     They are tried in parts, and those parts in parts, down to single lines, so that one line costs
     its neighbours little.
     """
-    if len(lines) == 1:
+    values = _plain_values(b"\n".join(lines))
+    if values is not None:
+        yield from [b'"data":' + document for document in complete(values)]
+    elif len(lines) == 1:
         yield _field(lines[0])
-        return
-    size = -(-len(lines) // _PARTS)
-    for first in range(0, len(lines), size):
-        part = lines[first : first + size]
-        values = _plain_values(b"\n".join(part))
-        if values is None:
-            yield from _fields(part)
-        else:
-            yield from [b'"data":' + document for document in complete(values)]
+    else:
+        size = -(-len(lines) // _PARTS)
+        for first in range(0, len(lines), size):
+            yield from _by_parts(lines[first : first + size])
 
 
 def _field(line: bytes) -> bytes:
