@@ -11,11 +11,17 @@ import os
 import random
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import partial
 
-from twisted.internet import defer
+from OpenSSL import SSL
+from twisted.internet import defer, error
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
-from twisted.internet.error import ConnectError, ConnectingCancelledError, TimeoutError  # noqa: A004
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionDone,
+)
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.logger import Logger
@@ -23,7 +29,7 @@ from twisted.python.failure import Failure
 
 from ingest.listener.connection import Connection
 from ingest.listener.fleet import Fleet
-from ingest.wire.conversation import Claim, Context, Event, Standing
+from ingest.wire.conversation import Claim, Event, Standing
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.poll import Poll, Question
 
@@ -89,9 +95,9 @@ def check_dials(dials: Iterable[Dial], reactor: object) -> None:
 def _endpoint_of(dial: Dial, reactor: object) -> IStreamClientEndpoint:
     try:
         endpoint: IStreamClientEndpoint = clientFromString(reactor, dial.connect)
-    except Exception as error:  # each kind of endpoint has errors of its own
+    except Exception as fault:  # each kind of endpoint has errors of its own
         raise DialError(
-            f"[[dial]] {dial.question.device}: connect = {dial.connect!r}: {error}; the form is"
+            f"[[dial]] {dial.question.device}: connect = {dial.connect!r}: {fault}; the form is"
             " tcp:192.0.2.1:12345 or tls:plant.example:12345"
         ) from None
     return endpoint
@@ -252,8 +258,8 @@ class _Line:
             return False  # the disk takes nothing, or there is no room
         try:
             self._fleet.check_claim(Claim(self.dial.question.device, Standing.REGISTERED), 0)
-        except PeerError as error:
-            if error.code is ErrorCode.AUTH_FAILED:
+        except PeerError as refusal:
+            if refusal.code is ErrorCode.AUTH_FAILED:
                 self._failed("it is not registered, or disabled")
             return False
         return True
@@ -296,8 +302,7 @@ class _Call(Connection):
     def __init__(
         self, fleet: Fleet, question: Question, line: _Line, gone: Callable[[], None]
     ) -> None:
-        super().__init__(fleet, self._converse)
-        self._poll: Poll | None = None
+        super().__init__(fleet, partial(Poll, question=question))
         self._line = line
         self._gone = gone
         self._question = question
@@ -316,21 +321,27 @@ class _Call(Connection):
         """Tell the line what has become of the call."""
         super().connectionLost(reason)
         self._gone()
-        silent = f"it closed without a {self._question.ending}"
-        self._line.ended("" if self._has_answered() else self._reason or silent)
-
-    def _converse(self, context: Context) -> Poll:
-        self._poll = Poll(context, self._question)
-        return self._poll
+        if self._has_answered():
+            self._line.ended("")
+        elif self._reason or reason.check(ConnectionDone):
+            self._line.ended(self._reason or f"it closed without a {self._question.ending}")
+        else:
+            self._line.ended(_in_words(reason, self._question.timeout))
 
     def _has_answered(self) -> bool:
-        return self._poll is not None and self._poll.replies > 0
+        poll = getattr(self, "_conversation", None)  # there is none where its making has failed
+        return isinstance(poll, Poll) and poll.replies > 0
+
+
+_TIMEOUTS = (error.TimeoutError, defer.TimeoutError, ConnectingCancelledError)
 
 
 def _in_words(failure: Failure, seconds: float) -> str:
-    error = failure.value
-    if isinstance(error, TimeoutError | defer.TimeoutError | ConnectingCancelledError):
+    reason = failure.value
+    if isinstance(reason, _TIMEOUTS):
         return f"no connection within {seconds:g} s"
-    if isinstance(error, ConnectError) and isinstance(error.osError, int):
-        return os.strerror(error.osError)
-    return str(error).rstrip(".") or type(error).__name__
+    if isinstance(reason, SSL.Error):
+        return f"TLS: {reason.args[0][-1][-1]}" if reason.args and reason.args[0] else "TLS failed"
+    if isinstance(reason, ConnectError) and isinstance(reason.osError, int):
+        return os.strerror(reason.osError)
+    return str(reason).rstrip(".") or type(reason).__name__

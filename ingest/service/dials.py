@@ -13,7 +13,7 @@ from ingest.wire.poll import Ending, Question
 
 _TIMEOUT = "5s"
 _ENDINGS = ("until", "length", "silence", "close")
-_KEYS = (
+KEYS = (
     *("device", "connect", "send", "send-base64"),
     *_ENDINGS,
     *("every", "stay", "timeout", "format"),
@@ -68,9 +68,9 @@ def parse_ending(table: Mapping[str, Any]) -> Ending:
 
 def _parse(table: Mapping[str, Any]) -> Dial:
     for key in table:
-        if key not in _KEYS:
-            close = get_close_matches(key, _KEYS, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_KEYS)}"
+        if key not in KEYS:
+            close = get_close_matches(key, KEYS, 1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KEYS)}"
             raise ValueError(f"there is no {key!r}; {hint}")
     every = _every(table)
     question = Question(

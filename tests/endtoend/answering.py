@@ -1,6 +1,7 @@
 """Devices that only answer: TCP servers, as the firmware of a meter or a relay board has one."""
 
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -76,6 +77,16 @@ def answers_and_closes(reply: bytes) -> Behaviour:
     def behave(device: AnsweringDevice, connection: socket.socket) -> None:
         device.asked.append(connection.recv(4096))
         connection.sendall(reply)
+
+    return behave
+
+
+def answers_over_tls(context: ssl.SSLContext, reply: bytes) -> Behaviour:
+    """Answer each question, and wait, in TLS."""
+
+    def behave(device: AnsweringDevice, connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            answers(reply)(device, secured)
 
     return behave
 

@@ -3,16 +3,19 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ingest.bench.certificate import make_certificate
 from tests.endtoend.answering import (
     AnsweringDevice,
     answers,
     answers_and_closes,
+    answers_over_tls,
     silent,
     talks,
 )
@@ -210,6 +213,27 @@ def test_sighup(tmp_path: Path) -> None:
         )
         frames = len(listener.lines("c"))
         listener.wait_for_frames("c", frames + 1)
+
+
+def test_tls(tmp_path: Path) -> None:
+    """The certificate of the device is checked for the name of its host."""
+    register(tmp_path, "known", "unknown")
+    trusted = tmp_path / "trusted"
+    trusted.mkdir()
+    make_certificate(trusted / "device.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(trusted / "device.pem")
+    with AnsweringDevice(answers_over_tls(context, b"20.5\n")) as device:
+        endpoint = f"tls:127.0.0.1:{device.port}"
+        with Dialling(
+            tmp_path,
+            table("known", device.port, connect=f"{endpoint}:trustRoots={trusted}"),
+            table("unknown", device.port, connect=endpoint),
+        ) as listener:
+            assert listener.wait_for_frames("known", 2) == ["20.5"] * 2
+            wait_for(lambda: listener.said("unknown at tls") == 1, "the line")
+            assert listener.said("is down: TLS: certificate verify failed") == 1
+            assert listener.lines("unknown") == []
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """The tables `[[dial]]`: what they say, and what is said of those that make no sense."""
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from ingest.listener.dialer import Dial
-from ingest.service.dials import parse_dials
+from ingest.service.dials import KEYS, parse_dials
 from ingest.service.reload import changes
 from ingest.service.settings import Settings, SettingsError, read_settings
 from ingest.wire.poll import Ending, Question
@@ -95,6 +96,17 @@ def test_tables_are_wanted(tmp_path: Path) -> None:
     path.write_text('dial = "boiler"\n')
     with pytest.raises(SettingsError, match=r"tables \[\[dial\]\] are wanted"):
         read_settings({}, path)
+
+
+def test_the_examples_for_operators() -> None:
+    guide = (Path(__file__).parents[2] / "deploy" / "OPERATING.md").read_text()
+    section = guide.partition("\n## Devices that only answer\n")[2].partition("\n## ")[0]
+    (file,) = re.findall(r"^```toml\n(.*?)^```$", section, re.DOTALL | re.MULTILINE)
+    boiler, wind = parsed(file)
+    assert boiler.question == Question("boiler", b"Hello, IoT!", Ending(until=b"\n"), 5.0)
+    assert (wind.every, wind.question.line_format) == (None, "nmea")
+    listed = re.findall(r"^\| ((?:`.*?`,? ?(?:or |one of )?|one of )+)", section, re.MULTILINE)
+    assert set(re.findall(r"`([a-z0-9-]+)", " ".join(listed))) == set(KEYS)
 
 
 def test_changes_are_said_device_by_device() -> None:
