@@ -85,12 +85,10 @@ class Replies:
         return [rest]
 
     def _cut_until(self, searched: int) -> list[bytes]:
-        end = self._rest.rfind(self._ending.until, searched)
-        if end < 0:
+        if self._rest.find(self._ending.until, searched) < 0:
             return []
-        whole = bytes(self._rest[:end])
-        del self._rest[: end + len(self._ending.until)]
-        return whole.split(self._ending.until)
+        *replies, self._rest = self._rest.split(self._ending.until)
+        return list(map(bytes, replies))
 
     def _cut_length(self) -> list[bytes]:
         size = self._ending.length

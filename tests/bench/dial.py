@@ -17,7 +17,8 @@ import sys
 import tempfile
 import time
 from base64 import b64encode
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -63,17 +64,30 @@ def _serve(ports: Connection) -> None:
     asyncio.run(serve())
 
 
-def _tables(devices: int, every: str, answering: int, silent: int) -> str:
-    dead = local.free_port()
+def _tables(devices: int, every: str, answering: int, silent: int, unreachable: int) -> str:
+    """Write the tables: of 30 devices 17 answer, 3 are silent, 5 refuse, 5 can't be reached."""
+    ports = [answering] * 17 + [silent] * 3 + [local.free_port()] * 5 + [unreachable] * 5
     tables = []
     for number in range(devices):
-        # Of ten devices six answer, one is silent, three are dead, and a few more are.
-        kind = (answering, silent, dead)[0 if number % 30 < 17 else 1 if number % 30 < 20 else 2]
+        kind = ports[number % len(ports)]
         tables.append(
             f'[[dial]]\ndevice = "d{number}"\nconnect = "tcp:{local.HOST}:{kind}"\n'
             f'send = "{_SEND}"\nuntil = "\\n"\nevery = "{every}"\nformat = "json"\n'
         )
     return "".join(tables)
+
+
+@contextmanager
+def _unreachable() -> Iterator[int]:
+    """Have a port that answers no attempt to connect: its queue is full."""
+    with ExitStack() as stack:
+        server = stack.enter_context(socket.create_server((local.HOST, 0), backlog=0))
+        for _ in range(4):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            with suppress(BlockingIOError):
+                client.connect(server.getsockname())
+        yield server.getsockname()[1]
 
 
 def _latencies(port: int, seconds: float) -> list[float]:
@@ -118,7 +132,10 @@ def main(devices: int, every: str, seconds: float) -> None:
     answering, silent = ours.recv()
     try:
         for number in (0, devices):
-            with tempfile.TemporaryDirectory(prefix="ingest-dial-") as folder:
+            with (
+                tempfile.TemporaryDirectory(prefix="ingest-dial-") as folder,
+                _unreachable() as unreachable,
+            ):
                 layout = Layout(Path(folder))
                 layout.create()
                 verifier = derive(_TOKEN)
@@ -126,7 +143,7 @@ def main(devices: int, every: str, seconds: float) -> None:
                 with Registry(layout.devices) as registry:
                     registry.add_many((name, verifier, "") for name in names)
                 config = Path(folder) / "ingest.toml"
-                config.write_text(_tables(number, every, answering, silent))
+                config.write_text(_tables(number, every, answering, silent, unreachable))
                 share, taken, counts = _run(layout, config, seconds)
                 cuts = statistics.quantiles(taken, n=100)
                 click.echo(
