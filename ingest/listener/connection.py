@@ -71,6 +71,10 @@ class Connection(Protocol):
 
     _log = Logger(namespace="ingest.listener")
 
+    # Most connections never have their own: a conversation without deadlines costs no memory.
+    _timer: IDelayedCall | None = None
+    _lingers = True
+
     def __init__(
         self, surroundings: Surroundings, converse: Converse, refusal: PeerError | None = None
     ) -> None:
@@ -91,8 +95,6 @@ class Connection(Protocol):
         self._early = b""  # what waits for its turn
         self._sent_ahead = 0  # bytes that came before the device was let in
         self._spent = 0.0  # seconds of the handshake that the device has taken so far
-        self._lingers = True
-        self._timer: IDelayedCall | None = None
         self._reading = True
         self._resting = False
         self._stream_ended = False  # the device has closed its side
@@ -398,9 +400,11 @@ class Connection(Protocol):
             self._timer = self._surroundings.call_later(seconds, partial(self._overdue, seconds))
 
     def _stop_waiting(self) -> None:
-        timer, self._timer = self._timer, None
-        if timer is not None and timer.active():
-            timer.cancel()
+        if self._timer is None:
+            return
+        if self._timer.active():
+            self._timer.cancel()
+        self._timer = None
 
     @guarded
     def _overdue(self, seconds: float) -> None:
