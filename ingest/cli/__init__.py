@@ -18,6 +18,7 @@ _COMMANDS = {
     "device": "ingest.cli.device",
     "export": "ingest.cli.export",
     "hold": "ingest.cli.control",
+    "poll": "ingest.cli.poll",
     "query": "ingest.cli.query",
     "release": "ingest.cli.control",
     "restore": "ingest.cli.backup",

@@ -24,6 +24,8 @@ class Account:
         written_bytes: bytes of those records.
         acknowledged_frames: frames that the device was told of.
         refused_frames: frames that were no frames, by error code.
+        unparsed_frames: frames that were stored as they came, since they are not in the format
+            that the device should send.
     """
 
     received_frames: int = 0
@@ -32,6 +34,7 @@ class Account:
     written_bytes: int = 0
     acknowledged_frames: int = 0
     refused_frames: Counter[str] = field(default_factory=Counter)
+    unparsed_frames: int = 0
 
     def add(self, other: "Account") -> None:
         """Add another account to this one."""
@@ -41,6 +44,7 @@ class Account:
         self.written_bytes += other.written_bytes
         self.acknowledged_frames += other.acknowledged_frames
         self.refused_frames += other.refused_frames
+        self.unparsed_frames += other.unparsed_frames
 
     @property
     def waiting_frames(self) -> int:
@@ -59,6 +63,7 @@ class Delivery:
         acknowledged: the newest number that the device was told of, or was let in with.
         brought_bytes: bytes of the records that were made of its frames.
         refused: the error code of the frame that ended it, if one did.
+        unparsed: how many frames are not in the format that they should have.
     """
 
     protocol: str
@@ -67,6 +72,7 @@ class Delivery:
     acknowledged: int
     brought_bytes: int = 0
     refused: str = ""
+    unparsed: int = 0
 
     @property
     def is_durable(self) -> bool:
@@ -101,6 +107,7 @@ class Delivery:
         if self.refused:
             account.received_frames += 1
             account.refused_frames[self.refused] += 1
+        account.unparsed_frames += self.unparsed
 
 
 class Books:

@@ -1,11 +1,12 @@
 """One device's connection: the pump between its transport, its conversation and the journal."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import cast
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,7 +19,7 @@ from ingest.listener.outlet import DeviceTransport, NoOutlet, Outlet, outlet_for
 from ingest.listener.peer import peer_of, socket_of
 from ingest.listener.phases import PHASES, TAKING, Deadline, Phase
 from ingest.listener.surroundings import Surroundings
-from ingest.record import Values, record_block
+from ingest.record import record_block
 from ingest.wire.conversation import (
     CheckToken,
     Claim,
@@ -29,6 +30,8 @@ from ingest.wire.conversation import (
     Grant,
     Peer,
     Send,
+    Timed,
+    Wait,
 )
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError
 from ingest.wire.framing import Frames
@@ -68,6 +71,10 @@ class Connection(Protocol):
     """
 
     _log = Logger(namespace="ingest.listener")
+
+    # Most connections never have their own: a conversation without deadlines costs no memory.
+    _timer: IDelayedCall | None = None
+    _lingers = True
 
     def __init__(
         self,
@@ -285,7 +292,8 @@ class Connection(Protocol):
         self.delivery = Delivery(self.protocol, lease, self._sent_ahead, lease.last)
         self._enter(Phase.OPEN)
         self._surroundings.let_in(self)
-        grant = Grant(lease.last + 1, self._surroundings.stamp())
+        line_format = self._surroundings.format_of(lease.device)
+        grant = Grant(lease.last + 1, self._surroundings.stamp(), line_format)
         self._carry_out(self._conversation.granted(grant))
 
     @guarded
@@ -324,7 +332,7 @@ class Connection(Protocol):
         for event in events:
             match event:
                 case Frames():
-                    self._append(event.values)
+                    self._append(event)
                 case Send():
                     self._outlet.send(event.data)
                 case CheckToken():
@@ -332,13 +340,18 @@ class Connection(Protocol):
                 case Claim():
                     self._claim(event)
                 case Ended():
+                    self._lingers = event.lingers
                     self._end(event.error)
+                case Wait():
+                    self._wait(event.seconds)
 
-    def _append(self, values: Values) -> None:
+    def _append(self, frames: Frames) -> None:
+        values = frames.values
         if not values.items:
             return
         lease, delivery = self._lease, self.delivery
         assert lease is not None and delivery is not None
+        delivery.unparsed += frames.unparsed
         stamp = self._surroundings.stamp()
         block = record_block(stamp, lease.device.encode(), lease.last + 1, values)
         delivery.brought_bytes += len(block)
@@ -388,6 +401,27 @@ class Connection(Protocol):
         self._close()
         self._release()
 
+    def _wait(self, seconds: float | None) -> None:
+        self._stop_waiting()
+        if seconds is not None:
+            self._timer = self._surroundings.call_later(seconds, partial(self._overdue, seconds))
+
+    def _stop_waiting(self) -> None:
+        if self._timer is None:
+            return
+        if self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    @guarded
+    def _overdue(self, seconds: float) -> None:
+        if self.phase is not Phase.OPEN:
+            return
+        if self._reading:
+            self._carry_out(cast(Timed, self._conversation).overdue())
+        else:
+            self._wait(seconds)  # the device may well have spoken, but we do not listen
+
     def _acknowledgement(self, seq: int) -> bytes:
         """Ask the conversation how to acknowledge `seq`, unless the device was told already."""
         delivery = self.delivery
@@ -399,8 +433,8 @@ class Connection(Protocol):
         return data
 
     def _close(self) -> None:
-        """Close our side, and all of it when the device has closed its own."""
-        if self._stream_ended:
+        """Close our side; all of it when the device has closed its own, or is not waited for."""
+        if self._stream_ended or not self._lingers:
             self._transport.loseConnection()
         else:
             self._outlet.finish()
@@ -446,6 +480,7 @@ class Connection(Protocol):
         if self.phase is Phase.LOST:
             return
         self._enter(Phase.LOST)
+        self._stop_waiting()
         self._outlet = _NO_OUTLET  # it knows us: as a cycle, both would wait for the collector
         self._early = b""
         try:

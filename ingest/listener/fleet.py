@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ingest.devices.registry import Registry, RegistryError
@@ -89,6 +89,7 @@ class Fleet:
         self.registry_health = ""
         self.now = parts.now
         self._wall = parts.wall
+        self._reactor = parts.reactor
         self._stamp = Stamper()
         self._registry = parts.registry
         self._authenticator = parts.authenticator
@@ -198,6 +199,17 @@ class Fleet:
                 raise auth_failed()
         except RegistryError:
             raise _no_registry() from None
+
+    def format_of(self, device: str) -> str:
+        """See `Surroundings.format_of`."""
+        try:
+            return self._registry.format_of(device)
+        except RegistryError:
+            raise _no_registry() from None
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+        """See `Surroundings.call_later`."""
+        return self._reactor.callLater(seconds, call)
 
     def let_in(self, connection: Member) -> None:
         """See `Surroundings.let_in`."""

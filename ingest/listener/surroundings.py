@@ -1,8 +1,10 @@
 """What a connection sees of all others, and what they see of it."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
 
 from ingest.journal.interface import Journal
 from ingest.listener.books import Delivery
@@ -136,6 +138,16 @@ class Surroundings(Protocol):
         Raises:
             PeerError: it has, or can't be asked now.
         """
+
+    def format_of(self, device: str) -> str:
+        """Return what a device's lines of text are; empty where the registry does not say.
+
+        Raises:
+            PeerError: it can't be asked now.
+        """
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+        """Call something after so many seconds."""
 
     def let_in(self, connection: Member) -> None:
         """Called when a device has proved its name and holds its lease."""

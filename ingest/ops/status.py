@@ -29,6 +29,7 @@ class Counts:
     acknowledged_frames: int = 0
     refused_frames: dict[str, int] = field(default_factory=dict)
     waiting_frames: int = 0
+    unparsed_frames: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Summary:
         errors: how often something went wrong with a connection, by name.
         handshakes: how many ended well and how many did not, by `mechanism/result`.
         listening: where connections are accepted, for people.
+        dialled: of the devices that only answer how many there are, how many are down, how often
+            they were called, and how often that failed.
         settings: the settings in force, as they are written.
         total: the books of all devices.
         protocols: the books by protocol.
@@ -87,6 +90,7 @@ class Summary:
     errors: dict[str, int]
     handshakes: dict[str, int]
     listening: list[str]
+    dialled: dict[str, int]
     settings: dict[str, str]
     total: Counts
     protocols: dict[str, Counts]

@@ -27,6 +27,7 @@ from ingest.journal.writer import HOLD
 from ingest.layout import Layout
 from ingest.listener.admission import REFUSALS, Admission, Port
 from ingest.listener.authentication import Authenticator
+from ingest.listener.dialer import Dial, DialCounts, Dialer
 from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, listen
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
@@ -309,6 +310,40 @@ class Ports(Service):
             proxies.timeout = seconds
 
 
+class Dials(Service):
+    """Calls the devices that only answer."""
+
+    def __init__(
+        self, dials: Sequence[Dial], connections: Connections, reactor: IReactorTime
+    ) -> None:
+        self._dials = dials
+        self._connections = connections
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        """Begin to call them.
+
+        Raises:
+            DialError: an endpoint makes no sense.
+        """
+        self._dialer = Dialer(self._connections.fleet, self._reactor)
+        self._dialer.dial(self._dials)
+        super().startService()
+
+    def stopService(self) -> None:
+        """Call nobody any more."""
+        super().stopService()
+        self._dialer.stop()
+
+    def dial(self, dials: Sequence[Dial]) -> None:
+        """See `Dialer.dial`."""
+        self._dialer.dial(dials)
+
+    def counts(self) -> DialCounts:
+        """See `Dialer.counts`."""
+        return self._dialer.counts()
+
+
 class Control(Service):
     """Answers the `ingest` command.
 
@@ -324,8 +359,10 @@ class Control(Service):
         connections: Connections,
         records: Records,
         ports: Ports,
+        dials: Dials,
         reactor: IListenerReactor,
     ) -> None:
+        self._dials = dials
         self._layout = layout
         self._connections = connections
         self._records = records
@@ -344,6 +381,7 @@ class Control(Service):
             self.settings,
             self._ports.addresses,
             lambda: self._records.rotations,
+            self._dials.counts,
         )
         commands: dict[str, Command] = {
             "connections": self._list_connections,

@@ -14,8 +14,10 @@ from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import DEFAULT_DATA
 from ingest.listener.admission import REFUSALS, Limits
+from ingest.listener.dialer import Dial
 from ingest.listener.protocols import DEFAULT, split
-from ingest.units import format_duration, format_size, parse_duration, parse_size
+from ingest.service.dials import parse_dials
+from ingest.units import format_count, format_duration, format_size, parse_duration, parse_size
 
 _SPARE_FILES = 192 + REFUSALS
 """File descriptors that a listener needs for other things than the devices that it lets in."""
@@ -129,6 +131,7 @@ class Settings:
     """All settings, parsed. Sizes are in bytes, durations in seconds; 0 stands for no bound."""
 
     listen: tuple[Listen, ...] = DEFAULT_LISTEN
+    dial: tuple[Dial, ...] = ()
     allow_plaintext_auth: bool = False
     data: Path = _setting(
         str(DEFAULT_DATA), _folder, "the folder of the log and of all else that is kept", "DIR"
@@ -240,6 +243,8 @@ _FORMATS: dict[object, Callable[[float], str]] = {
 def _write(metadata: Mapping[str, Any], value: Any) -> str:
     if value is None:
         return "none"
+    if isinstance(value, tuple) and value and isinstance(value[0], Dial):
+        return format_count(len(value), "device")  # they may be thousands
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     if isinstance(value, bool):
@@ -249,7 +254,7 @@ def _write(metadata: Mapping[str, Any], value: Any) -> str:
 
 
 PARSED: Final = tuple(field_ for field_ in fields(Settings) if field_.metadata)
-"""The settings that have one value with a parser: all but `listen` and the switch."""
+"""The settings that have one value with a parser: all but `listen`, `dial` and the switch."""
 
 
 def option_name(name: str) -> str:
@@ -365,6 +370,8 @@ def _parse(name: str, value: Any) -> Any:
         if not listens:
             raise ValueError("a list of endpoints is wanted")
         return tuple(map(parse_listen, listens))
+    if name == "dial":
+        return parse_dials(value)
     if name == "allow_plaintext_auth":
         if not isinstance(value, bool):
             raise ValueError("true or false is wanted")

@@ -3,12 +3,14 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from ingest.journal.file import FileJournal
 from ingest.listener.books import Account, total
+from ingest.listener.dialer import DialCounts
 from ingest.listener.fleet import Fleet
 from ingest.listener.phases import Phase
 from ingest.ops.status import Counts, Rates, Status, Summary
@@ -27,6 +29,7 @@ class Snapshots:
         settings: Callable[[], Settings],
         listening: Sequence[str],
         rotations: Callable[[], int],
+        dialled: Callable[[], DialCounts],
     ) -> None:
         """Begin to keep the rates.
 
@@ -36,12 +39,14 @@ class Snapshots:
             settings: returns the settings in force.
             listening: where connections are accepted.
             rotations: returns how many log files were closed.
+            dialled: counts the calls to devices that only answer.
         """
         self._fleet = fleet
         self._journal = journal
         self._settings = settings
         self._listening = list(listening)
         self._rotations = rotations
+        self._dialled = dialled
         self._started = fleet.now()
         self._version = version("ingest")
         self._rates = Rates()
@@ -85,6 +90,7 @@ class Snapshots:
             errors=dict(fleet.incidents.counts),
             handshakes=dict(fleet.incidents.handshakes),
             listening=self._listening,
+            dialled=asdict(self._dialled()),
             settings=self._settings().as_written(),
             total=_counts(total(totals.values())),
             protocols={name: _counts(account) for name, account in totals.items()},

@@ -6,6 +6,7 @@ Devices       the registry, and the threads that check tokens
 Records       the journal: recovers the log, and writes it
 Connections   the fleet; when it stops, all that was accepted becomes durable and is told
 Ports         where connections are accepted
+Dials         the devices that are called, since they only answer
 Housekeeping  what is done again and again
 Control       answers the `ingest` command
 Signals       SIGHUP, SIGINT, SIGTERM
@@ -26,6 +27,7 @@ from ingest.devices.registry import RegistryError
 from ingest.journal.measures import Measures
 from ingest.layout import Layout
 from ingest.listener.admission import Admission
+from ingest.listener.dialer import DialError, check_dials
 from ingest.listener.doors import DoorError, parse_door
 from ingest.listener.protocols import find
 from ingest.log.files import ACTIVE
@@ -37,6 +39,7 @@ from ingest.service.parts import (
     Connections,
     Control,
     Devices,
+    Dials,
     Entrance,
     Folder,
     IListenerReactor,
@@ -94,8 +97,10 @@ class ListenerService(InOrder):
         self._log = Logger(namespace="ingest")
         try:
             entrances = [_entrance(listen, reactor) for listen in settings.listen]
-        except DoorError as error:
+            check_dials(settings.dial, reactor)
+        except (DoorError, DialError) as error:
             raise StartError(str(error)) from None
+        self._reactor = reactor
         self._layout = Layout(settings.data)
         self._admission = Admission(settings.limits())
         self._devices = Devices(self._layout, reactor)
@@ -104,7 +109,10 @@ class ListenerService(InOrder):
         self._records = Records(self._layout, settings.journal_policy(), measures, reactor)
         self._connections = Connections(self._devices, self._records, self._admission, reactor)
         self._ports = Ports(entrances, self._connections, reactor)
-        control = Control(self._layout, self._connections, self._records, self._ports, reactor)
+        self._dials = Dials(settings.dial, self._connections, reactor)
+        control = Control(
+            self._layout, self._connections, self._records, self._ports, self._dials, reactor
+        )
         control.settings = lambda: self._settings
         view = View(control.summary, control.health, lambda: bool(self.running))
         self._systemd = Systemd(Notifier(os.environ), view.summary, view.health, reactor)
@@ -118,6 +126,7 @@ class ListenerService(InOrder):
             self._records,
             self._connections,
             self._ports,
+            self._dials,
             Housekeeping(reactor, self._chores(control)),
             control,
             Signals(reactor, self.reload, self._connections.abort),
@@ -164,13 +173,15 @@ class ListenerService(InOrder):
         self._records.journal.reopen()
         try:
             settings = self._reread()
-        except SettingsError as error:
+            check_dials(settings.dial, self._reactor)
+        except (SettingsError, DialError) as error:
             self._log.error("the settings stay as they are: {error}", error=str(error))
             return
         for line in changes(self._settings, settings):
             self._log.info("{line}", line=line)
         self._settings = settings.with_those_of_the_start(self._settings)
         self._admission.limits = settings.limits()
+        self._dials.dial(settings.dial)
         self._ports.set_timeout(settings.handshake_timeout)
         self._records.journal.set_policy(settings.journal_policy())
         if self._web is not None:

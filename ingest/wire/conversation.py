@@ -60,10 +60,13 @@ class Grant(NamedTuple):
     Attributes:
         following: the number of the device's next frame.
         time: now: UTC, RFC 3339, microseconds.
+        line_format: what its lines of text are, one of `ingest.names.FORMATS`; empty where the
+            registry leaves that to the listener.
     """
 
     following: int
     time: bytes
+    line_format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +75,25 @@ class Ended:
 
     Attributes:
         error: what the device did wrong, or what ends the conversation from our side; None when
-            the device has closed its side.
+            nothing is wrong, such as when the device has closed its side.
+        lingers: whether the device is given time to read what was sent last and to close its side.
     """
 
     error: PeerError | None
+    lingers: bool = True
 
 
-Event: TypeAlias = Send | CheckToken | Claim | Frames | Ended
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Call `Timed.overdue` when so many seconds are over; None: not at all.
+
+    It counts from now. Bytes that come in between don't put it off; only another `Wait` does.
+    """
+
+    seconds: float | None
+
+
+Event: TypeAlias = Send | CheckToken | Claim | Frames | Ended | Wait
 
 
 class Peer(NamedTuple):
@@ -180,6 +195,13 @@ class Conversation(Protocol):
 
     def farewell(self, error: PeerError) -> bytes:
         """Write why the connection closes."""
+
+
+class Timed(Conversation, Protocol):
+    """A conversation with deadlines of its own: one that brings `Wait`."""
+
+    def overdue(self) -> Sequence[Event]:
+        """Go on after the time of the last `Wait` is over."""
 
 
 Converse: TypeAlias = Callable[[Context], Conversation]

@@ -18,8 +18,11 @@ def test_the_totals_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", path)
     result = CliRunner().invoke(main, ["demo", "--for", "3s"])
     assert result.exit_code == 0, result.output
+    assert re.search(
+        r'"device":"boiler","seq":1,"data":\{"temp":[0-9.]+,"bar":1.4\}', result.output
+    )
     assert re.search(r"\n(\d+) frames sent, \1 acknowledged, \1 lines in the log\n", result.output)
-    for device in ("thermometer", "power-meter", "front-door"):
+    for device in ("thermometer", "power-meter", "front-door", "boiler"):
         assert f'"device":"{device}","seq":1,' in result.output
 
 

@@ -141,7 +141,7 @@ class Listener:
 
     def connection(self, number: int) -> Connection:
         """Make the listener's end of a new connection."""
-        connection = NumberedConnection(self.fleet, _converse(), self.fleet.refusal())
+        connection = NumberedConnection(self.fleet, "ingest/1", _converse(), self.fleet.refusal())
         connection.number = number
         return connection
 

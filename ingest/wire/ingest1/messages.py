@@ -5,7 +5,7 @@ from typing import Protocol
 
 from ingest.wire.conversation import Grant
 from ingest.wire.errors import ErrorCode, PeerError
-from ingest.wire.framing import Framing
+from ingest.wire.framing import Framing, LineFormat
 from ingest.wire.sasl import PLAIN, SCRAM_SHA_256
 
 MAX_HANDSHAKE = 4096
@@ -63,6 +63,9 @@ class Dialect(Framing, Protocol):
         Raises:
             PeerError: it is not a response.
         """
+
+    def parse_by(self, line_format: LineFormat) -> None:
+        """Make the values of frames by this format, if they are lines of text."""
 
     def unread(self) -> bytes:
         """Give up the bytes that came behind the last message."""
