@@ -20,6 +20,7 @@ from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, coop
 from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
+from ingest.wire.chunks import RecentChunks
 from ingest.wire.conversation import Claim, Context, Peer, Standing
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.sasl import Credentials, StoredKeys, auth_failed
@@ -67,6 +68,7 @@ class Fleet:
 
     Attributes:
         journal: where records go; set before the first connection.
+        shares: where records of shared names go; the same.
         admission: decides who is let in.
         books: what came and what became of it.
         incidents: what went wrong with connections.
@@ -77,6 +79,7 @@ class Fleet:
     _log = Logger(namespace="ingest.listener")
 
     journal: Journal
+    shares: Journal
 
     def __init__(self, parts: Parts) -> None:
         self.admission = parts.admission
@@ -99,7 +102,10 @@ class Fleet:
         self._seen_at = Stamper()
         self._members: set[Member] = set()
         self._passing: set[Member] = set()  # those of them that come or go
-        self._devices: dict[str, Member] = {}
+        self._open: dict[Member, None] = {}  # those that were let in
+        self._chunks = RecentChunks()
+        self.load_chunks = self._chunks.load
+        self.chunks = self._chunks.of
         self._revocation = parts.registry.last_revocation()
         self._paused_at = 0.0
         self._looked_at = self.now()
@@ -142,6 +148,9 @@ class Fleet:
             except RegistryError as error:
                 raise self._not_now(peer, device, error) from None
 
+        def check_claim(claim: Claim) -> None:
+            self.check_claim(claim, self._revocation)
+
         def check_attempt(name: str) -> None:
             self.admission.check(peer.host, name, self.now())
 
@@ -152,6 +161,7 @@ class Fleet:
             find_keys,
             refusal,
             check_attempt,
+            check_claim,
         )
 
     def add(self, connection: Member) -> None:
@@ -193,7 +203,7 @@ class Fleet:
     def let_in(self, connection: Member) -> None:
         """See `Surroundings.let_in`."""
         self._passing.discard(connection)
-        self._devices[connection.device] = connection
+        self._open[connection] = None
         self.incidents.handshakes[f"{connection.mechanism}/ok"] += 1
         self.admission.proved(connection.peer.host, connection.device)
         self._note_seen(connection)
@@ -202,8 +212,7 @@ class Fleet:
         """See `Surroundings.left`."""
         self._passing.add(connection)
         self.books.end(delivery)
-        if self._devices.get(connection.device) is connection:
-            del self._devices[connection.device]
+        self._open.pop(connection, None)
         self._note_seen(connection)
 
     def ended(self, connection: Member, error: PeerError) -> None:
@@ -247,7 +256,7 @@ class Fleet:
         """Stop reading frames from all devices."""
         self.paused = True
         self._paused_at = self.now()
-        for connection in self._devices.values():
+        for connection in self._open:
             connection.update_reading()
 
     def resume(self) -> None:
@@ -257,7 +266,7 @@ class Fleet:
         a few turns all progress alike.
         """
         self.paused = False
-        for connection in random.sample(list(self._devices.values()), len(self._devices)):
+        for connection in random.sample(list(self._open), len(self._open)):
             connection.update_reading()
 
     # What the service asks for.
@@ -298,12 +307,13 @@ class Fleet:
             self._tell_registry(str(error))
             return
         self._tell_registry("")
-        for name in names:
-            connection = self._devices.get(name)
-            if connection is not None:
-                connection.fail(
-                    PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
-                )
+        if not names:
+            return
+        revoked = set(names)
+        for connection in [member for member in self._open if member.device in revoked]:
+            connection.fail(
+                PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
+            )
 
     def _tell_registry(self, health: str) -> None:
         if health == self.registry_health:
@@ -316,9 +326,8 @@ class Fleet:
 
     def accounts(self) -> dict[str, Account]:
         """Return the account of each device that came since the start."""
-        members = self._devices.values()
         return self.books.accounts(
-            member.delivery for member in members if member.delivery is not None
+            member.delivery for member in self._open if member.delivery is not None
         )
 
     def members(self) -> Iterator[Member]:
@@ -327,7 +336,7 @@ class Fleet:
 
     def devices(self) -> Collection[Member]:
         """Return the connections of devices that were let in."""
-        return self._devices.values()
+        return self._open
 
     def stop(self) -> Deferred[None]:
         """Say good-bye to all; fires when the last connection is gone."""
@@ -352,14 +361,13 @@ class Fleet:
             return
         unread = [member for member in self._passing if not member.is_reading]
         if self.paused and now - self._paused_at > _UNHEARD:
-            unread += self._devices.values()
+            unread += self._open
         for connection in unread:
             self._hangups.watch(connection)
 
     def _go_round(self) -> Iterator[None]:
-        for device in list(self._devices):
-            connection = self._devices.get(device)
-            if connection is not None:
+        for connection in list(self._open):
+            if connection in self._open:
                 self._note_seen(connection)
                 connection.check_deadline(self.now())
             yield

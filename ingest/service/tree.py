@@ -84,7 +84,9 @@ class ListenerService(InOrder):
         self._admission = Admission(settings.limits())
         self._devices = Devices(self._layout, reactor)
         self._records = Records(self._layout, settings.journal_policy(), reactor)
-        self._connections = Connections(self._devices, self._records, self._admission, reactor)
+        self._connections = Connections(
+            self._layout, self._devices, self._records, self._admission, reactor
+        )
         self._ports = Ports(entrances, self._connections, reactor)
         control = Control(self._layout, self._connections, self._records, self._ports, reactor)
         control.settings = lambda: self._settings

@@ -144,7 +144,7 @@ class MsgpackDialect:
             self._scanner = None
         try:
             objects, end = self._quick.decode(data)
-            values = _plain_values(objects, data, self._max_frame)
+            values = plain_values(objects, data, self._max_frame)
         except NotPlain:
             return self._cut_carefully(data)
         return Frames(values, self._hold(data[end:]))
@@ -218,7 +218,7 @@ def _values(items: list[bytes]) -> Values:
     return Values(b',"data":', items, b"}\n") if items else NO_VALUES
 
 
-def _plain_values(objects: list[Any], data: bytes, max_frame: int) -> Values:
+def plain_values(objects: list[Any], data: bytes, max_frame: int) -> Values:
     """Make the values of objects that plain JSON can hold, keep-alives left out.
 
     Raises:
