@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ DEFAULT_DATA = Path("ingest-data")
 _FOLDER = 0o755
 _OTHERS = 0o077
 _WORLD_WRITES = 0o002
+_ROOT = 0
 _DATABASE_SUFFIXES = ("", "-wal", "-shm")
 
 
@@ -70,8 +72,9 @@ class Layout:
         """
         _make_folder(self.log_folder, _FOLDER)
         _make_folder(self.state_folder, 0o700)
-        _forbid(self.log_folder, _WORLD_WRITES)
         _forbid(self.state_folder, _OTHERS)
+        with suppress(PermissionError):  # a volume may be everyone's; each file is looked at
+            _forbid(self.log_folder, _WORLD_WRITES)
         for path in self._files():
             _check(path, stat.S_ISREG, "a regular file")
         _check(self.control, stat.S_ISSOCK, "a socket")
@@ -146,7 +149,7 @@ def _check_status(path: Path, status: os.stat_result, is_kind: _Kind, kind: str)
     if not is_kind(status.st_mode):
         raise _not_ours(path, f"is not {kind}")
     owner = path.parent.stat().st_uid
-    if status.st_uid not in (os.geteuid(), owner):
+    if status.st_uid not in (os.geteuid(), owner, _ROOT):
         raise _not_ours(path, f"belongs to another user ({status.st_uid})")
     if status.st_nlink > 1 and status.st_uid != owner:
         raise _not_ours(path, "is a hard link to a file of another user than its folder's")

@@ -61,11 +61,12 @@ def escape_steering(document: bytes) -> bytes:
 
     `orjson` escapes those below U+0020. What a JSON reader makes of the document stays the same.
     """
-    return document if document.isascii() else _STEERING.sub(_escape, document)
-
-
-def _escape(match: re.Match[bytes]) -> bytes:
-    return b"\\u%04x" % ord(match[0].decode())
+    if document.isascii():
+        return document
+    # To replace one character everywhere is a call; a call for each match would cost a hundredfold.
+    for character in set(_STEERING.findall(document)):
+        document = document.replace(character, b"\\u%04x" % ord(character.decode()))
+    return document
 
 
 def record_block(time: bytes, device: bytes, first: int, values: Values) -> bytes:

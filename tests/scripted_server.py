@@ -14,6 +14,9 @@ import msgpack
 
 from ingest.client import Client
 
+IMPATIENT: dict[str, Any] = {"pause": (0.01, 0.05)}
+"""Options of a client for tests: it does not wait for seconds."""
+
 
 def pack(*objects: object) -> bytes:
     return b"".join(map(msgpack.packb, objects))
@@ -28,12 +31,16 @@ class Plan:
         acks: whether it tells of them.
         farewell: what it says at the end.
         following: the `next` that it claims, where it is not the truth.
+        refuse: what it says instead of OK.
+        time: what it says of its clock.
     """
 
     take: float = math.inf
     acks: bool = True
     farewell: bytes = b""
     following: int | None = None
+    refuse: bytes = b""
+    time: str = ""
 
 
 @dataclass
@@ -46,10 +53,12 @@ class Server:
     plans: list[Plan] = field(default_factory=list)
     stored: list[bytes] = field(default_factory=list)
     connections: int = 0
+    port: int = 0
+    max_frame: int = 100
 
     def __enter__(self) -> Self:
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listening.getsockname()[1]
+        self._listening = socket.create_server(("127.0.0.1", self.port))
+        self.port = self._listening.getsockname()[1]
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
         return self
@@ -65,7 +74,7 @@ class Server:
         self._listening.close()
 
     def client(self, **options: Any) -> Client:
-        return Client("127.0.0.1", self.port, "sensor-1", "secret", **options)
+        return Client("127.0.0.1", self.port, "sensor-1", "secret", **IMPATIENT | options)
 
     def _serve(self) -> None:
         while True:
@@ -88,12 +97,17 @@ class Server:
     def _converse(self, connection: socket.socket, lines: Iterator[bytes], plan: Plan) -> None:
         if not next(lines, b"").startswith(b"AUTH PLAIN AHNlbnNvci0xAHNlY3JldA== ack="):
             return
+        if plan.refuse:
+            connection.sendall(plan.refuse)
+            return
         following = plan.following or len(self.stored) + 1
-        connection.sendall(b"OK device=sensor-1 next=%d max_frame=100\n" % following)
-        for line in lines if plan.take else ():
+        clock = f" time={plan.time}" if plan.time else ""
+        ok = f"OK device=sensor-1 next={following} max_frame={self.max_frame}{clock}\n"
+        connection.sendall(ok.encode())
+        for seq, line in enumerate(lines if plan.take else (), following):
             self.stored.append(line[:-1])
             if plan.acks:
-                connection.sendall(b"ACK %d\n" % len(self.stored))
+                connection.sendall(b"ACK %d\n" % seq)
             plan.take -= 1
             if plan.take == 0:
                 return

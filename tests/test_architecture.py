@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.rooms import PICTURE, WAY, draw
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ingest"
 
@@ -69,16 +71,6 @@ def imports_of(source: str) -> set[str]:
     return set(names_imported(ast.parse(source), set(SOURCES)))
 
 
-class _WithoutTypes(ast.NodeTransformer):
-    def visit_If(self, node: ast.If) -> ast.AST | None:
-        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
-
-
-def imports_when_run(source: str) -> set[str]:
-    """Leave out what only the type checker imports."""
-    return set(names_imported(_WithoutTypes().visit(ast.parse(source)), set(SOURCES)))
-
-
 def reaches_up(module: str, source: str) -> list[str]:
     """List the imports of `module` that its room may not know."""
     room = room_of(module)
@@ -112,11 +104,17 @@ def test_the_plugin_imports_nothing_of_its_own() -> None:
 
 
 def test_no_modules_import_each_other() -> None:
-    graph = {module: imports_when_run(source) for module, source in SOURCES.items()}
+    graph = {module: imports_of(source) for module, source in SOURCES.items()}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_the_picture_of_the_rooms_is_of_this_code() -> None:
+    assert PICTURE.read_text() == draw(), "draw it anew: python -m tests.rooms"
+    for file, _ in WAY:
+        assert (PACKAGE / file).exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import click
 
@@ -78,7 +78,10 @@ class Output:
         # Python has no stdout where the shell has closed it: `ingest tail >&-`.
         if sys.stdout is None:
             raise click.ClickException("can't write to standard output: it is closed")
-        self._stream = sys.stdout.buffer
+        self._stream: BinaryIO = sys.stdout.buffer
+        if isinstance(getattr(self._stream, "raw", None), _Stdout):
+            # A signal that comes within `_Stdout.write` would make it write the same bytes again.
+            self._stream = io.BufferedWriter(io.FileIO(_STDOUT, "w", closefd=False))
         self.is_terminal = sys.stdout.isatty()
 
     def write(self, data: bytes) -> None:

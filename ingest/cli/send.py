@@ -16,7 +16,15 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ingest.client import Client, ClientError, ServerError
+from ingest.client import (
+    Client,
+    ClientError,
+    Connected,
+    Event,
+    ServerError,
+    SpoolError,
+    Stopped,
+)
 from ingest.names import RULE, is_device_name
 
 DEFAULT_PORT = 7650
@@ -25,7 +33,7 @@ _CHUNK = 1 << 16
 _MAX_LINE = 1 << 22  # bytes; a file that has no LF at all must not fill the memory
 _HINTS = {
     "auth-failed": "; register it with: ingest device add {name}",
-    "plaintext-refused": "; prove the token without showing it, with --scram",
+    "plaintext-refused": "; prove the token without showing it, with --scram, or use --tls",
 }
 
 
@@ -74,6 +82,19 @@ def _device_name(text: str) -> str:
     help="The file that holds the token.  [else: $INGEST_TOKEN, or asked for]",
 )
 @click.option("--scram", is_flag=True, help="Prove the token without showing it to the network.")
+@click.option("--tls", is_flag=True, help="Connect over TLS, and check the listener's certificate.")
+@click.option(
+    "--ca",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Trust the PEM certificates of FILE, and no others.  [implies --tls]",
+)
+@click.option(
+    "--spool",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="PATH",
+    help="A folder that keeps each line on this disk until the listener has it.",
+)
 @click.option("--msgpack", is_flag=True, help="Send the JSON value on each line as msgpack.")
 @click.argument("file", type=click.File("rb"), default="-")
 def send(
@@ -81,31 +102,67 @@ def send(
     address: Address,
     token_file: Path | None,
     scram: bool,
+    tls: bool,
+    ca: Path | None,
+    spool: Path | None,
     msgpack: bool,
     file: BufferedReader,
 ) -> None:
     """Push the lines of FILE, or of standard input as they come, as the device NAME.
 
-    Each line is one frame. A broken connection is resumed where it broke. The exit code is 0 only
-    when the listener has acknowledged every frame.
+    Each line is one frame. A broken connection is resumed where it broke, however long the
+    listener is away. The exit code is 0 only when the listener has acknowledged every frame.
+
+    With --spool the lines are kept in a folder first, so the listener need not be there: what it
+    has not acknowledged when FILE has ended, or when this command is killed, is sent by the next
+    `ingest send` with the same folder, once and in order.
     """
-    client = Client(
-        *address,
-        name,
-        _read_token(token_file),
-        mechanism="SCRAM-SHA-256" if scram else "PLAIN",
-        dialect="msgpack" if msgpack else "text",
-    )
-    push = _Push(client, file, parse_json if msgpack else bytes)
+    token = _read_token(token_file)
+    try:
+        client = Client(
+            *address,
+            name,
+            token,
+            mechanism="SCRAM-SHA-256" if scram else "PLAIN",
+            dialect="msgpack" if msgpack else "text",
+            tls=tls or ca is not None,
+            ca=ca,
+            spool=spool,
+            on_event=_Teller(spool),
+        )
+    except SpoolError as error:
+        raise click.ClickException(str(error)) from error
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or ca or spool}: {error.strerror}") from error
+    push = _Push(client, file, parse_json if msgpack else bytes, must_connect=spool is None)
     try:
         with client:
             push.run()
     except KeyboardInterrupt:
         raise SystemExit(130) from None
     except (OSError, ClientError) as error:
-        raise click.ClickException(_explain(error, name, address)) from error
+        waiting = ""
+        if spool is not None and client.unacknowledged:
+            waiting = (
+                f"; {_plural(client.unacknowledged, 'frame')} wait in {spool} for the next run"
+            )
+        raise click.ClickException(_explain(error, name, address) + waiting) from error
     if push.problem:
         raise click.ClickException(push.problem)
+
+
+class _Teller:
+    """Tells what happens meanwhile, but for what ends the command, and so is told at its end."""
+
+    def __init__(self, spool: Path | None) -> None:
+        """Make it; without a spool an outage counts only after there has been a connection."""
+        self._goes_on = spool is not None
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Connected):
+            self._goes_on = True
+        elif not isinstance(event, Stopped) and self._goes_on:
+            click.echo(f"{event}", err=True)
 
 
 def _read_token(token_file: Path | None) -> str:
@@ -153,20 +210,34 @@ class _Push:
     """
 
     def __init__(
-        self, client: Client, file: BufferedReader, parse: Callable[[bytes], object]
+        self,
+        client: Client,
+        file: BufferedReader,
+        parse: Callable[[bytes], object],
+        *,
+        must_connect: bool,
     ) -> None:
+        """Prepare it.
+
+        Args:
+            client: as which device, and where to.
+            file: what to send.
+            parse: makes a frame of a line.
+            must_connect: whether to stop at once if there is no listener that lets us in.
+        """
         self.problem = ""
         self._client = client
         self._file = file
         self._parse = parse
-        self._first = 0
+        self._must_connect = must_connect
         self._line = 0
         self._empty = 0
 
     def run(self) -> None:
         """Send every line, until one that is no frame; wait for its ACK, and tell how it went."""
-        self._first = self._client.next
         started = time.monotonic()
+        if self._must_connect:
+            self._client.connect()
         try:
             with _make_progress() as progress:
                 self._send(progress)
@@ -182,14 +253,16 @@ class _Push:
             except (TypeError, ValueError) as error:
                 self.problem = f"{self._file.name}:{self._line}: {error}"
                 break
-            if not _has_more(self._file):  # the next line may be an hour away
-                self._client.wait()
+            if self._must_connect and not _has_more(self._file):
+                self._client.wait()  # the next line may be an hour away
             progress.update(task, description=self._counts(), advance=size)
+        if not self._client.connected and self._client.unacknowledged:
+            self._client.connect()
         self._client.wait()
 
     def _counts(self) -> str:
-        sent = self._client.next - self._first
-        acknowledged = sent - self._client.unacknowledged
+        sent = self._client.taken
+        acknowledged = max(0, sent - self._client.unacknowledged)
         return f"sent {_plural(sent, 'frame')}, {acknowledged:,} acknowledged"
 
     def _read(self) -> Iterator[tuple[list[bytes], int]]:

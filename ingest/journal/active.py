@@ -166,12 +166,12 @@ class ActiveFile:
         return None
 
     def check_home(self) -> None:
-        """See whether the folder is still the one that was locked.
+        """See now and then whether the folder is still the one that was locked.
 
         Raises:
             FolderReplacedError: it is not, and no file in it is ours.
         """
-        self._home.check()
+        self._home.check_if_due()
 
     def close(self) -> None:
         """Close the file, and what is kept open beside it."""
@@ -187,9 +187,10 @@ class ActiveFile:
     def _open(self) -> None:
         """Open what is at the path, or begin it; then close the file that was open before."""
         disk = self._disk
+        self._home.check()
         fd = self._descriptor(lambda: disk.open(self._path, _FLAGS, 0o644))
         try:
-            self._home.check()  # again: it may have been replaced just before the file was opened
+            self._home.check()  # again: it may have been replaced meanwhile
             self._sync_folder()
             status = disk.fstat(fd)
             head = head_of(disk.pread(fd, HEAD_SIZE, 0))

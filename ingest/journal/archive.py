@@ -7,7 +7,7 @@ instant and is taken up at the next start.
 import gzip
 import os
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -222,4 +222,8 @@ def _named(file: LogFile) -> float:
 
 def _times_of(folder: Path) -> list[float]:
     """Return when the files of a log were last changed; seconds since 1970."""
-    return [file.path.stat().st_mtime for file in log_files(folder)]
+    times: list[float] = []
+    for file in log_files(folder):
+        with suppress(FileNotFoundError):  # somebody has just moved it
+            times.append(file.path.stat().st_mtime)
+    return times

@@ -110,7 +110,7 @@ class FileJournal:
         self._is_damaged = False
         self._positions_path = layout.positions
         disk, clock = disk or Disk(), clock or Clock()
-        home = Home((layout.log_folder, layout.lock), disk)
+        home = Home((layout.log_folder, layout.lock), disk, clock)
         self._intent = IntentFile(layout.intent, disk)
         recovered = recover(layout.log_folder, layout.positions, self._intent, self._report)
         self._known = recovered.changed

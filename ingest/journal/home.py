@@ -4,7 +4,12 @@ import errno
 from collections.abc import Iterable
 from pathlib import Path
 
+from ingest.journal.clock import Clock
 from ingest.journal.disk import Disk
+
+_PERIOD = 0.25
+"""Seconds for which one look counts: less than a second listener takes to start. Each call of the
+system makes the writer wait for the interpreter's lock, so there is none at each commit."""
 
 
 class FolderReplacedError(OSError):
@@ -18,14 +23,23 @@ class Home:
     removed, a second listener finds nothing locked there, and both would write one log.
     """
 
-    def __init__(self, paths: Iterable[Path], disk: Disk) -> None:
+    def __init__(self, paths: Iterable[Path], disk: Disk, clock: Clock) -> None:
         """Remember what is at `paths` now; nothing is to stay nothing.
 
         Raises:
             OSError: one can't be looked at.
         """
         self._disk = disk
+        self._clock = clock
+        self._good_until = 0.0  # on the monotonic clock
         self._found = {path: disk.identity(path) for path in paths}
+
+    def check_if_due(self) -> None:
+        """Compare, unless that was done a moment ago; see `check`."""
+        now = self._clock.monotonic()
+        if now >= self._good_until:
+            self.check()
+            self._good_until = now + _PERIOD
 
     def check(self) -> None:
         """Compare with what is there now.

@@ -75,7 +75,9 @@ class Leases:
         try:
             last = self._position(device)
         except Exception as error:
-            if not self._call(device, holder.refused, f"{device}: {error}"):
+            if not self._call(
+                device, holder.refused, f"its last number can't be looked up: {error}"
+            ):
                 self._abort(device, holder)
             return
         lease = self._held[device] = Lease(device, last, holder)

@@ -79,6 +79,7 @@ class Admission:
     Attributes:
         limits: may be replaced at any time, by assignment.
         ports: where connections are accepted.
+        is_full: whether they accept none for now.
     """
 
     _PROVED = 100_000
@@ -86,7 +87,7 @@ class Admission:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.ports: Sequence[Port] = ()
-        self._is_full = False
+        self.is_full = False
         self._by_name = FailureLimit(burst=300, per_second=5.0)
         self._by_host = FailureLimit(burst=3000, per_second=50.0)
         self._proved: OrderedDict[tuple[str, str], None] = OrderedDict()
@@ -104,13 +105,13 @@ class Admission:
         Beyond the limit some are let in to hear that they are too many. The others wait in the
         kernel's queue, since to accept and close them at once would only bring them back.
         """
-        if not self._is_full and connections >= self.limits.max_connections + REFUSALS:
-            self._is_full = True
+        if not self.is_full and connections >= self.limits.max_connections + REFUSALS:
+            self.is_full = True
             self._log.warn("{count} connections: no more are accepted for now", count=connections)
             for port in self.ports:
                 port.pauseProducing()
-        elif self._is_full and connections < self.limits.max_connections:
-            self._is_full = False
+        elif self.is_full and connections < self.limits.max_connections:
+            self.is_full = False
             self._log.warn("{count} connections: more are accepted again", count=connections)
             for port in self.ports:
                 port.resumeProducing()

@@ -38,9 +38,9 @@ READ = 120 << 10
 """Bytes of one read at most, where Twisted would take 64 KiB: at full speed a read has a price,
 whatever its size. From 128 KiB on the C library would map new memory for each."""
 
-GREETING_READ = 8 << 10
-"""The same before the device is let in: its messages have at most 4 KiB each, and what it sends
-ahead is kept, at our cost, for whoever connects."""
+FIRST_READ = 8 << 10
+"""The same at first. Before a device is let in, what it sends ahead is kept at our cost, whoever it
+is. After that its reads grow while they are full and quick to deal with."""
 
 ANSWER = 60.0
 """Seconds that our own part may take: a turn, a check, a lease, the disk. Far more than any takes,
@@ -62,6 +62,7 @@ class Connection(Protocol):
         heard: when the device last sent something, by `Surroundings.now`.
         claimed: the name that the device claims, proved or not; empty before it claims one.
         delivery: what it has brought, from the moment that the device was let in.
+        read_size: bytes of one read at most.
     """
 
     _log = Logger(namespace="ingest.listener")
@@ -102,7 +103,7 @@ class Connection(Protocol):
         """Begin the conversation."""
         self._transport = cast(DeviceTransport, self.transport)
         self._socket = socket_of(self.transport)
-        self._read_at_most(GREETING_READ)
+        self._read_at_most(FIRST_READ)
         self.heard = self._since = self.made = self._surroundings.now()
         self._surroundings.add(self)
         self._outlet = outlet_for(self._transport, self._acknowledgement)
@@ -222,6 +223,11 @@ class Connection(Protocol):
         self._read_at_most(size)
         self.update_reading()
 
+    def read_more(self) -> None:
+        """Called when a read was as long as it may be, and was dealt with quickly."""
+        if self.read_size < READ:
+            self._read_at_most(min(2 * self.read_size, READ))
+
     def resume(self) -> None:
         """Read again after `rest`."""
         self._resting = False
@@ -272,7 +278,6 @@ class Connection(Protocol):
         self._lease = lease
         self.delivery = Delivery(lease, self._sent_ahead, lease.last)
         self._enter(Phase.OPEN)
-        self._read_at_most(READ)
         self._surroundings.let_in(self)
         grant = Grant(
             lease.last + 1,
@@ -416,6 +421,7 @@ class Connection(Protocol):
         self.update_reading()
 
     def _read_at_most(self, size: int) -> None:
+        self.read_size = size
         if self._socket is not None:
             self._socket.bufferSize = size
 

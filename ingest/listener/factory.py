@@ -1,10 +1,13 @@
 """What makes a connection for each client that a port accepts."""
 
+from typing import cast
+
 from twisted.internet.interfaces import IAddress
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, Protocol
 
 from ingest.listener.connection import Connection
 from ingest.listener.fleet import Fleet
+from ingest.listener.outlet import DeviceTransport
 from ingest.wire.conversation import Converse
 
 
@@ -23,8 +26,20 @@ class ConnectionFactory(Factory):
         self._fleet = fleet
         self._converse = converse
 
-    def buildProtocol(self, addr: IAddress | None) -> Connection:  # noqa: ARG002
-        """Make the protocol of a new connection."""
+    def buildProtocol(self, addr: IAddress | None) -> Protocol:  # noqa: ARG002
+        """Make the protocol of a new connection; beyond all limits, one that cuts it."""
+        if self._fleet.is_full:
+            return _Refused()
         connection = Connection(self._fleet, self._converse, self._fleet.refusal())
         connection.factory = self
         return connection
+
+
+class _Refused(Protocol):
+    """Cuts its connection, which was accepted before the port heard that it is to accept no more.
+
+    A factory that TLS wraps can't have None for that.
+    """
+
+    def connectionMade(self) -> None:
+        cast(DeviceTransport, self.transport).abortConnection()

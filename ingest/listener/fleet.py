@@ -131,6 +131,11 @@ class Fleet:
         """See `Surroundings.stamp`."""
         return self._stamp(self._wall())
 
+    @property
+    def is_full(self) -> bool:
+        """Whether there are so many connections that not even a refusal can be said."""
+        return self.admission.is_full
+
     def refusal(self) -> PeerError | None:
         """Return why a new connection is not let in; None if it is."""
         if self._stopped is not None:
@@ -237,6 +242,8 @@ class Fleet:
         seconds = self.now() - begun
         if seconds > SLOW:
             self._slow.enter(connection, size, seconds)
+        elif size >= connection.read_size:
+            connection.read_more()
         self._after_read(size)
 
     def remove(self, connection: Member) -> None:
@@ -256,7 +263,7 @@ class Fleet:
         """Stop reading frames from all devices."""
         self.paused = True
         self._paused_at = self.now()
-        for connection in self._open:
+        for connection in list(self._open):  # one that fails leaves
             connection.update_reading()
 
     def resume(self) -> None:

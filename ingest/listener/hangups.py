@@ -5,17 +5,20 @@ nothing is read, and devices that give up would keep their descriptors here unti
 """
 
 import select
-import socket
 from typing import Protocol
 
-from twisted.internet.interfaces import IReactorFDSet, IReadDescriptor
+from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescriptor
 from zope.interface import implementer
 
 _EVENTS = select.EPOLLRDHUP | select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR
-_PROBES = ((socket.TCP_KEEPIDLE, 4), (socket.TCP_KEEPINTVL, 2), (socket.TCP_KEEPCNT, 3))
-"""Whether a device that has closed its side is still there to hear an acknowledgement, the kernel
-asks after 4 s and then every 2 s; a system that forgot the connection answers no, or not at all."""
+PATIENCE = 10.0
+"""Seconds that a device may wait for an acknowledgement after it has closed its side, while nothing
+is read. The system can't tell one that waits from one that has gone; the former will resume."""
+
+
+class IHangupReactor(IReactorFDSet, IReactorTime):
+    """What it needs of a reactor."""
 
 
 class Watched(Protocol):
@@ -39,7 +42,7 @@ class Hangups:
     It is a descriptor of its own (epoll(7)), which the reactor watches as it does any other.
     """
 
-    def __init__(self, reactor: IReactorFDSet) -> None:
+    def __init__(self, reactor: IHangupReactor) -> None:
         self._reactor = reactor
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
@@ -77,7 +80,7 @@ class Hangups:
         for fd, events in self._epoll.poll(0):
             connection = self._watched.get(fd)
             if connection is not None and not connection.is_reading:
-                self._act(connection, fd, events)
+                self._act(connection, events)
 
     def connectionLost(self, reason: object) -> None:
         """See `IFileDescriptor`; it is no connection."""
@@ -86,20 +89,12 @@ class Hangups:
         """See `ILoggingContext`."""
         return "ingest.listener"
 
-    def _act(self, connection: Watched, fd: int, events: int) -> None:
+    def _act(self, connection: Watched, events: int) -> None:
         if events & _GONE:
             connection.abort()
         else:
-            _probe(fd)
+            self._reactor.callLater(PATIENCE, self._give_up, connection)
 
-
-def _probe(fd: int) -> None:
-    """Let the kernel find out whether the other end of a half-closed connection is there."""
-    with socket.socket(fileno=fd) as connection:
-        try:
-            if connection.family != socket.AF_UNIX:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                for option, value in _PROBES:
-                    connection.setsockopt(socket.IPPROTO_TCP, option, value)
-        finally:
-            connection.detach()
+    def _give_up(self, connection: Watched) -> None:
+        if connection in self._fds and not connection.is_reading:
+            connection.abort()

@@ -22,6 +22,7 @@ class Member(Protocol):
         claimed: the name that the device claims, proved or not; empty before it claims one.
         delivery: what it has brought; None before the device was let in.
         phase: where it stands.
+        read_size: bytes of one read at most.
     """
 
     heard: float
@@ -29,6 +30,7 @@ class Member(Protocol):
     claimed: str
     delivery: Delivery | None
     phase: Phase
+    read_size: int
 
     @property
     def mechanism(self) -> str:
@@ -63,6 +65,9 @@ class Member(Protocol):
 
     def rest(self, size: int) -> None:
         """Read nothing until `resume`, and then at most `size` bytes at once."""
+
+    def read_more(self) -> None:
+        """Called when a read was as long as it may be, and was dealt with quickly."""
 
     def resume(self) -> None:
         """Read again after `rest`."""

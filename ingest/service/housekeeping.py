@@ -42,7 +42,7 @@ class Housekeeping(Service):
         """Begin."""
         super().startService()
         for chore in self._chores:
-            self._start(chore, chore.every)
+            self._start(chore)
 
     def stopService(self) -> None:
         """Stop."""
@@ -51,17 +51,12 @@ class Housekeeping(Service):
             if loop.running:  # one whose task has failed is not
                 loop.stop()
 
-    def _start(self, chore: Chore, pause: float) -> None:
-        if not self.running:
-            return
-        loop = self._loops[chore.name] = LoopingCall(chore.task)
-        loop.clock = self._clock
-        self._clock.callLater(pause - chore.every, self._loop, loop, chore)
-
-    def _loop(self, loop: LoopingCall, chore: Chore) -> None:
+    def _start(self, chore: Chore) -> None:
         if self.running:
+            loop = self._loops[chore.name] = LoopingCall(chore.task)
+            loop.clock = self._clock
             loop.start(chore.every, now=False).addErrback(self._failed, chore)
 
     def _failed(self, failure: Failure, chore: Chore) -> None:
         self._log.failure("{chore} has failed and is tried again", failure, chore=chore.name)
-        self._start(chore, chore.every + _AGAIN)
+        self._clock.callLater(_AGAIN, self._start, chore)

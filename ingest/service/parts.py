@@ -10,7 +10,6 @@ from twisted.internet.interfaces import (
     IListeningPort,
     IProtocolFactory,
     IReactorCore,
-    IReactorFDSet,
     IReactorFromThreads,
     IReactorTime,
 )
@@ -29,7 +28,7 @@ from ingest.listener.authentication import Authenticator
 from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, listen
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
-from ingest.listener.hangups import Hangups
+from ingest.listener.hangups import Hangups, IHangupReactor
 from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
 from ingest.log.chunks import recent_chunks
@@ -45,9 +44,7 @@ _DRAIN_SWEEP = 0.5
 _ROUND = 15.0  # seconds between two rounds at most, each of which notes who was seen
 
 
-class IListenerReactor(
-    IReactorCore, IReactorFDSet, IReactorFromThreads, IReactorTime, IReactorPorts
-):
+class IListenerReactor(IReactorCore, IReactorFromThreads, IHangupReactor, IReactorPorts):
     """What a listener needs of a reactor."""
 
 

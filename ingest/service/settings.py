@@ -1,9 +1,11 @@
 """The settings of a listener: one table for the command line, the file and the help."""
 
+import re
 import resource
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,8 +17,11 @@ from ingest.listener.admission import REFUSALS, Limits
 from ingest.listener.protocols import DEFAULT, split
 from ingest.units import format_duration, format_size, parse_duration, parse_size
 
-_SPARE_FILES = 64 + REFUSALS
+_SPARE_FILES = 128 + REFUSALS
 """File descriptors that a listener needs for other things than the devices that it lets in."""
+
+
+_SMALLEST_FILE = 4096  # bytes
 
 
 class SettingsError(ValueError):
@@ -71,6 +76,16 @@ def _frame_size(text: str) -> int:
     return size
 
 
+def _rotate_size(text: str) -> int:
+    size = parse_size(text)
+    if 0 < size < _SMALLEST_FILE:
+        raise ValueError(
+            f"{text!r} is too small: each file costs several operations of the disk, so at least"
+            f" {format_size(_SMALLEST_FILE)} is wanted, or 0 for no bound"
+        )
+    return size
+
+
 def _timeout(text: str) -> float:
     seconds = parse_duration(text)
     if not seconds:
@@ -99,7 +114,7 @@ class Settings:
         str(DEFAULT_DATA), Path, "the folder of the log and of all else that is kept", "DIR"
     )
     rotate_size: int = _setting(
-        "256MiB", parse_size, "close the log file before it exceeds this size; 0: never", "SIZE"
+        "256MiB", _rotate_size, "close the log file before it exceeds this size; 0: never", "SIZE"
     )
     rotate_every: float = _setting(
         "1d", parse_duration,
@@ -178,6 +193,7 @@ AT_START: Final = ("listen", "data", "durability")
 _FORMATS: dict[object, Callable[[float], str]] = {
     parse_size: format_size,
     _frame_size: format_size,
+    _rotate_size: format_size,
     parse_duration: format_duration,
     _timeout: format_duration,
 }
@@ -265,7 +281,7 @@ def options_with_files(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        held = tomllib.loads(path.read_text())
+        held = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror}") from error
     except ValueError as error:
@@ -273,8 +289,23 @@ def _read_file(path: Path) -> dict[str, Any]:
     known = {option_name(field_.name): field_.name for field_ in fields(Settings)}
     for name in held:
         if name not in known:
-            raise SettingsError(f"{path}: there is no setting {name!r}; see twistd ingest --help")
+            hint = did_you_mean(name, known) or "see twistd ingest --help"
+            where = f"{path}, line {_line_of(name, path)}"
+            raise SettingsError(f"{where}: there is no setting {name!r}; {hint}")
     return {known[name]: value for name, value in held.items()}
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `did you mean ...?` for a name that is close to a known one; empty if none is."""
+    close = get_close_matches(name, list(known), 1)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _line_of(name: str, path: Path) -> int:
+    """Find where a TOML file sets a name of its top level; 0 if that can't be told."""
+    pattern = re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}["']?\s*[=.\]]""")
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    return next((number for number, line in enumerate(lines, 1) if pattern.match(line)), 0)
 
 
 def _parse_all(values: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -9,8 +9,6 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.logger import Logger
 
-_STOP = (signal.SIGINT, signal.SIGTERM)
-
 
 class Hangup:
     """Notes SIGHUP until somebody acts on it. Before Python does, the signal ends a process."""
@@ -22,6 +20,9 @@ class Hangup:
     def install(self) -> None:
         """Catch the signal from now on."""
         signal.signal(signal.SIGHUP, self._caught)
+        # Until there is something to stop, Ctrl-C ends the process without a traceback.
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def act(self, act: Callable[[], None] | None) -> None:
         """Call `act` at each signal, and now if there was one already; None: only note it."""
@@ -55,6 +56,7 @@ class Signals(Service):
         self._reactor = reactor
         self._reload = reload
         self._hurry = hurry
+        self._stops = {signal.SIGINT: reactor.sigInt, signal.SIGTERM: reactor.sigTerm}
         self._reloading = False
         self._stopping = False
         self._log = Logger(namespace="ingest")
@@ -63,8 +65,8 @@ class Signals(Service):
         """Begin to act on signals."""
         super().startService()
         HANGUP.act(lambda: self._reactor.callFromThread(self._request_reload))
-        # The reactor sets its own handlers when it starts, and they must not be called twice.
-        self._reactor.callLater(0, self._catch_stops)
+        self._catch_stops()
+        self._reactor.callLater(0, self._catch_stops)  # again, once the reactor has set its own
 
     def stopService(self) -> None:
         """Act on none but those that are to stop."""
@@ -82,9 +84,8 @@ class Signals(Service):
             self._reload()
 
     def _catch_stops(self) -> None:
-        for number in _STOP:
-            first = signal.getsignal(number)
-            if callable(first):
+        for number, first in self._stops.items():
+            if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, partial(self._caught_stop, first))
 
     def _caught_stop(

@@ -1,5 +1,7 @@
 """`twistd ingest`: its options, and the service that they make."""
 
+import os
+import re
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +17,7 @@ from ingest.service.settings import (
     Listen,
     Settings,
     SettingsError,
+    did_you_mean,
     option_name,
     options_with_files,
     parse_listen,
@@ -22,6 +25,7 @@ from ingest.service.settings import (
 )
 from ingest.service.signals import HANGUP
 
+_UNKNOWN = re.compile(r"option (--\S+) not recognized")
 _PID_FILE = "twistd.pid"  # unless `twistd --pidfile` says otherwise
 
 
@@ -109,7 +113,14 @@ class Options(usage.Options):
             super().parseOptions(options)
         except usage.UsageError as error:
             what = str(error).rstrip(".")
+            unknown = _UNKNOWN.fullmatch(what)
+            if unknown and (hint := did_you_mean(unknown[1], self._long_options())):
+                what = f"{what}; {hint}"
             raise SystemExit(f"twistd ingest: {what}; see twistd ingest --help") from None
+
+    def _long_options(self) -> list[str]:
+        """Return the options as they are written."""
+        return [f"--{name.rstrip('=')}" for name in self.longOpt]
 
     def postOptions(self) -> None:
         """Check every value now, where an error is still one line.
@@ -156,8 +167,8 @@ def makeService(options: Options) -> IService:
     chosen = cast(IListenerReactor, reactor)
     use_monotonic_time(chosen)
     try:
-        return ListenerService(
-            options.settings, chosen, options.read, daemonized=options.is_daemonized
-        )
+        # In the background standard error is closed, but for a copy of it.
+        stderr = os.fdopen(os.dup(2), "w") if options.is_daemonized else None
+        return ListenerService(options.settings, chosen, options.read, stderr=stderr)
     except StartError as error:
         raise SystemExit(f"ingest: can't start: {error}") from None

@@ -14,6 +14,7 @@ import sqlite3
 import sys
 from collections.abc import Callable
 from functools import partial
+from typing import IO
 
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
@@ -57,7 +58,7 @@ class ListenerService(InOrder):
         reactor: IListenerReactor,
         reread: Callable[[], Settings],
         *,
-        daemonized: bool = False,
+        stderr: IO[str] | None = None,
     ) -> None:
         """Make the services; nothing is opened yet.
 
@@ -65,7 +66,8 @@ class ListenerService(InOrder):
             settings: by which to start.
             reactor: whose sockets, threads and clock to use.
             reread: gives the settings afresh, for SIGHUP; may raise SettingsError.
-            daemonized: whether somebody waits in another process to hear of the start.
+            stderr: where to say why the start fails, for whoever waits for it in another process;
+                None while this is the process that was started.
 
         Raises:
             StartError: an endpoint makes no sense.
@@ -74,7 +76,7 @@ class ListenerService(InOrder):
         self.setName("ingest")
         self._settings = settings
         self._reread = reread
-        self._daemonized = daemonized
+        self._stderr = stderr
         self._log = Logger(namespace="ingest")
         try:
             entrances = [_entrance(listen, reactor) for listen in settings.listen]
@@ -107,7 +109,7 @@ class ListenerService(InOrder):
 
         Raises:
             SystemExit: something can't be had; a line on stderr says what and why.
-            StartError: the same, where the process that waits for us will print it.
+            StartError: the same, where another process waits for us.
         """
         try:
             super().startService()
@@ -115,12 +117,14 @@ class ListenerService(InOrder):
             StartError, DoorError, RegistryError, CannotListenError, OSError, sqlite3.Error,
         ) as error:  # fmt: skip
             self._records.close()
-            line = f"can't start: {_in_words(error)}"
-            if self._daemonized:
-                raise StartError(line) from None
             # twistd sends sys.stderr to its log; this line is for who started it.
-            print(f"ingest: {line}", file=sys.__stderr__)
+            line = f"ingest: can't start: {_in_words(error)}"
+            print(line, file=self._stderr or sys.__stderr__, flush=True)
+            if self._stderr is not None:  # the process that waits takes no SystemExit for an answer
+                raise StartError("see above") from None
             raise SystemExit(1) from None
+        if self._stderr is not None:
+            self._stderr.close()
         self._announce()
         spare_the_collector()
 

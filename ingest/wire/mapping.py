@@ -1,13 +1,16 @@
 """msgpack to JSON and back, losing nothing: the table of PROTOCOL.md, "The record".
 
-The fast path never comes here: what plain JSON can hold, `orjson` writes at once. This is
-the way of everything else, one value at a time.
+What plain JSON can hold `orjson` writes at once, without this module. This is the way of an object
+that has anything else: only that is looked at in Python, item by item.
 """
 
 import math
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from types import NoneType
 from typing import Any, TypeAlias
 
 import msgpack
@@ -20,8 +23,10 @@ Json: TypeAlias = Any
 """What `orjson` reads and writes: None, bool, int, float, str, list, dict."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH_NAIVE = _EPOCH.replace(tzinfo=None)
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _TIMESTAMP_EXT = -1
+_ESCAPED_BYTE = re.compile("[\ud800-\udfff]")  # of a str that is not UTF-8
 
 
 class Pairs(list[tuple[Any, Any]]):
@@ -33,14 +38,17 @@ def make_ext(code: int, data: bytes) -> msgpack.ExtType:
     return msgpack.ExtType._make((code, data))
 
 
-def encode(value: object) -> bytes:
-    """Write one msgpack value, maps as `Pairs`, as JSON.
+def encode(packed: bytes) -> bytes:
+    """Write one msgpack object, nested at most `MAX_DEPTH` deep, as JSON.
 
-    Args:
-        value: what `msgpack.Unpacker(raw=False, unicode_errors="surrogateescape", timestamp=0,
-            object_pairs_hook=Pairs, ext_hook=make_ext)` makes, nested at most `MAX_DEPTH` deep.
+    Raises:
+        ValueError: it has an extension of type -1 that is no timestamp.
     """
-    return orjson.dumps(_to_json(value))
+    try:
+        value, same = _unpack(packed, unicode_errors="strict"), _SAME_IF_UTF8
+    except UnicodeDecodeError:
+        value, same = _unpack(packed, unicode_errors="surrogateescape"), _SAME
+    return orjson.dumps(_to_json(value, same))
 
 
 def decode(line: bytes | str) -> Any:
@@ -52,61 +60,101 @@ def decode(line: bytes | str) -> Any:
     return from_json(orjson.loads(line))
 
 
-def _to_json(value: object) -> Json:
-    if value is None or isinstance(value, bool | int):
-        return value
-    if isinstance(value, str):
-        return value if _is_utf8(value) else _binary(value.encode("utf-8", "surrogateescape"))
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"$number": _number_name(value)}
-    if isinstance(value, bytes):
-        return _binary(value)
-    if isinstance(value, Pairs):
-        return _map(value)
-    if isinstance(value, msgpack.Timestamp):
-        return _date(value)
-    if isinstance(value, msgpack.ExtType):
-        return _ext(value.code, value.data)
-    assert isinstance(value, list), type(value)
-    return [_to_json(item) for item in value]
-
-
-def _is_utf8(text: str) -> bool:
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _binary(data: bytes) -> Json:
-    return {"$binary": b64encode(data).decode()}
-
-
-def _number_name(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+_Same: TypeAlias = frozenset[type]
+"""The types whose values JSON has too."""
 
 
 def _ext(code: int, data: bytes) -> Json:
     return {"$ext": [code, b64encode(data).decode()]}
 
 
-def _map(pairs: Pairs) -> Json:
-    if all(isinstance(key, str) and _is_utf8(key) for key, _ in pairs):
-        # Of equal keys the last counts, as in the decoder of the fast path and in JSON readers.
-        plain = {key: _to_json(value) for key, value in pairs}
-        if not _looks_wrapped(plain):
-            return plain
-    return {"$map": [[_to_json(key), _to_json(value)] for key, value in pairs]}
+# Maps become tuples of pairs, and extensions what stands for them in JSON.
+_unpack: Callable[..., Any] = partial(
+    msgpack.unpackb, strict_map_key=False, object_pairs_hook=tuple, ext_hook=_ext
+)
+_SAME: _Same = frozenset({NoneType, bool, int, dict})
+_SAME_IF_UTF8: _Same = _SAME | {str}
+
+
+def _to_json(value: Any, same: _Same) -> Json:
+    kind = type(value)
+    return value if kind in same else _CONVERT[kind](value, same)
+
+
+def _text(text: str, _: _Same) -> Json:
+    return text if _is_utf8(text) else _wrap_binary(text.encode("utf-8", "surrogateescape"))
+
+
+def _is_utf8(text: str) -> bool:
+    return text.isascii() or _ESCAPED_BYTE.search(text) is None
+
+
+def _number(value: float, _: _Same) -> Json:
+    return value if math.isfinite(value) else {"$number": _number_name(value)}
+
+
+def _number_name(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _binary(data: bytes, _: _Same) -> Json:
+    return _wrap_binary(data)
+
+
+def _wrap_binary(data: bytes) -> Json:
+    return {"$binary": b64encode(data).decode()}
+
+
+def _array(items: list[Any], same: _Same) -> Json:
+    if not items or same.issuperset(map(type, items)):
+        return items
+    return [
+        item if type(item) in same else _CONVERT[type(item)](item, same)  # no call for most items
+        for item in items
+    ]
+
+
+def _map(pairs: tuple[tuple[Any, Any], ...], same: _Same) -> Json:
+    if not pairs:
+        return {}
+    for key, _ in pairs:
+        if type(key) is not str or not (str in same or _is_utf8(key)):
+            return _wrap_map(pairs, same)
+    # Of equal keys the last counts, as in the decoder of plain objects and in JSON readers.
+    plain = dict(pairs)
+    if len(plain) == 1 and key.startswith("$"):
+        return _wrap_map(pairs, same)
+    for key, value in plain.items():
+        if type(value) not in same:
+            plain[key] = _to_json(value, same)
+    return plain
+
+
+def _wrap_map(pairs: tuple[tuple[Any, Any], ...], same: _Same) -> Json:
+    return {"$map": [[_to_json(key, same), _to_json(value, same)] for key, value in pairs]}
 
 
 def _looks_wrapped(plain: dict[str, Json]) -> bool:
     return len(plain) == 1 and next(iter(plain)).startswith("$")
 
 
-def _date(stamp: msgpack.Timestamp) -> Json:
+def _date(stamp: msgpack.Timestamp, _: _Same) -> Json:
     try:
-        moment = _EPOCH + timedelta(seconds=stamp.seconds)
+        moment = _EPOCH_NAIVE + timedelta(seconds=stamp.seconds)
     except OverflowError:  # outside the years 1 to 9999, which RFC 3339 can't write
         return _ext(_TIMESTAMP_EXT, stamp.to_bytes())
     fraction = f".{stamp.nanoseconds:09d}" if stamp.nanoseconds else ""
-    return {"$date": f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + fraction + "Z"}
+    return {"$date": f"{moment.isoformat()}{fraction}Z"}
+
+
+_CONVERT: dict[type, Callable[[Any, _Same], Json]] = {
+    bytes: _binary,
+    float: _number,
+    list: _array,
+    msgpack.Timestamp: _date,
+    str: _text,
+    tuple: _map,
+}
 
 
 def from_json(value: Json) -> Any:

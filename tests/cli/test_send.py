@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -14,6 +16,8 @@ from click.testing import CliRunner, Result
 
 from ingest.cli import main
 from ingest.cli.send import Address, parse_address, parse_json
+from ingest.client import Spool
+from tests.client.certificates import make_certificate, tls_server
 from tests.scripted_server import Plan, Server, pack, serve_once
 
 TOKEN = {"INGEST_TOKEN": "secret"}
@@ -51,7 +55,8 @@ def test_a_broken_connection_is_resumed(tmp_path: Path) -> None:
     with Server([Plan(take=7), Plan(take=5_000, acks=False)]) as server:
         result = run("sensor-1", "--to", f"127.0.0.1:{server.port}", file)
     assert server.stored == lines
-    assert result.output.startswith("sent 50,000 frames, 50,000 acknowledged, in ")
+    assert "no connection, but trying: " in result.stderr
+    assert result.stdout.startswith("sent 50,000 frames, 50,000 acknowledged, in ")
     assert server.connections == 3
 
 
@@ -221,3 +226,65 @@ def test_a_name_that_is_no_device() -> None:
     result = run("sensor 1")
     assert "'sensor 1' is no device name: 1 to 128 characters" in result.output
     assert result.exit_code == 2
+
+
+# The spool, and TLS
+
+
+def test_lines_wait_in_a_spool_until_the_listener_is_there(tmp_path: Path) -> None:
+    lines, spool = tmp_path / "lines", tmp_path / "spool"
+    lines.write_text("a\nb\n")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    result = run("sensor-1", "--to", f"127.0.0.1:{port}", "--spool", spool, lines)
+    assert result.exit_code == 1
+    assert result.stdout.startswith("sent 2 frames, 0 acknowledged, in ")
+    assert result.stderr.endswith(
+        f"Error: can't push to 127.0.0.1:{port}: Connection refused; is the listener running there?"
+        f"; 2 frames wait in {spool} for the next run\n"
+    )
+    lines.write_text("c\n")
+    with Server(port=port) as server:
+        result = run("sensor-1", "--to", f"127.0.0.1:{port}", "--spool", spool, lines)
+    assert server.stored == [b"a", b"b", b"c"]
+    assert result.stdout.startswith("sent 1 frame, 1 acknowledged, in ")
+    assert result.exit_code == 0
+
+
+def test_a_spool_that_can_not_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    spool = tmp_path / "file" / "spool"
+    result = run("sensor-1", "--spool", spool, "/dev/null")
+    assert result.output == f"Error: {spool}: Not a directory\n"
+    used = Spool(str(tmp_path / "used"), 1 << 20, "text", "sensor-1")
+    result = run("sensor-1", "--spool", tmp_path / "used", "/dev/null")
+    assert result.output == f"Error: {tmp_path}/used: another process uses this spool\n"
+    used.close()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_over_tls(tmp_path: Path, trusted: bool) -> None:
+    certificate = make_certificate(tmp_path / "localhost.pem", timedelta(days=1))
+    other = make_certificate(tmp_path / "other.pem", timedelta(days=1))
+    lines = tmp_path / "lines"
+    lines.write_text("a\n")
+    stored: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        with (
+            suppress(OSError),
+            tls_server(certificate).wrap_socket(connection, server_side=True) as tls,
+        ):
+            tls.recv(1000)
+            tls.sendall(b"OK next=1 max_frame=100\n")
+            stored.append(tls.recv(1000))
+            tls.sendall(b"ACK 1\n")
+            tls.unwrap()
+
+    with serve_once(serve) as port:
+        ca = certificate if trusted else other
+        result = run("sensor-1", "--to", f"localhost:{port}", "--tls", "--ca", ca, lines)
+    assert stored == ([b"a\n"] if trusted else [])
+    assert (result.exit_code == 0) == trusted
+    if not trusted:
+        assert "certificate verify failed" in result.stderr

@@ -227,7 +227,7 @@ def test_a_closed_output_is_one_line(layout: Layout) -> None:
     for arguments in ([], ["-f"]):
         assert ended(layout, *arguments, stdout=">&-") == (
             1,
-            "Error: can't write to standard output: it is closed\n",
+            "Error: standard output is closed; send it to /dev/null instead\n",
         )
 
 

@@ -91,4 +91,4 @@ def no_descriptors() -> Iterator[None]:
 
 def home_of(folder: Path) -> Home:
     """Make the home of a log in `folder`."""
-    return Home([folder], Disk())
+    return Home([folder], Disk(), Clock())

@@ -1,7 +1,9 @@
 """What the journal on disk does beside the contract (see `test_memory`)."""
 
+import os
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,19 +11,24 @@ import pytest
 from ingest.journal import file as file_module
 from ingest.journal.archive import ArchivePolicy
 from ingest.journal.events import (
+    ClockLeapt,
     DiskFailing,
     DiskRecovered,
     PositionsFailing,
     PositionsRebuilt,
     PositionsRecovered,
     PositionsSetAside,
+    Removed,
+    Rotated,
 )
-from ingest.journal.file import BACKLOG, JournalPolicy
+from ingest.journal.file import BACKLOG, FileJournal, JournalPolicy
 from ingest.journal.interface import Lease
 from ingest.journal.positions import Positions
-from ingest.journal.rotation import RotationPolicy
+from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import Layout
-from tests.journal.holders import DrivenFile, Holder, append, eventually
+from tests.journal.disks import NOW, Clocks
+from tests.journal.holders import DrivenFile, Flow, Holder, Report, append, eventually
+from tests.log.logs import BEGIN, line
 
 
 def open_journal(data: Path, policy: JournalPolicy | None = None) -> tuple[DrivenFile, Holder]:
@@ -182,7 +189,7 @@ def test_damaged_positions_refuse_a_claim_and_are_told_of_once(tmp_path: Path) -
     for number, stranger in enumerate(strangers):
         driven.journal.claim(f"stranger-{number}", stranger)
     assert all(len(stranger.reasons) == 1 and not stranger.told for stranger in strangers)
-    assert strangers[0].reasons[0].startswith("stranger-0: ")
+    assert strangers[0].reasons[0].startswith("its last number can't be looked up: ")
     assert driven.journal.health is not None
     assert driven.journal.health.kind == "positions-failing"
     push(driven, known.lease, 2)  # who is here already goes on
@@ -209,7 +216,7 @@ def test_a_refused_claim_may_be_made_again(tmp_path: Path, monkeypatch: pytest.M
     with monkeypatch.context() as patch:
         patch.setattr(Positions, "get", _fail)
         driven.journal.claim("b", holder)
-    assert holder.reasons == ["b: unable to open database file"]
+    assert holder.reasons == ["its last number can't be looked up: unable to open database file"]
     driven.journal.claim("b", holder)
     assert holder.told == [("granted", 0)]
     assert driven.journal.health is None
@@ -267,12 +274,11 @@ def test_a_folder_that_is_not_the_one_we_locked_takes_no_records(
         if not (layout.log_folder / "ingest.log").exists():
             (layout.log_folder / "ingest.log").touch()
     before = _content(layout.data)
-    append(driven.journal, holder.lease)  # or nothing at all: it looks once a second
     driven.settle(lambda: driven.journal.health is not None)
     assert driven.journal.health is not None
     assert driven.journal.health.kind == "folder-replaced"
     assert driven.flow.paused == 1
-    for _ in range(5):
+    for _ in range(6):
         append(driven.journal, holder.lease)
     assert holder.lease.durable == 3
     assert _content(layout.data) == before
@@ -298,10 +304,87 @@ def _content(data: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in files}
 
 
-def test_a_folder_that_is_replaced_is_noticed_though_nothing_comes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moved", [_folder_moved, _log_moved])
+def test_not_one_record_goes_to_a_folder_that_is_another_listeners(
+    moved: Callable[[Layout], tuple[Path, Path]], tmp_path: Path
+) -> None:
     layout = Layout(tmp_path / "data")
-    driven, _ = open_journal(layout.data)
-    layout.data.rename(tmp_path / "moved")
+    driven, holder = open_journal(layout.data)
+    push(driven, holder.lease, 3)
+    path, target = moved(layout)
+    path.rename(target)
+    layout.create()
+    append(driven.journal, holder.lease)
     driven.settle(lambda: driven.journal.health is not None)
     driven.close()
-    assert driven.flow.paused == 1
+    assert _content(layout.data) == {}
+    assert holder.lease.durable == 3
+
+
+def test_a_clock_that_is_wrong_for_a_while(tmp_path: Path) -> None:
+    """Ten years ahead for some seconds: files are closed soon after each step, and all stay."""
+    layout, clocks, report, holder = Layout(tmp_path), Clocks(), Report(), Holder()
+    layout.create()
+    _touch(NOW, layout.log_folder / "ingest.log")
+    policy = JournalPolicy(
+        RotationPolicy(every=_DAY), ArchivePolicy(retention=RetentionPolicy(age=30 * _DAY))
+    )
+    journal = FileJournal(layout, policy, _call, Flow(), report, clock=clocks.clock)
+    journal.claim("a", holder)
+    for step in (0.0, _TEN_YEARS, -_TEN_YEARS, _DAY):
+        clocks.set(step)
+        _look(journal, clocks)
+        seq = holder.lease.last + 1
+        stamped = line(seq, time=clocks.wall - BEGIN.timestamp()) + b"\n"
+        journal.append(holder.lease, stamped, 1)
+        journal.writer.step()
+        assert holder.lease.durable == seq
+        journal.keeper.step()
+        _touch(NOW, *layout.log_folder.glob("ingest-*"))
+        journal.archivist.step()
+    journal.close()
+    closed = sorted(layout.log_folder.glob("ingest-*"))
+    assert [path.name[7:11] for path in closed] == ["2036"] * 3, "in the order of their closing"
+    assert [path.read_bytes().count(b"\n") for path in closed] == [1, 1, 1]
+    _, *said = map(type, report.events)  # the first start found a file and no positions
+    assert said == [Rotated, ClockLeapt, Rotated, Rotated]
+    # Their names are from the future; they grow old like all others.
+    for path, changed in zip(closed, (NOW, NOW + _TEN_YEARS, NOW + _DAY), strict=True):
+        _touch(changed, path)
+    policy = replace(policy, rotation=RotationPolicy())
+    left = []
+    for days in (29.5, 30.5, 31.5):
+        clocks.wall = NOW + days * _DAY
+        journal = FileJournal(layout, policy, _call, Flow(), report, clock=clocks.clock)
+        journal.archivist.step()
+        journal.close()
+        left.append(sorted(layout.log_folder.glob("ingest-*")))
+    assert left == [closed, closed[1:], []]
+    assert [event.name for event in report.events if isinstance(event, Removed)] == [
+        path.name for path in closed
+    ]
+
+
+_DAY = 86400.0
+
+
+def _touch(changed: float, *paths: Path) -> None:
+    """Set when files were changed, as the clock of the test would have."""
+    for path in paths:
+        path.touch()
+        os.utime(path, (changed, changed))
+
+
+_TEN_YEARS = 3650 * _DAY
+
+
+def _look(journal: FileJournal, clocks: Clocks) -> None:
+    """Let the writer wait for what comes, in vain, as long as it does."""
+    for _ in range(2):
+        wait = journal.writer.step()
+        assert wait is not None
+        clocks.advance(wait.seconds)
+
+
+def _call(call: Callable[..., object], *arguments: object) -> None:
+    call(*arguments)

@@ -110,6 +110,7 @@ class Listener:
     def connect(self, peer: IAddress = LOOPBACK) -> tuple[Connection, Transport]:
         """Let a device connect."""
         protocol, transport = self.factory.buildProtocol(peer), Transport(peerAddress=peer)
+        assert isinstance(protocol, Connection)
         protocol.makeConnection(transport)
         return protocol, transport
 

@@ -9,22 +9,20 @@ from hypothesis import strategies as st
 from ingest.record import record_block
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.framing import Frames, Framing
-from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect, QuickDecoder
+from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect
 from ingest.wire.ingest1.text_dialect import TextDialect
 
 TIME = b"2026-11-22T11:39:00.123456Z"
 FIRST = 98
 """The first number: a stream of a few frames reaches three digits."""
 
-QUICK = QuickDecoder()
-
 
 def text(max_frame: int = 65536) -> TextDialect:
     return TextDialect(max_frame)
 
 
-def packed(max_frame: int = 65536) -> MsgpackDialect:
-    return MsgpackDialect(max_frame, QUICK)
+def msgpack_dialect(max_frame: int = 65536) -> MsgpackDialect:
+    return MsgpackDialect(max_frame)
 
 
 def block_of(fields: Iterable[bytes], first: int = FIRST) -> bytes:

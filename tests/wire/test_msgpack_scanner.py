@@ -147,3 +147,16 @@ def _outcome(pieces: list[bytes]) -> tuple[list[int], ErrorCode | None]:
     except PeerError as error:
         return ends, error.code
     return ends, None
+
+
+@pytest.mark.parametrize(
+    "item",
+    [b"\x01", b"\x90", b"\x91\x01", b"\x81\xa1k" * 60 + b"\xc0", b"\xda\x01\x2c" + b"x" * 300],
+)
+@pytest.mark.parametrize("piece", [63, 64, 65, 700, 5000])
+def test_a_large_object_in_pieces(item: bytes, piece: int) -> None:
+    count = 20_000 // len(item)
+    stream = b"\xdc" + count.to_bytes(2, "big") + item * count
+    pieces = [stream[at : at + piece] for at in range(0, len(stream), piece)]
+    assert ends_of([*pieces, b"\x02"]) == [len(stream), len(stream) + 1]
+    assert ends_of([stream[:-1]]) == []

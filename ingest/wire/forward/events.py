@@ -13,12 +13,11 @@ after another.
 
 import struct
 import zlib
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import count, repeat
-from typing import Any, NamedTuple, cast
+from itertools import pairwise, repeat
+from typing import Any, NamedTuple
 
 import msgpack
 import orjson
@@ -27,9 +26,9 @@ import zstandard
 
 from ingest.record import NO_VALUES, Values, printable
 from ingest.wire.errors import PeerError, bad_frame, too_long
-from ingest.wire.ingest1.msgpack_dialect import plain_values
-from ingest.wire.mapping import Pairs, encode, make_ext
-from ingest.wire.msgpack_scanner import Scanner
+from ingest.wire.mapping import encode, make_ext
+from ingest.wire.msgpack_decoder import values_of
+from ingest.wire.msgpack_scanner import Scanner, ends_of_objects, whole_objects
 
 END = b"}\n"
 """What ends each record, behind its item."""
@@ -38,7 +37,11 @@ MAX_CHUNK_ID = 256
 """Characters of a chunk's id: those of Fluentd have 24, those of Fluent Bit up to 128."""
 
 _ARRAY_32 = b"\xdd"
-_ONE_ENTRY = b"\x91\x92"
+_PAIR = b"\x92"
+_EMPTY_MAP = b"\x80"
+_RECORD_KEY = b"\x82\xa7$record"
+_METADATA_KEY = b"\xa9$metadata"
+"""Metadata of Fluent Bit are rare: then the data of a record are `{"$record":…,"$metadata":…}`."""
 _ZSTD_WINDOW = 8 << 20
 """Bytes of a zstd window at most: what all levels up to 19 need (RFC 8878, section 3.1.1.1.2)."""
 _GZIP = zlib.MAX_WBITS | 16
@@ -104,27 +107,27 @@ def read_message(message: bytes, limit: int) -> Message:
     if packed is not None:
         option = _option(message[end:], size - 2)
         events = _decompress(packed, option.get("compressed"), limit)
-        entries = _as_array(events)
-    else:
-        end = _end_of_entries(message, position)
-        option = _option(message[end:], size - (2 if _is_array(message[position]) else 3))
-        entries = message[position:end]
-        if not _is_array(message[position]):
-            entries = _ONE_ENTRY + entries
-    return _read_entries(printable(_json(tag)), option, entries)
+        return _make(tag, option, _count(events), events)
+    ends = ends_of_objects(message[position:])
+    if not _is_array(message[position]):  # mode Message
+        body = message[position : position + ends[min(1, len(ends) - 1)]]
+        option = _option(message[position + len(body) :], size - 3)
+        return _make(tag, option, 1, _PAIR + body)
+    option = _option(message[position + ends[0] :], size - 2)
+    number, begin = _array(message[position : position + ends[0]])
+    return _make(tag, option, number, message[position + begin : position + ends[0]])
 
 
-def _read_entries(tag: bytes, option: dict[str, Any], entries: bytes) -> Message:
+def _make(tag: bytes, option: dict[str, Any], number: int, events: bytes) -> Message:
+    """Make the message of as many events, one behind the other."""
     chunk = option.get("chunk")
     if not isinstance(chunk, str | bytes | None) or len(chunk or "") > MAX_CHUNK_ID:
         raise bad_frame(f"the chunk of a message is a string of at most {MAX_CHUNK_ID} bytes")
     if option.get("fluent_signal") in _SIGNALS:
-        objects = _decode_carefully(entries)
-        return Message(tag, chunk, [b""] * len(objects), _documents(map(encode, objects)))
-    try:
-        return Message(tag, chunk, *_read_plain(entries))
-    except Exception:  # whatever it is, the careful way will say so
-        return Message(tag, chunk, *_read_carefully(_decode_carefully(entries)))
+        documents = [_encode(item) for item in _cut(events)]
+        return Message(printable(_json(tag)), chunk, [b""] * number, _documents(documents))
+    made = _read_plain(number, events) or _read_carefully(events)
+    return Message(printable(_json(tag)), chunk, *made)
 
 
 # The quick way.
@@ -134,24 +137,24 @@ _extension = {code: _NOT_PLAIN for code in range(-128, 128) if code}.get
 """Makes of an extension of type 0, an EventTime, its bytes; of any other, what is no JSON."""
 
 
-def _read_plain(entries: bytes) -> tuple[Sequence[bytes], Values]:
-    """Make times and documents of events that plain JSON can hold.
-
-    Raises:
-        Exception: something needs the careful way.
-    """
-    objects = ormsgpack.unpackb(entries, ext_hook=_extension)
-    if not objects:
+def _read_plain(number: int, events: bytes) -> tuple[Sequence[bytes], Values] | None:
+    """Make times and documents of events; None if plain JSON can't hold one of them."""
+    if not number:
         return (), NO_VALUES
-    stamps, records = zip(*objects, strict=True)
-    if type(stamps[0]) is list:  # Fluent Bit: [[time, metadata], record]
-        stamps, metadata = zip(*stamps, strict=True)
-        if set(map(type, metadata)) != {dict} or any(metadata):
-            raise ValueError
-    if set(map(type, records)) != {dict}:
-        raise ValueError
-    times = _times(stamps)
-    return times, plain_values(list(records), entries, len(entries))
+    try:
+        objects = ormsgpack.unpackb(_header(number) + events, ext_hook=_extension)
+        stamps, records = zip(*objects, strict=True)
+        if type(stamps[0]) is list:  # Fluent Bit: [[time, metadata], record]
+            stamps, metadata = zip(*stamps, strict=True)
+            if set(map(type, metadata)) != {dict} or any(metadata):
+                return None
+        if set(map(type, records)) != {dict}:
+            return None
+        times = _times(stamps)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    values = values_of(list(records), events)
+    return None if values is None else (times, values)
 
 
 class _Seconds(dict[int, bytes]):
@@ -190,29 +193,40 @@ def _times(stamps: Sequence[Any]) -> list[bytes]:
 # The careful way.
 
 
-def _decode_carefully(entries: bytes) -> list[Any]:
-    Scanner(len(entries)).end(entries)  # raises where something nests too deep
-    objects = _unpack(entries, Pairs)
-    if type(objects) is not list:
-        raise _no_message()
-    return objects
-
-
-def _read_carefully(objects: list[Any]) -> tuple[Sequence[bytes], Values]:
+def _read_carefully(events: bytes) -> tuple[Sequence[bytes], Values]:
     times: list[bytes] = []
     documents: list[bytes] = []
-    for entry in objects:
-        if type(entry) is not list or len(entry) != 2:
-            raise bad_frame("an event of Forward is [time, record]")
-        stamp, record = entry
-        if type(stamp) is list and len(stamp) == 2:
-            stamp, metadata = stamp
-            if metadata:  # it is rare, and is kept as a field of the record
-                fields = record if isinstance(record, Pairs) else Pairs([("$record", record)])
-                record = Pairs([*fields, ("$metadata", metadata)])
-        times.append(_time(stamp))
-        documents.append(encode(record))
+    for event in _cut(events):
+        stamp, record = _pair(event, "an event of Forward is [time, record]")
+        if _is_array(stamp[0]):
+            stamp, metadata = _pair(stamp, "the time of an event is [time, metadata]")
+            if metadata != _EMPTY_MAP:
+                record = b"".join((_RECORD_KEY, record, _METADATA_KEY, metadata))
+        times.append(_time(_unpack(stamp)))
+        documents.append(_encode(record))
     return times, _documents(documents)
+
+
+def _cut(objects: bytes) -> Iterator[bytes]:
+    for begin, end in pairwise([0, *ends_of_objects(objects)]):
+        yield objects[begin:end]
+
+
+def _pair(packed: bytes, otherwise: str) -> tuple[bytes, bytes]:
+    """Return the two items of an array, packed as they are."""
+    try:
+        _, position = _array(packed)
+        first, second = _cut(packed[position:])
+    except ValueError:
+        raise bad_frame(otherwise) from None
+    return first, second
+
+
+def _encode(packed: bytes) -> bytes:
+    try:
+        return encode(packed)
+    except ValueError:
+        raise bad_frame("a record holds what is no msgpack object") from None
 
 
 def _time(stamp: Any) -> bytes:
@@ -276,22 +290,10 @@ def _string(message: bytes, start: int) -> tuple[bytes | None, int]:
     return message[body : body + size], body + size
 
 
-def _end_of_entries(message: bytes, position: int) -> int:
-    unpacker = msgpack.Unpacker(max_buffer_size=0)
-    unpacker.feed(memoryview(message)[position:])
-    try:
-        unpacker.skip()
-        if not _is_array(message[position]):
-            unpacker.skip()
-    except Exception:  # the decoder's errors share no better base
-        raise _no_message() from None
-    return position + cast(int, unpacker.tell())
-
-
 def _option(data: bytes, items: int) -> dict[str, Any]:
     if items not in (0, 1) or (not items and data):
         raise _no_message()
-    option = _unpack(data, dict) if items else None
+    option = _unpack(data) if items else None
     if option is None:
         return {}
     if not isinstance(option, dict):
@@ -299,20 +301,21 @@ def _option(data: bytes, items: int) -> dict[str, Any]:
     return option
 
 
-def _as_array(events: bytes) -> bytes:
-    """Put a header before events one after another, so that they are one array."""
-    unpacker = msgpack.Unpacker(max_buffer_size=0)
-    unpacker.feed(events)
-    counter = count()
-    try:
-        deque(zip(iter(unpacker.skip, unpacker), counter, strict=False), maxlen=0)
-    except msgpack.OutOfData:
-        number = next(counter) - 1
-    except Exception:  # the decoder's errors share no better base
-        raise bad_frame("the events of a message are no msgpack") from None
-    if unpacker.tell() != len(events):
+def _count(events: bytes) -> int:
+    """Count events one behind the other.
+
+    Raises:
+        PeerError: they are no msgpack, nest too deep, or end within one.
+    """
+    number, end = whole_objects(events, len(events))
+    if end != len(events):
+        Scanner(len(events)).end(events[end:])
         raise bad_frame("the events of a message end within one")
-    return _ARRAY_32 + number.to_bytes(4, "big") + events
+    return number
+
+
+def _header(number: int) -> bytes:
+    return _ARRAY_32 + number.to_bytes(4, "big")
 
 
 def _decompress(events: bytes, compressed: object, limit: int) -> bytes:
@@ -356,14 +359,10 @@ def _unzstd(data: bytes, limit: int) -> bytes:
     return events
 
 
-def _unpack(data: bytes, map_type: type) -> Any:
+def _unpack(packed: bytes) -> Any:
     try:
         return msgpack.unpackb(
-            data,
-            unicode_errors="surrogateescape",
-            strict_map_key=False,
-            object_pairs_hook=map_type,
-            ext_hook=make_ext,
+            packed, unicode_errors="surrogateescape", strict_map_key=False, ext_hook=make_ext
         )
     except Exception:  # the decoder's errors share no better base
         raise _no_message() from None

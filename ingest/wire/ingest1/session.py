@@ -7,7 +7,6 @@ from ingest.wire.conversation import (
     CheckToken,
     Claim,
     Context,
-    Conversation,
     Converse,
     Ended,
     Event,
@@ -17,7 +16,7 @@ from ingest.wire.conversation import (
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError, bad_frame
 from ingest.wire.framing import Frames
 from ingest.wire.ingest1.messages import Auth, Dialect
-from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect, QuickDecoder
+from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect
 from ingest.wire.ingest1.text_dialect import TextDialect
 from ingest.wire.options import Options
 from ingest.wire.sasl import SCRAM_SHA_256, ScramExchange, auth_failed, parse_plain
@@ -61,7 +60,6 @@ class Session:
 
     __slots__ = (
         "_context",
-        "_decoder",
         "_dialect",
         "_held",
         "_proof",
@@ -73,15 +71,9 @@ class Session:
         "state",
     )
 
-    def __init__(self, context: Context, decoder: QuickDecoder) -> None:
-        """Make the session of a connection that was just accepted.
-
-        Args:
-            context: what it may know.
-            decoder: shared with the other sessions.
-        """
+    def __init__(self, context: Context) -> None:
+        """Make the session of a connection that was just accepted; `context` is what it knows."""
         self._context = context
-        self._decoder = decoder
         self._dialect: Dialect = TextDialect(context.max_frame)
         self._held = b""
         self._proof: bytes | None = None
@@ -171,7 +163,7 @@ class Session:
         first = self._held[0]
         self._enter(State.AUTH)
         if 0x80 <= first <= 0x9F or 0xDC <= first <= 0xDF:
-            self._dialect = MsgpackDialect(self._context.max_frame, self._decoder)
+            self._dialect = MsgpackDialect(self._context.max_frame)
         elif not 0x20 <= first <= 0x7E:
             raise bad_frame(_what_begins_with(self._held))
         if self._context.refusal is not None:
@@ -242,15 +234,10 @@ def _what_begins_with(data: bytes) -> str:
 
 
 def make_converse(options: Options) -> Converse:
-    """Make what makes sessions; those that it makes share a decoder.
+    """Return what makes sessions.
 
     Raises:
         OptionError: there is an option; this protocol has none.
     """
     options.finish()
-    decoder = QuickDecoder()
-
-    def converse(context: Context) -> Conversation:
-        return Session(context, decoder)
-
-    return converse
+    return Session

@@ -5,3 +5,9 @@ ingest_1 = ProtocolMaker(
     "lines of text or msgpack objects, authenticated and acknowledged: see PROTOCOL.md",
     "ingest.wire.ingest1.session",
 )
+
+forward = ProtocolMaker(
+    "forward",
+    "Fluent Forward v1, as Fluentd and Fluent Bit speak it: see PROTOCOLS.md",
+    "ingest.wire.forward.session",
+)

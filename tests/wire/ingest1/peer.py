@@ -14,7 +14,7 @@ from ingest.wire.conversation import CheckToken, Claim, Context, Ended, Event, G
 from ingest.wire.errors import PeerError
 from ingest.wire.framing import Frames
 from ingest.wire.ingest1.session import Session
-from tests.wire.streams import QUICK, TIME
+from tests.wire.streams import TIME
 
 TOKENS = {"sensor-1": "s3cr3t", "user": "pencil"}
 """`user` and `pencil`, with this salt, are the example of RFC 7677, section 3."""
@@ -64,7 +64,7 @@ class Listener:
     ) -> None:
         peer = Peer("192.0.2.1", 50123, encrypted=False, local=plaintext)
         context = Context(peer, max_frame, False, find_keys, refusal)
-        self.session = Session(context, QUICK)
+        self.session = Session(context)
         self.sent = b""
         self.block = b""
         self.asked: list[CheckToken | Claim] = []

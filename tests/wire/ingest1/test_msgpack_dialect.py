@@ -16,8 +16,8 @@ from ingest.wire.framing import NO_FRAMES
 from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response
 from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect
 from ingest.wire.mapping import MAX_DEPTH, from_json
+from ingest.wire.msgpack_decoder import make_objects
 from tests.wire.streams import (
-    QUICK,
     Read,
     block_of,
     bytewise,
@@ -25,7 +25,7 @@ from tests.wire.streams import (
     check_refused,
     cut,
     cuts,
-    packed,
+    msgpack_dialect,
     read,
 )
 from tests.wire.values import as_json, pack, plain, values, without_text_that_is_no_text
@@ -39,7 +39,7 @@ CAREFUL_FIELD = b'"data":{"$binary":"eA=="}'
 
 
 def limited() -> MsgpackDialect:
-    return packed(LIMIT)
+    return msgpack_dialect(LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def limited() -> MsgpackDialect:
     ],
 )  # fmt: skip
 def test_records(stream: bytes, fields: list[bytes]) -> None:
-    check(packed, stream, fields, trailing=TRAILING)
+    check(msgpack_dialect, stream, fields, trailing=TRAILING)
 
 
 @pytest.mark.parametrize("before", [b"", b"\x01", b"\x01" + CAREFUL + b"\xc0"])
@@ -121,22 +121,22 @@ def test_a_bad_frame_ends_it_and_the_frames_before_are_kept(
     before: bytes, bad: bytes, code: ErrorCode
 ) -> None:
     kept = [b'"data":1', CAREFUL_FIELD][: min(len(before), 2)]
-    check_refused(packed, before + bad, kept, code)
+    check_refused(msgpack_dialect, before + bad, kept, code)
 
 
 def test_nesting_up_to_the_limit() -> None:
     stream = b"\x91" * (MAX_DEPTH - 1) + b"\x90"
     field = b'"data":' + b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
-    check(packed, stream, [field], trailing=TRAILING)
-    check(packed, stream + CAREFUL, [field, CAREFUL_FIELD], trailing=TRAILING)
+    check(msgpack_dialect, stream, [field], trailing=TRAILING)
+    check(msgpack_dialect, stream + CAREFUL, [field, CAREFUL_FIELD], trailing=TRAILING)
     shallow = b"\x92\x90\x90" * 100
-    check(packed, shallow, [b'"data":[[],[]]'] * 100, trailing=TRAILING)
+    check(msgpack_dialect, shallow, [b'"data":[[],[]]'] * 100, trailing=TRAILING)
 
 
 @pytest.mark.parametrize("wide", [b"\xdc\x13\x88" + b"\x01" * 5000, b"\x90" * 5000])
 def test_many_items_in_one_object_and_many_objects_in_one_read(wide: bytes) -> None:
     fields = [b'"data":' + orjson.dumps([1] * 5000)] if wide[0] == 0xDC else [b'"data":[]'] * 5000
-    check(packed, wide, fields, trailing=TRAILING)
+    check(msgpack_dialect, wide, fields, trailing=TRAILING)
 
 
 @pytest.mark.parametrize(
@@ -152,15 +152,15 @@ def test_many_items_in_one_object_and_many_objects_in_one_read(wide: bytes) -> N
 )
 def test_the_limit_is_the_size_of_one_frame(frame: bytes) -> None:
     assert len(frame) == LIMIT
-    fields = read(packed(), [frame]).block.partition(b'"seq":98,')[2][:-2]
+    fields = read(msgpack_dialect(), [frame]).block.partition(b'"seq":98,')[2][:-2]
     check(limited, frame * 3, [fields] * 3, trailing=TRAILING)
-    check_refused(lambda: packed(LIMIT - 1), b"\x01" + frame, [b'"data":1'],
+    check_refused(lambda: msgpack_dialect(LIMIT - 1), b"\x01" + frame, [b'"data":1'],
                   ErrorCode.FRAME_TOO_LONG)  # fmt: skip
 
 
 def test_the_end_of_the_stream_within_an_object_is_a_bad_frame() -> None:
-    assert read(packed(), [b"\x01"], closed=True) == Read(block_of([b'"data":1']), 1)
-    records = read(packed(), [b"\x01\x92\x01"], closed=True)
+    assert read(msgpack_dialect(), [b"\x01"], closed=True) == Read(block_of([b'"data":1']), 1)
+    records = read(msgpack_dialect(), [b"\x01\x92\x01"], closed=True)
     assert records[:2] == (block_of([b'"data":1']), 1)
     assert records.error is not None
     assert records.error.code is ErrorCode.BAD_FRAME
@@ -168,7 +168,7 @@ def test_the_end_of_the_stream_within_an_object_is_a_bad_frame() -> None:
 
 def field_of(value: Any) -> bytes:
     """Write what the record of one frame has, alone in its read."""
-    return read(packed(), [pack(value)]).block.partition(b'"seq":98,')[2][:-2]
+    return read(msgpack_dialect(), [pack(value)]).block.partition(b'"seq":98,')[2][:-2]
 
 
 def is_frame(value: Any) -> bool:
@@ -184,20 +184,20 @@ def test_any_split_of_any_stream_gives_the_same_records(
 ) -> None:
     stream = b"".join(map(pack, objects))
     fields = list(map(field_of, filter(is_frame, objects)))
-    assert read(packed(), cut(stream, places)) == Read(block_of(fields), len(fields))
+    assert read(msgpack_dialect(), cut(stream, places)) == Read(block_of(fields), len(fields))
 
 
 @given(st.binary(max_size=60), cuts)
 def test_any_split_of_noise_gives_the_same_records(noise: bytes, places: list[int]) -> None:
-    whole = read(packed(40), [noise])
-    split = read(packed(40), cut(noise, places))
+    whole = read(msgpack_dialect(40), [noise])
+    split = read(msgpack_dialect(40), cut(noise, places))
     assert split[:2] == whole[:2]
     assert (split.error and split.error.code) == (whole.error and whole.error.code)
 
 
 @given(values.filter(is_frame))
 def test_value_to_record_to_value_is_the_identity(value: Any) -> None:
-    record = orjson.loads(read(packed(), [pack(value)]).block)
+    record = orjson.loads(read(msgpack_dialect(), [pack(value)]).block)
     assert list(record) == ["time", "device", "seq", "data"]
     assert pack(from_json(record["data"])) == pack(without_text_that_is_no_text(value))
 
@@ -206,13 +206,13 @@ def test_value_to_record_to_value_is_the_identity(value: Any) -> None:
 def test_both_paths_write_plain_values_alike(objects: list[Any]) -> None:
     stream = b"".join(map(pack, objects))
     fields = [b'"data":' + as_json(value) for value in objects]
-    assert QUICK.decode(stream) == (objects, len(stream))
-    assert read(packed(), [stream]).block == block_of(fields)
-    assert read(packed(), [stream + CAREFUL]).block == block_of([*fields, CAREFUL_FIELD])
+    assert make_objects(len(objects), stream) == objects
+    assert read(msgpack_dialect(), [stream]).block == block_of(fields)
+    assert read(msgpack_dialect(), [stream + CAREFUL]).block == block_of([*fields, CAREFUL_FIELD])
 
 
-def test_one_connection_leaves_nothing_for_the_next_in_the_shared_decoder() -> None:
-    one, other = packed(), packed()
+def test_one_connection_leaves_nothing_for_the_next() -> None:
+    one, other = msgpack_dialect(), msgpack_dialect()
     assert one.cut(b"\x92\x01") == NO_FRAMES
     assert other.cut(b"\x93\x01\x02") == NO_FRAMES
     assert one.cut(b"\xc1").error is not None
@@ -220,7 +220,7 @@ def test_one_connection_leaves_nothing_for_the_next_in_the_shared_decoder() -> N
 
 
 def read_auth(pieces: list[bytes]) -> Auth | None:
-    dialect = packed()
+    dialect = msgpack_dialect()
     return [dialect.auth(piece) for piece in pieces][-1]
 
 
@@ -239,7 +239,7 @@ def test_auth(message: dict[str, object], expected: Auth) -> None:
     stream = pack(message)
     assert read_auth([stream]) == expected
     assert read_auth(bytewise(stream)) == expected
-    dialect = packed()
+    dialect = msgpack_dialect()
     assert dialect.auth(stream + b"\x01\x92") == expected
     assert dialect.unread() == b"\x01\x92"
     assert dialect.unread() == b""
@@ -284,19 +284,19 @@ def test_the_first_object_may_have_as_many_bytes_as_the_limit() -> None:
 
 
 def test_response() -> None:
-    dialect = packed()
+    dialect = msgpack_dialect()
     stream = pack({"data": b"abc"})
     assert dialect.response(stream[:5]) is None
     assert dialect.response(stream[5:] + b"\x01") == Response(b"abc")
     assert dialect.unread() == b"\x01"
     for bad in ({}, {"data": 1}, [b"abc"], 1):
         with pytest.raises(PeerError) as caught:
-            packed().response(pack(bad))
+            msgpack_dialect().response(pack(bad))
         assert caught.value.code is ErrorCode.BAD_FRAME
 
 
 def test_messages_of_the_server() -> None:
-    dialect = packed()
+    dialect = msgpack_dialect()
     ok = {"device": "d", "next": 43, "max_frame": 65536, "time": "T"}
     grant = Grant(43, b"T")
     assert msgpack.unpackb(dialect.ok("d", grant, 65536, None)) == {"ok": ok}
@@ -309,4 +309,4 @@ def test_messages_of_the_server() -> None:
 
 def test_not_a_number_is_nowhere_written_as_null() -> None:
     for value in (math.nan, [math.inf], {"a": -math.inf}):
-        assert b"null" not in read(packed(), [pack(value)]).block
+        assert b"null" not in read(msgpack_dialect(), [pack(value)]).block

@@ -87,11 +87,11 @@ def test_an_illegal_step_is_an_error_and_changes_nothing(state: str, step: str) 
 def bytes_of(session: Session) -> int:
     """Add up what a session holds alone."""
     total = sys.getsizeof(session)
-    shared = {"_context", "_decoder", "state"}
+    shared = {"_context", "state"}
     held = [getattr(session, name) for name in Session.__slots__ if name not in shared]
     dialect = session._dialect
     assert isinstance(dialect, TextDialect | MsgpackDialect)
-    own = [getattr(dialect, name) for name in type(dialect).__slots__ if name != "_quick"]
+    own = [getattr(dialect, name) for name in type(dialect).__slots__]
     return total + sum(map(sys.getsizeof, held + own))
 
 

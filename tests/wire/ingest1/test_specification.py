@@ -18,7 +18,7 @@ from ingest.wire.errors import ErrorCode
 from ingest.wire.ingest1.messages import MAX_HANDSHAKE
 from ingest.wire.mapping import MAX_DEPTH, from_json
 from tests.wire.ingest1.peer import Listener
-from tests.wire.streams import packed, text
+from tests.wire.streams import msgpack_dialect, text
 from tests.wire.values import pack
 
 SPECIFICATION = (Path(ingest.wire.__file__).parents[1] / "PROTOCOL.md").read_text()
@@ -114,7 +114,7 @@ def test_the_worked_example_is_two_halves_of_one_story() -> None:
 def test_records(line: str) -> None:
     record = orjson.loads(line)
     if "data" in record:
-        made = packed().cut(pack(from_json(record["data"])))
+        made = msgpack_dialect().cut(pack(from_json(record["data"])))
     else:
         frame = record["text"].encode() if "text" in record else b64decode(record["raw"])
         made = text().cut(frame + b"\n")
@@ -129,7 +129,7 @@ MAPPINGS = re.findall(
 
 @pytest.mark.parametrize(("frame", "data"), MAPPINGS)
 def test_mapping_examples(frame: str, data: str) -> None:
-    values = packed().cut(bytes.fromhex(frame)).values
+    values = msgpack_dialect().cut(bytes.fromhex(frame)).values
     block = record_block(b"now", b"a", 1, values)
     assert block == f'{{"time":"now","device":"a","seq":1,"data":{data}}}\n'.encode()
 

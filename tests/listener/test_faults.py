@@ -1,0 +1,177 @@
+"""A fault of ours in one connection: it ends that connection, and nothing else.
+
+Each row of the table breaks one thing that one connection does. The neighbour's acknowledgements,
+the books, the device's next connection, the pressure and the stopping go on.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.error import ConnectionLost
+
+from ingest.listener.connection import Connection
+from ingest.listener.phases import Phase
+from ingest.wire.errors import ErrorCode, PeerError
+from tests.listener.parts import Listener, Transport, lose, plain
+
+
+class Broken(Exception):  # noqa: N818 - it is no error of anything
+    """What is injected."""
+
+
+def fail(*_: object, **__: object) -> Any:
+    raise Broken
+
+
+@pytest.fixture
+def parts() -> Iterator[Listener]:
+    parts = Listener(handshake_timeout=10.0, idle_timeout=60.0)
+    yield parts
+    parts.close()
+
+
+Step = Callable[[Listener, Connection, Transport], None]
+
+
+def greet(parts: Listener, device: Connection, _: Transport) -> None:
+    parts.hear(device, plain("victim") + b"ahead\n")
+    if device.phase is Phase.CHECKING:
+        parts.turns.run_one()
+
+
+def send(parts: Listener, device: Connection, _: Transport) -> None:
+    parts.hear(device, b"frame\n")
+
+
+def commit(parts: Listener, *_: object) -> None:
+    parts.journal.commit()
+
+
+def close_side(_: Listener, device: Connection, __: Transport) -> None:
+    device.readConnectionLost()
+
+
+def reset(_: Listener, device: Connection, __: Transport) -> None:
+    lose(device, ConnectionLost)
+
+
+def close(_: Listener, device: Connection, __: Transport) -> None:
+    lose(device)
+
+
+def revoke(_: Listener, device: Connection, __: Transport) -> None:
+    device.fail(PeerError(ErrorCode.REVOKED, "gone"))
+
+
+def take_over(parts: Listener, *_: object) -> None:
+    newer, _transport = parts.connect()
+    parts.hear(newer, plain("victim"))
+
+
+def wait(parts: Listener, *_: object) -> None:
+    parts.pass_time(61.0)
+
+
+def press(parts: Listener, *_: object) -> None:
+    parts.fleet.pause()
+    parts.fleet.resume()
+
+
+LIFE: tuple[Step, ...] = (greet, send, commit, send)
+ENDS: tuple[Step, ...] = (close_side, reset, close, revoke, take_over, wait, press)
+CONVERSATION = ("receive", "checked", "granted", "acknowledge", "fail", "end_of_stream", "farewell")
+OUTLET = ("send", "acknowledge", "finish")
+FLEET = ("let_in", "ended", "took", "stamp", "queue_up", "check_token", "is_revoked")
+PLACES = [
+    *(("_conversation", name) for name in CONVERSATION),
+    *(("_outlet", name) for name in OUTLET),
+    *(("_surroundings", name) for name in FLEET),
+    *(("_transport", name) for name in ("pauseProducing", "resumeProducing", "loseConnection")),
+    ("delivery", "received_bytes"),
+]
+
+
+class Breaking:
+    """Stands for a part of a connection; all it is asked works but for one name."""
+
+    def __init__(self, part: object, name: str) -> None:
+        self.__dict__.update(part=part, name=name)
+
+    def __getattr__(self, name: str) -> Any:
+        return fail if name == self.name else getattr(self.part, name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == self.name:
+            raise Broken
+        setattr(self.part, name, value)
+
+
+def break_(device: Connection, part: str, name: str) -> None:
+    whole = getattr(device, part)
+    if whole is not None:
+        setattr(device, part, Breaking(whole, name))
+
+
+@pytest.mark.parametrize("end", ENDS, ids=lambda step: step.__name__)
+@pytest.mark.parametrize("begin", range(len(LIFE) + 1))
+@pytest.mark.parametrize(("part", "name"), PLACES)
+def test_a_fault_is_one_connections_own(
+    parts: Listener, part: str, name: str, begin: int, end: Step
+) -> None:
+    parts.add("victim")
+    neighbour, heard = parts.log_in("neighbour")
+    victim, transport = parts.connect()
+    for step in LIFE[:begin]:
+        step(parts, victim, transport)
+    break_(victim, part, name)
+    for step in (*LIFE[begin:], end):
+        if victim.phase is not Phase.LOST:
+            step(parts, victim, transport)
+    if transport.disconnected or transport.disconnecting:
+        lose(victim)
+    commit(parts)
+    check_neighbour(parts, neighbour, heard)
+    check_books(parts)
+    check_next(parts)
+    check_stop(parts, neighbour)
+
+
+def check_neighbour(parts: Listener, neighbour: Connection, heard: Transport) -> None:
+    if neighbour.phase is not Phase.OPEN:  # it was idle for too long, as any device
+        return
+    before = len(parts.journal.lines)
+    parts.hear(neighbour, b"x\n")
+    parts.journal.commit()
+    assert heard.read().startswith(b"ACK ")
+    assert len(parts.journal.lines) == before + 1
+
+
+def check_books(parts: Listener) -> None:
+    parts.fleet.check_deadlines(0)
+    accounts = parts.fleet.accounts().values()
+    assert sum(account.waiting_frames for account in accounts) == 0
+    assert sum(account.written_frames for account in accounts) == len(parts.journal.lines)
+
+
+def check_next(parts: Listener) -> None:
+    """The device gets in again, and its numbers go on."""
+    stored = [json.loads(line)["seq"] for line in parts.journal.lines if b"victim" in line]
+    assert stored == list(range(1, len(stored) + 1))
+    again, transport = parts.connect()
+    parts.hear(again, plain("victim"))
+    if again.phase is Phase.CHECKING:
+        parts.turns.run_one()
+    parts.journal.commit()
+    assert transport.read().startswith(b"OK device=victim next=%d " % (len(stored) + 1))
+
+
+def check_stop(parts: Listener, neighbour: Connection) -> None:
+    stopped: list[None] = []
+    parts.fleet.stop().addCallback(stopped.append)
+    parts.journal.commit()
+    for member in list(parts.fleet.members()):
+        assert isinstance(member, Connection)
+        lose(member)
+    assert stopped == [None]
