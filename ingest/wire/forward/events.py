@@ -66,6 +66,11 @@ class Message(NamedTuple):
     documents: Values
 
     @property
+    def size(self) -> int:
+        """How many events it has."""
+        return len(self.documents.items)
+
+    @property
     def name(self) -> str | None:
         """The id of the chunk, as records have it."""
         if isinstance(self.chunk, str):

@@ -11,7 +11,7 @@ The options of a listener, in PROTOCOLS.md, choose who may be a client and what 
 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
 
@@ -89,9 +89,8 @@ class Policy:
         """
         key, users = options.text("shared-key"), options.passwords("users")
         identity = ConfiguredIdentity.read(options)
-        named_by = options.choice(
-            "device-from", "user" if users else "hostname", "hostname", "user"
-        )
+        usual = "user" if users else "hostname"
+        named_by = options.choice("device-from", usual, "hostname", "user")
         max_chunk = options.size("max-chunk", MAX_CHUNK)
         options.finish()
         if identity.device and "device-from" in options:
@@ -186,7 +185,7 @@ class ForwardSession:
         return (self._end(bad_frame("the stream ended within a message") if within else None),)
 
     def checked(self, *, good: bool) -> Sequence[Event]:
-        raise IllegalStep("there is no token here")
+        raise IllegalStep(f"a token was checked, {good}: there is none here")
 
     def granted(self, grant: Grant) -> Sequence[Event]:
         self._enter(State.OPEN)
@@ -256,7 +255,7 @@ class ForwardSession:
 
     def _begin_claim(self, claim: Claim) -> Claim:
         self._enter(State.CLAIMING)
-        return Claim(claim.device, claim.standing, shared=True)
+        return replace(claim, shared=True)
 
     # Events.
 
@@ -283,13 +282,13 @@ class ForwardSession:
         name = message.name
         if name is None:
             items += message.items(0)
-            self._last += len(message)
+            self._last += message.size
             return
         start = self._find(name, message)
         items += message.items(start)
-        self._last += len(message) - start
-        if start < len(message):
-            stored = Stored(len(message), partial(self._is_durable, self._last))
+        self._last += message.size - start
+        if start < message.size:
+            stored = Stored(message.size, partial(self._is_durable, self._last))
             self._chunks.note(name, stored)
         answer: bytes = msgpack.packb({"ack": message.chunk}, unicode_errors="surrogateescape")
         if self._last <= self._durable:
@@ -309,14 +308,15 @@ class ForwardSession:
         Raises:
             PeerError: they are stored by another connection, and are not on disk yet.
         """
-        if self._told.pop(name, name) is None:
+        if name in self._told:
+            del self._told[name]
             return 0
         stored = self._chunks.find(name)
         if stored is None:
             return 0
         if not stored.is_durable() and not any(name == chunk for _, chunk, _ in self._answers):
             raise PeerError(ErrorCode.BUSY, "the chunk is on its way to the disk already")
-        return min(stored.records, len(message))
+        return min(stored.records, message.size)
 
     def _note_told(self, name: str) -> None:
         self._told[name] = None
