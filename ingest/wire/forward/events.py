@@ -26,7 +26,7 @@ import zstandard
 
 from ingest.record import NO_VALUES, Values, printable
 from ingest.wire.errors import PeerError, bad_frame, too_long
-from ingest.wire.mapping import encode, make_ext
+from ingest.wire.mapping import MAX_DEPTH, encode, make_ext
 from ingest.wire.msgpack_decoder import values_of
 from ingest.wire.msgpack_scanner import Scanner, ends_of_objects, whole_objects
 
@@ -38,6 +38,7 @@ MAX_CHUNK_ID = 256
 
 _ARRAY_32 = b"\xdd"
 _PAIR = b"\x92"
+_NIL = b"\xc0"
 _EMPTY_MAP = b"\x80"
 _RECORD_KEY = b"\x82\xa7$record"
 _METADATA_KEY = b"\xa9$metadata"
@@ -45,6 +46,7 @@ _METADATA_KEY = b"\xa9$metadata"
 _ZSTD_WINDOW = 8 << 20
 """Bytes of a zstd window at most: what all levels up to 19 need (RFC 8878, section 3.1.1.1.2)."""
 _GZIP = zlib.MAX_WBITS | 16
+_PLACES = [b"%d" % place for place in range(10_000)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIGNALS = (1, 2)
 """Metrics and traces of Fluent Bit: objects of its own, which are no [time, record]."""
@@ -85,7 +87,9 @@ class Message(NamedTuple):
         columns: list[Iterable[bytes]] = [self.times[start:], repeat(tag + opening)]
         if self.name is not None:
             name = printable(orjson.dumps(self.name))[:-1]
-            places = map(b"%d".__mod__, range(start, len(documents)))
+            places = _PLACES[start : len(documents)]
+            if len(documents) > len(_PLACES):
+                places = list(map(b"%d".__mod__, range(start, len(documents))))
             columns[1:] = repeat(tag + b',"chunk":' + name + b"/"), places, repeat(b'"' + opening)
         columns += documents[start:], repeat(closing.removesuffix(END))
         return map(b"".join, zip(*columns, strict=False))
@@ -112,7 +116,7 @@ def read_message(message: bytes, limit: int) -> Message:
     if packed is not None:
         option = _option(message[end:], size - 2)
         events = _decompress(packed, option.get("compressed"), limit)
-        return _make(tag, option, _count(events), events)
+        return _make(tag, option, option.get("size"), events)
     ends = ends_of_objects(message[position:])
     if not _is_array(message[position]):  # mode Message
         body = message[position : position + ends[min(1, len(ends) - 1)]]
@@ -123,15 +127,19 @@ def read_message(message: bytes, limit: int) -> Message:
     return _make(tag, option, number, message[position + begin : position + ends[0]])
 
 
-def _make(tag: bytes, option: dict[str, Any], number: int, events: bytes) -> Message:
-    """Make the message of as many events, one behind the other."""
+def _make(tag: bytes, option: dict[str, Any], size: object, events: bytes) -> Message:
+    """Make the message of events, one behind the other; `size` is how many they may be."""
     chunk = option.get("chunk")
     if not isinstance(chunk, str | bytes | None) or len(chunk or "") > MAX_CHUNK_ID:
         raise bad_frame(f"the chunk of a message is a string of at most {MAX_CHUNK_ID} bytes")
     if option.get("fluent_signal") in _SIGNALS:
+        _count(events)
         documents = [_encode(item) for item in _cut(events)]
-        return Message(printable(_json(tag)), chunk, [b""] * number, _documents(documents))
-    made = _read_plain(number, events) or _read_carefully(events)
+        return Message(printable(_json(tag)), chunk, [b""] * len(documents), _documents(documents))
+    made = _read_plain(size, events) if type(size) is int and 0 < size < len(events) else None
+    if made is None:
+        number = _count(events)
+        made = _read_plain(number, events) or _read_carefully(events)
     return Message(printable(_json(tag)), chunk, *made)
 
 
@@ -143,11 +151,22 @@ _extension = {code: _NOT_PLAIN for code in range(-128, 128) if code}.get
 
 
 def _read_plain(number: int, events: bytes) -> tuple[Sequence[bytes], Values] | None:
-    """Make times and documents of events; None if plain JSON can't hold one of them."""
+    """Make times and documents of events.
+
+    Args:
+        number: how many they are; if it is another, a `nil` behind them shows that.
+        events: they, one behind the other.
+
+    Returns:
+        None if they are another number, or plain JSON can't hold one of them.
+    """
     if not number:
         return (), NO_VALUES
     try:
-        objects = ormsgpack.unpackb(_header(number) + events, ext_hook=_extension)
+        packed = b"".join((_ARRAY_32, (number + 1).to_bytes(4, "big"), events, _NIL))
+        objects = ormsgpack.unpackb(packed, ext_hook=_extension)
+        if objects.pop() is not None:
+            return None
         stamps, records = zip(*objects, strict=True)
         if type(stamps[0]) is list:  # Fluent Bit: [[time, metadata], record]
             stamps, metadata = zip(*stamps, strict=True)
@@ -159,7 +178,14 @@ def _read_plain(number: int, events: bytes) -> tuple[Sequence[bytes], Values] | 
     except (ValueError, TypeError, OverflowError):
         return None
     values = values_of(list(records), events)
-    return None if values is None else (times, values)
+    if values is None or (_may_nest_too_deep(values.items) and _count(events) != number):
+        return None
+    return times, values
+
+
+def _may_nest_too_deep(documents: Sequence[bytes]) -> bool:
+    whole = b"".join(documents)
+    return whole.count(b"{") + whole.count(b"[") > MAX_DEPTH - 4
 
 
 class _Seconds(dict[int, bytes]):
@@ -189,10 +215,9 @@ def _times(stamps: Sequence[Any]) -> list[bytes]:
     if max(numbers[1::2]) > 999_999_999:
         raise ValueError
     # One format for all, and one cut: a call for each would cost three times as much.
-    fractions = (b'.%09dZ",' * len(stamps) % numbers[1::2]).split(b",")[:-1]
-    seconds = map(_second, numbers[::2])
-    columns = repeat(b'"event_time":"'), seconds, fractions, repeat(b",")
-    return list(map(b"".join, zip(*columns, strict=False)))
+    parts: list[object] = list(numbers)
+    parts[::2] = map(_second, numbers[::2])
+    return (b'"event_time":"%b.%09dZ",\n' * len(stamps) % tuple(parts)).split(b"\n")[:-1]
 
 
 # The careful way.
@@ -317,10 +342,6 @@ def _count(events: bytes) -> int:
         Scanner(len(events)).end(events[end:])
         raise bad_frame("the events of a message end within one")
     return number
-
-
-def _header(number: int) -> bytes:
-    return _ARRAY_32 + number.to_bytes(4, "big")
 
 
 def _decompress(events: bytes, compressed: object, limit: int) -> bytes:
