@@ -63,7 +63,7 @@ class Snapshots:
             pid=os.getpid(),
             uptime_s=fleet.now() - self._started,
             connections=len(fleet),
-            devices_connected=len(fleet.devices()),
+            devices_connected=len({member.device for member in fleet.devices()}),
             oldest_silence_s=0.0 if quietest is None else fleet.now() - quietest.heard,
             oldest_silence_device="" if quietest is None else quietest.device,
             frames_per_s=frames_per_s,

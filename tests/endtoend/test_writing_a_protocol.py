@@ -14,7 +14,10 @@ import pytest
 from tests.endtoend.listener import PATIENCE, Listener, run, wait_for
 
 TEXT = (Path(__file__).parents[2] / "ingest" / "WRITING_A_PROTOCOL.md").read_text()
-FILES = dict(re.findall(r"^`([a-z_/.]+)` [^\n]*:\n\n```(?:python|toml)\n(.*?)```$", TEXT, re.M | re.S))
+_FILE = re.compile(
+    r"^`([a-z_/.]+)` [^\n]*:\n\n```(?:python|toml)\n(.*?)```$", re.MULTILINE | re.DOTALL
+)
+FILES = dict(_FILE.findall(TEXT))
 SITE = next(path for path in sys.path if path.endswith("site-packages"))
 
 
