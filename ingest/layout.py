@@ -37,6 +37,11 @@ class Layout:
         return self.data / "state"
 
     @property
+    def columns_folder(self) -> Path:
+        """The folder of Parquet made of closed files. It can always be made again."""
+        return self.data / "columns"
+
+    @property
     def devices(self) -> Path:
         """The registry of devices (SQLite)."""
         return self.state_folder / "devices.db"
@@ -55,6 +60,16 @@ class Layout:
     def control(self) -> Path:
         """The Unix socket by which the `ingest` command talks to a running listener."""
         return self.state_folder / "control.sock"
+
+    @property
+    def rules_state(self) -> Path:
+        """Where the rules stand, and what they have yet to tell whom (SQLite)."""
+        return self.state_folder / "rules.db"
+
+    @property
+    def alerts_folder(self) -> Path:
+        """The log of alerts, which is written and read as the log is."""
+        return self.data / "alerts"
 
     @property
     def lock(self) -> Path:

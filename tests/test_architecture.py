@@ -27,11 +27,13 @@ MAY_KNOW = {
     "listener": {"wire", "devices", "journal", *_GROUND},
     "ops": _GROUND,
     "service": {"wire", "devices", "log", "journal", "listener", "ops", *_GROUND},
+    "watch": {"log", "devices", *_GROUND},
     "client": set(),
     "__main__": {"cli"},
     "bench": {"wire", "devices", "client", *_GROUND},
     "cli": {
-        *("wire", "devices", "log", "journal", "listener", "ops", "service", "client", "bench"),
+        *("wire", "devices", "log", "journal", "listener", "ops", "service", "watch", "client"),
+        "bench",
         *_GROUND,
     },
 }
@@ -89,6 +91,16 @@ def test_no_room_reaches_up(module: str) -> None:
 
 @pytest.mark.parametrize("module", [name for name in SOURCES if room_of(name) in PURE])
 def test_pure_rooms_know_no_twisted(module: str) -> None:
+    packages = {name.split(".")[0] for name in imports_of(SOURCES[module])}
+    assert packages & {"twisted", "zope"} == set()
+
+
+RULES = [name for name in SOURCES if name.startswith("ingest.watch.rules.")]
+RULES_WITH_REACTOR = {f"ingest.watch.rules.{name}" for name in ("actions", "courier", "service")}
+
+
+@pytest.mark.parametrize("module", [name for name in RULES if name not in RULES_WITH_REACTOR])
+def test_rules_are_decided_without_twisted(module: str) -> None:
     packages = {name.split(".")[0] for name in imports_of(SOURCES[module])}
     assert packages & {"twisted", "zope"} == set()
 

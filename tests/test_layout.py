@@ -21,6 +21,8 @@ def test_the_names() -> None:
     assert layout.positions == Path("data/state/positions.db")
     assert layout.intent == Path("data/state/intent")
     assert layout.control == Path("data/state/control.sock")
+    assert layout.rules_state == Path("data/state/rules.db")
+    assert layout.alerts_folder == Path("data/alerts")
     assert layout.lock == Path("data/state/lock")
     assert Path("ingest-data") == DEFAULT_DATA
 

@@ -68,7 +68,7 @@ def test_the_table_of_options_is_complete() -> None:
     }  # fmt: skip
     assert table.keys() == {name.rstrip("=") for name in Options().longOpt} - {"version", "help"}
     assert table["listen"] == " ".join(map(str, DEFAULT_LISTEN))
-    assert table["max-connections"] == "the limit of open files, less 192"
+    assert table["max-connections"] == "the limit of open files, less 256"
     for field in fields(Settings):
         name = option_name(field.name)
         if field.metadata and name != "max-connections":
@@ -106,7 +106,8 @@ def test_the_table_of_commands_is_complete() -> None:
 
 def test_dependencies_are_named_with_their_reasons() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = {re.split("[>=<]", requirement)[0] for requirement in project["dependencies"]}
+    required = [*project["dependencies"], *project["optional-dependencies"]["watch"]]
+    wanted = {re.split("[>=<]", requirement)[0] for requirement in required}
     named = {package.strip("`") for package, _ in rows(section("## Dependencies"))}
     assert named - {"package", "---", "|---|---|"} == wanted
 
@@ -207,3 +208,19 @@ def test_the_lines_that_read_the_log(listener: Listener, tmp_path: Path) -> None
     assert "temp=20.5" in shell(grep, listener)
     assert shell(between, listener) == ""
     assert len(shell(follow.replace("-f", ""), listener).splitlines()) == 2
+
+
+def test_the_lines_that_ask_the_log(listener: Listener, tmp_path: Path) -> None:
+    listener.add("sensor-1")
+    (tmp_path / "frames").write_text("temp=20.5\ntemp=21.5")
+    to = f"127.0.0.1:{listener.addresses[0][1]}"
+    shell(f"INGEST_TOKEN=s3cr3t ingest send sensor-1 --to {to} frames", listener)
+    mean, plot, describe, export = blocks(section("## Reading the log", OPERATING), "sh")[
+        2
+    ].splitlines()
+    assert re.search(r"│ sensor-1 │ +2 │ 20\S+Z │ 21\.0 │", shell(mean, listener))
+    assert shell(plot, listener) == ""
+    assert (tmp_path / "temp.png").stat().st_size > 0
+    assert "\ntemp,DOUBLE," in shell(describe, listener)
+    assert shell(export, listener) == ""
+    assert (tmp_path / "day.parquet").stat().st_size > 0

@@ -100,7 +100,7 @@ class Connection:
         """Open the connection and prove who it is.
 
         Raises:
-            OSError: the connection can't be had, or breaks.
+            OSError: the connection can't be made, or breaks.
             ClientError: the listener refuses, or does not follow the protocol.
         """
         yield select.EPOLLOUT

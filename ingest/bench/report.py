@@ -23,7 +23,8 @@ class Usage:
 
     Attributes:
         start: seconds from its start until it answered.
-        cpu: seconds of a core while frames were sent.
+        cpu_per_handshake: seconds of a core; None where no device connected.
+        cpu: seconds of a core while frames were sent, those of the handshakes not among them.
         cpu_per_frame: seconds of a core; None where no frame was sent.
         cores: how many cores it kept busy meanwhile.
         resident: bytes of memory at the end.
@@ -32,6 +33,7 @@ class Usage:
     """
 
     start: float
+    cpu_per_handshake: float | None
     cpu: float
     cpu_per_frame: float | None
     cores: float
@@ -84,6 +86,7 @@ class Footprint:
         before: memory before the first connection.
         connected: memory with all of them.
         after: memory at the end.
+        handshakes: seconds of a core between the first two: PBKDF2 takes most of them.
         cpu: seconds of a core between the last two.
     """
 
@@ -91,6 +94,7 @@ class Footprint:
     before: int
     connected: int
     after: int
+    handshakes: float
     cpu: float
 
 
@@ -151,6 +155,7 @@ def _usage(footprint: Footprint, connected: int, frames: int, seconds: float) ->
     grown = footprint.connected - footprint.before
     return Usage(
         start=footprint.start,
+        cpu_per_handshake=footprint.handshakes / connected if connected else None,
         cpu=footprint.cpu,
         cpu_per_frame=footprint.cpu / frames if frames else None,
         cores=footprint.cpu / seconds,
@@ -194,6 +199,8 @@ def _acknowledged(report: Report) -> str:
 def _usage_words(usage: Usage) -> Iterator[str]:
     if usage.cpu_per_frame is not None:
         yield f"{usage.cores:.0%} of a core, {1e6 * usage.cpu_per_frame:.2f} µs per frame"
+    if usage.cpu_per_handshake is not None:
+        yield f"{1e6 * usage.cpu_per_handshake:,.0f} µs per handshake"
     yield f"{format_size(usage.resident)} resident"
     if usage.per_connection is not None:
         yield f"{format_size(max(0.0, usage.per_connection))} per connection"

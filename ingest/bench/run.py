@@ -16,7 +16,7 @@ _SETTLE = 0.5  # seconds, after which a listener has freed what the handshakes t
 
 
 def _ignore(_: str, __: int) -> None:
-    """Take progress that nobody looks at."""
+    """Ignore progress that nobody looks at."""
 
 
 def split(plan: Plan, processes: int) -> Sequence[Plan]:
@@ -50,6 +50,7 @@ def measure(
         LoadError: the load itself failed.
     """
     before = listener.resident() if listener else 0
+    idle = listener.cpu() if listener else 0.0
     with Crew(split(plan, processes)) as crew:
         connected = crew.connect(lambda count: watch("connecting", count))
         time.sleep(_SETTLE)
@@ -58,6 +59,12 @@ def measure(
         sent = crew.run(lambda count: watch("sending", count))
         footprint = None
         if listener:
-            cpu = listener.cpu() - cpu
-            footprint = Footprint(listener.start, before, resident, listener.resident(), cpu)
+            footprint = Footprint(
+                listener.start,
+                before,
+                resident,
+                listener.resident(),
+                handshakes=cpu - idle,
+                cpu=listener.cpu() - cpu,
+            )
     return make_report(len(plan.devices), plan.size, connected, sent, footprint)

@@ -3,12 +3,13 @@
 import re
 import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import click
 import orjson
 
+from ingest.cli.common import moment
 from ingest.cli.output import Output, printable, printable_json, warn_of_left_out
 from ingest.layout import Layout
 from ingest.log.files import DAMAGED, list_log
@@ -16,37 +17,9 @@ from ingest.log.following import follow as follow_lines
 from ingest.log.log import LinesMissingError
 from ingest.log.reading import Filter, last, lines
 from ingest.record import Record, parse
-from ingest.units import parse_duration
 
 _POLL_INTERVAL = 0.2  # seconds
-_UNIX_TIME = re.compile(r"[0-9]{10}(?:[0-9]{3}){0,3}(?:\.[0-9]{1,9})?")
-"""Since 1970: ten digits of seconds, or as many more for milli-, micro- and nanoseconds."""
 _COLOURS = {"text": None, "data": None, "raw": "magenta"}
-
-
-def _time(_ctx: click.Context, _param: click.Parameter, text: str | None) -> datetime | None:
-    """Read an RFC 3339 time, a date, a unix time, or a duration before now.
-
-    Without an offset it is UTC.
-    """
-    try:
-        return None if text is None else _moment(text)
-    except (ValueError, OverflowError) as error:
-        raise click.BadParameter(
-            f"{text!r} is not a time; write 2026-11-22T11:39:00Z, 2026-11-22, a unix time"
-            " such as 1795347540, or 10m for ten minutes ago"
-        ) from error
-
-
-def _moment(text: str) -> datetime:
-    if _UNIX_TIME.fullmatch(text):
-        whole = len(text.partition(".")[0])
-        return datetime.fromtimestamp(float(text) / 10 ** (whole - 10), UTC)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return datetime.now(UTC) - timedelta(seconds=parse_duration(text))
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def _regex(
@@ -71,10 +44,10 @@ def _regex(
 @click.option(
     "--since",
     metavar="TIME",
-    callback=_time,
+    callback=moment,
     help="Only from then on: 2026-11-22T11:39:00Z, a unix time, or 10m ago.",
 )
-@click.option("--until", metavar="TIME", callback=_time, help="Only before then.")
+@click.option("--until", metavar="TIME", callback=moment, help="Only before then.")
 @click.option("--grep", metavar="REGEX", callback=_regex, help="Only lines in which this is found.")
 @click.option(
     "--json/--pretty",
@@ -82,6 +55,7 @@ def _regex(
     default=None,
     help="The lines as they are, or for a person.  [default: --pretty on a terminal]",
 )
+@click.option("--alerts", is_flag=True, help="The alerts of ingest-watch, instead of records.")
 @click.pass_obj
 def tail(
     layout: Layout,
@@ -92,16 +66,18 @@ def tail(
     until: datetime | None,
     grep: re.Pattern[bytes] | None,
     as_json: bool | None,
+    alerts: bool,
 ) -> None:
     """Show the last records of the log."""
+    folder = layout.alerts_folder if alerts else layout.log_folder
     if count is None and since is None and until is None:
         count = 10
     wanted = Filter(device, since, until, grep)
     out = Output()
     try:
-        found = _found(layout.log_folder, wanted, count, out if follow else None)
+        found = _found(folder, wanted, count, out if follow else None)
         pretty = out.is_terminal if as_json is None else not as_json
-        _write(_reading(layout.log_folder, found), out, pretty)
+        _write(_reading(folder, found), out, pretty)
     except KeyboardInterrupt:
         click.get_current_context().exit(130)
 

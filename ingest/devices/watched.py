@@ -31,6 +31,11 @@ class _Stamp(NamedTuple):
         return self[:2] == other[:2]
 
 
+def _folder(path: str) -> tuple[int, int]:
+    status = os.stat(os.path.dirname(path) or ".")  # noqa: PTH116, PTH120 - as below
+    return status.st_dev, status.st_ino
+
+
 def _stamp(path: str) -> _Stamp:
     status = os.stat(path)  # noqa: PTH116 - four times a second, and at each handshake
     return _Stamp(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -55,6 +60,7 @@ class WatchedRegistry(Registry):
         self.health = ""
         super().__init__(path)
         self._stamp = _stamp(self._path)
+        self._home = _folder(self._path)
         self._hopeless: _Stamp | None = None  # when it was last tried in vain
         self._given: dict[str, bytes] = {}  # the stored keys of those who were looked up
         self._cut: dict[str, int] = {}  # the marks of those whose keys a replaced file has not
@@ -137,6 +143,10 @@ class WatchedRegistry(Registry):
             RegistryError: it can't be read now.
         """
         try:
+            if _folder(self._path) != self._home:
+                # Another listener's, perhaps: what stands there says nothing of our devices.
+                self.health = f"the registry {self._path}: its folder was moved away or replaced"
+                raise RegistryError(self.health)
             stamp = _stamp(self._path)
         except OSError as error:
             self.health = f"the registry {self._path}: {error.strerror}: restore it from a backup"

@@ -112,7 +112,14 @@ class FileJournal:
         disk, clock = disk or Disk(), clock or Clock()
         home = Home((layout.log_folder, layout.lock), disk, clock)
         self._intent = IntentFile(layout.intent, disk)
-        recovered = recover(layout.log_folder, layout.positions, self._intent, self._report)
+        recovered = recover(
+            layout.log_folder,
+            layout.positions,
+            self._intent,
+            self._report,
+            disk=disk,
+            clock=clock,
+        )
         self._known = recovered.changed
         self._positions = Positions(layout.positions)
         self._leases = Leases(self._position, self._report)
@@ -218,7 +225,10 @@ class FileJournal:
 
     def committed(self, commit: Commit) -> None:
         """See `Owner.committed`."""
-        self._call_soon(self._committed, commit)
+        changed = {lease.device: last for lease, last, _ in commit.items}
+        # Here and now: `close` saves where the log ends, and must not save it without these.
+        self.keeper.note(changed, commit.mark)
+        self._call_soon(self._committed, commit, changed)
 
     def failing(self, error: OSError) -> None:
         """See `Owner.failing`."""
@@ -249,10 +259,9 @@ class FileJournal:
 
     # The same, on the journal's thread.
 
-    def _committed(self, commit: Commit) -> None:
+    def _committed(self, commit: Commit, changed: dict[str, int]) -> None:
         # Everyone's numbers first, then the flow, and only then the holders, whose answers depend
         # on others' code: what one of them does must not keep anything from the rest.
-        changed: dict[str, int] = {}
         leases: dict[Lease, None] = {}
         for lease, last, block in commit.items:
             size = len(block)
@@ -260,9 +269,7 @@ class FileJournal:
             self.backlog -= size
             lease.durable = last
             leases[lease] = None
-            changed[lease.device] = last
         self._known.update(changed)
-        self.keeper.note(changed, commit.mark)
         self._resume_if_relieved()
         self._leases.announce(leases)
 

@@ -8,12 +8,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ingest.journal.clock import Clock
+from ingest.journal.disk import Disk
 from ingest.journal.events import (
     FileDamaged,
     NumbersSkipped,
@@ -25,7 +27,6 @@ from ingest.journal.events import (
 )
 from ingest.journal.intent import IntentFile
 from ingest.journal.positions import Checkpoint, Positions, new_identity
-from ingest.layout import open_own
 from ingest.log.files import (
     ACTIVE,
     DAMAGED,
@@ -36,7 +37,6 @@ from ingest.log.files import (
     open_log,
     rotated_name,
     sample,
-    sync_folder,
     whole_end,
 )
 from ingest.log.jumps import note_jump
@@ -50,6 +50,8 @@ between two checkpoints, so that no number is given twice."""
 
 _IDENTITY = ".ingest-log"
 _BLOCK = 4 << 20
+_UNSYNCED = 16 << 20
+"""Bytes at the end of a file that are more than one commit: all that was before them is synced."""
 _DAMAGED_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -67,42 +69,51 @@ class Recovered(NamedTuple):
     changed: dict[str, int]
 
 
-def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Report) -> Recovered:
+def recover(
+    folder: Path,
+    positions_path: Path,
+    intent: IntentFile,
+    report: Report,
+    *,
+    disk: Disk,
+    clock: Clock,
+) -> Recovered:
     """Make the log whole and find out each device's newest number.
 
     Raises:
         OSError: the log can't be read or mended.
         sqlite3.Error: `positions.db` can't be made.
     """
+    now = datetime.fromtimestamp(clock.wall(), UTC)
     files = log_files(folder)
-    brought = _complete_write(files, intent, report)
-    if _cut_torn_lines(folder, _newest_closed(files), report):
+    brought = _complete_write(files, intent, disk, report)
+    if _cut_torn_lines(folder, _newest_closed(files), disk, now, report):
         files = log_files(folder)
     changed: dict[str, int] = {}
     positions = _open_positions(positions_path, report)
     try:
         checkpoint = positions.checkpoint()
-        log = _identity_of(folder, checkpoint)
+        log = _identity_of(folder, checkpoint, disk)
         if checkpoint is not None and checkpoint.log != log:
             report(PositionsSetAside(positions_path, "belongs to another log"))
             positions.close()
             _set_aside(positions_path)
             positions, checkpoint = Positions(positions_path), None
         if checkpoint is None:
-            changed, is_whole = _read_all(files, positions_path, report), True
+            changed, is_whole = _read_all(files, positions_path, disk, report), True
         else:
-            changed, is_whole = _read_since(checkpoint, files, positions, report)
+            changed, is_whole = _read_since(checkpoint, files, positions, disk, report)
         if not is_whole or any(
             last > changed.get(device, positions.get(device)) for device, last in brought.items()
         ):
-            changed = _skip(folder, changed, positions, report)
+            changed = _skip(folder, changed, positions, now, report)
     finally:
         positions.close()
     return Recovered(log, _newest_closed(files), changed)
 
 
 def _complete_write(
-    files: list[LogFile], intent_file: IntentFile, report: Report
+    files: list[LogFile], intent_file: IntentFile, disk: Disk, report: Report
 ) -> dict[str, int]:
     """Finish the write that a kill cut short.
 
@@ -120,55 +131,78 @@ def _complete_write(
             return {}
         missing = intent.offset + len(intent.data) - size
         if size > intent.offset and missing > 0:
-            with file.path.open("ab") as stream:
-                stream.write(intent.data[-missing:])
-                stream.flush()
-                os.fdatasync(stream.fileno())
+            with disk.opened(file.path, os.O_WRONLY | os.O_APPEND) as fd:
+                disk.write_all(fd, intent.data[-missing:])
+                disk.fdatasync(fd)
             report(WriteCompleted(file.path, size))
     found: dict[bytes, int] = {}
     _read_positions(BytesIO(intent.data), found)
     return _decoded(found)
 
 
-def _cut_torn_lines(folder: Path, newest_closed: str | None, report: Report) -> bool:
+def _cut_torn_lines(
+    folder: Path, newest_closed: str | None, disk: Disk, now: datetime, report: Report
+) -> bool:
     """Cut what ends within a line at its last whole line; return whether anything did.
 
     The active file gets the name of a closed one first and is cut second, since a `tail -F` prints
     a file again when it shrinks. A crash may have come between the two.
     """
-    found = newest_closed is not None and _cut_torn_line(folder / newest_closed, report)
+    found = newest_closed is not None and _cut_torn_line(folder / newest_closed, disk, report)
     active = folder / ACTIVE
     if not _is_torn(active):
         return found
-    closed = active.rename(folder / rotated_name(datetime.now(UTC), newest_closed))
-    active.touch(0o644)
-    return _cut_torn_line(closed, report)
+    closed = folder / rotated_name(now, newest_closed)
+    disk.rename(active, closed)
+    disk.close(disk.open(active, os.O_WRONLY | os.O_CREAT, 0o644))
+    return _cut_torn_line(closed, disk, report)
 
 
 def _is_torn(path: Path) -> bool:
-    if not path.exists():
-        return False
+    return path.exists() and _sound_end(path) < path.stat().st_size
+
+
+def _sound_end(path: Path) -> int:
+    """Find where the whole lines of a file end, of which the last ones may not be synced.
+
+    What is written reaches a disk in any order. After a power cut a file system that has the size
+    and not the data shows zeros (XFS does, and ext4 with `data=writeback`), and behind such a hole
+    there may be whole lines. No record holds a NUL, which JSON escapes.
+    """
     with path.open("rb") as stream:
-        return whole_end(stream) < stream.seek(0, os.SEEK_END)
+        start = stream.seek(max(0, path.stat().st_size - _UNSYNCED))
+        hole = stream.read().find(b"\0")
+        return whole_end(stream, before=None if hole < 0 else start + hole)
 
 
-def _cut_torn_line(closed: Path, report: Report) -> bool:
+def _cut_torn_line(closed: Path, disk: Disk, report: Report) -> bool:
     if not _is_torn(closed):
         return False
-    with closed.open("r+b") as stream:
-        end, size = whole_end(stream), stream.seek(0, os.SEEK_END)
-        stream.truncate(end)
-        os.fsync(stream.fileno())
+    end, size = _sound_end(closed), closed.stat().st_size
+    with disk.opened(closed, os.O_RDWR) as fd:
+        disk.ftruncate(fd, end)
+        disk.fsync(fd)
     if not end:
-        closed.unlink()
-    sync_folder(closed.parent)
+        disk.unlink(closed)
+    disk.sync_folder(closed.parent)
     report(TornLineCut(closed, size, end))
     return True
 
 
 def _newest_closed(files: Iterable[LogFile]) -> str | None:
-    names = (file.path.name.removesuffix(file.compressed) for file in files if file.closed)
-    return max(names, default=None)
+    file = _last_closed(files)
+    return None if file is None else file.path.name.removesuffix(file.compressed)
+
+
+def _unsettled(files: list[LogFile]) -> list[LogFile]:
+    """Return the files that a kill may have left in the midst of a change that is not synced."""
+    closed = _last_closed(files)
+    return [file for file in files if file == closed or file in files[-2:]]
+
+
+def _last_closed(files: Iterable[LogFile]) -> LogFile | None:
+    closed = [file for file in files if file.closed]
+    return max(closed, key=lambda file: file.path.name, default=None)
 
 
 def _open_positions(path: Path, report: Report) -> Positions:
@@ -189,21 +223,30 @@ def _set_aside(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _identity_of(folder: Path, checkpoint: Checkpoint | None) -> str:
+def _identity_of(folder: Path, checkpoint: Checkpoint | None, disk: Disk) -> str:
     """Return the identity that the log keeps beside its files, or give it one."""
     path = folder / _IDENTITY
     if path.exists():
         return path.read_text().strip()
     log = checkpoint.log if checkpoint else new_identity()
-    with os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "w") as stream:
-        stream.write(log + "\n")
+    fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        disk.write_all(fd, log.encode() + b"\n")
+        disk.fdatasync(fd)
+    finally:
+        disk.close(fd)
     return log
 
 
-def _read_all(files: list[LogFile], positions_path: Path, report: Report) -> dict[str, int]:
+def _read_all(
+    files: list[LogFile], positions_path: Path, disk: Disk, report: Report
+) -> dict[str, int]:
     if not files:
         return {}
     begun = time.monotonic()
+    for file in _unsettled(files):
+        with suppress(FileNotFoundError):  # somebody has just moved it
+            _put_on_disk(file, max(0, file.path.stat().st_size - _UNSYNCED), disk)
     changed = _read(((file, 0) for file in files), report)
     taken = time.monotonic() - begun
     report(PositionsRebuilt(positions_path, len(files), len(changed), taken))
@@ -211,7 +254,11 @@ def _read_all(files: list[LogFile], positions_path: Path, report: Report) -> dic
 
 
 def _read_since(
-    checkpoint: Checkpoint, files: list[LogFile], positions: Positions, report: Report
+    checkpoint: Checkpoint,
+    files: list[LogFile],
+    positions: Positions,
+    disk: Disk,
+    report: Report,
 ) -> tuple[dict[str, int], bool]:
     """Read what came after the mark; return also whether it is all there."""
     mark = checkpoint.mark
@@ -222,8 +269,12 @@ def _read_since(
         index = files.index(marked)
         strays = [file for file in files[:index] if not file.closed and _is_ahead(file, positions)]
         places = [(marked, mark.offset), *((file, 0) for file in strays + files[index + 1 :])]
-        for file, offset in places:
-            _put_on_disk(file, offset)
+    for file, offset in places:
+        _put_on_disk(file, offset, disk)
+    for file in _unsettled(files):
+        if all(file != read for read, _ in places):
+            with suppress(FileNotFoundError):
+                _put_on_disk(file, file.path.stat().st_size, disk)  # it may have been cut
     read = _read(places, report)
     changed = {device: last for device, last in read.items() if last > positions.get(device)}
     is_up_to_date = checkpoint.clean and not changed
@@ -240,30 +291,29 @@ def _is_ahead(file: LogFile, positions: Positions) -> bool:
 
 
 def _skip(
-    folder: Path, changed: dict[str, int], positions: Positions, report: Report
+    folder: Path, changed: dict[str, int], positions: Positions, now: datetime, report: Report
 ) -> dict[str, int]:
     skipped = {device: last + SKIPPED for device, last in (positions.numbers() | changed).items()}
     # First, so that no number is left out that the log's readers can't be told of.
-    note_jump(folder, datetime.now(UTC), {device: last + 1 for device, last in skipped.items()})
+    note_jump(folder, now, {device: last + 1 for device, last in skipped.items()})
     positions.skip(SKIPPED, changed)
     report(NumbersSkipped(SKIPPED))
     return {device: skipped[device] for device in changed}
 
 
-def _put_on_disk(file: LogFile, offset: int) -> None:
+def _put_on_disk(file: LogFile, offset: int, disk: Disk) -> None:
     """Sync what a file holds from `offset` on: `next` will tell devices that it is on disk.
 
     A kill may have come before the sync, or after one that failed: then the kernel takes the
     pages for clean and a sync alone does nothing (fsync(2), EIO). So they are written again, with
     the bytes that they have.
     """
-    fd = os.open(file.path, os.O_RDONLY if file.compressed else os.O_RDWR)
-    try:
-        while not file.compressed and (block := os.pread(fd, _BLOCK, offset)):
-            offset += os.pwrite(fd, block, offset)
-        os.fdatasync(fd)
-    finally:
-        os.close(fd)
+    # What is not ours to write, nobody of ours wrote just now.
+    is_written = not file.compressed and os.access(file.path, os.W_OK)
+    with disk.opened(file.path, os.O_RDWR if is_written else os.O_RDONLY) as fd:
+        while is_written and (block := disk.pread(fd, _BLOCK, offset)):
+            offset += disk.pwritev(fd, [block], offset)
+        disk.fdatasync(fd)
 
 
 def _is_newer(file: LogFile, mark: Place) -> bool:

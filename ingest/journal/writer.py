@@ -162,7 +162,8 @@ class Writer:
     def hold(self, done: Callable[[], None]) -> None:
         """Write nothing more after what was put before, until `release_hold`, or for `HOLD`.
 
-        `done` is told, in the writer's thread, when the file stands still.
+        `done` is told, in the writer's thread, when the file stands still. At a stop what waits is
+        given up, or it would be lost between another program's copy and its cut.
         """
 
         def wait() -> _Work:
@@ -171,6 +172,8 @@ class Writer:
                 self._held_until = self._clock.monotonic() + HOLD
                 done()
                 yield Wait(HOLD, self._released)
+                if self._stopping.is_set() and self.hold_ends_in:
+                    raise _GivenUpError
                 self._held_until = 0.0
 
         self._request(wait)
@@ -182,6 +185,7 @@ class Writer:
 
     def release_hold(self) -> None:
         """Write again."""
+        self._held_until = 0.0
         self._released.set()
 
     def set_policy(self, policy: RotationPolicy) -> None:
@@ -196,8 +200,8 @@ class Writer:
     def stop(self) -> Mark:
         """Write what was put, close the file, and return where the log ends.
 
-        What a full or failing disk does not take at once is given up: nobody was told that it
-        was durable.
+        What a full or failing disk does not take at once is given up, and so is what waits for the
+        end of a hold: nobody was told that it was durable.
         """
         self._stopping.set()
         self._released.set()
@@ -253,7 +257,7 @@ class Writer:
                     yield Wait(_GATHERING)
 
     def _take(self) -> list[Item]:
-        """Take all that has been put."""
+        """Return all that has been put."""
         queue = self._queue
         waiting = [*self._taken, *islice(iter(queue.get_nowait, _NEVER), queue.qsize())]
         self._taken.clear()

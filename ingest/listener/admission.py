@@ -1,7 +1,7 @@
 """Who is let in: limits of connections, and of attempts that failed."""
 
 from collections import OrderedDict
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,8 +73,8 @@ class Admission:
 
     Behind one address there may be a whole site. So attempts are counted by address and name: a
     device with a wrong token keeps no other out. All names of an address together have a limit
-    too, which keeps guessing slow and the threads that check tokens free; a device that has been
-    let in from there before does not come under it.
+    too, which keeps guessing slow and the threads that check tokens free; a device that was last
+    seen there does not come under it.
 
     Attributes:
         limits: may be replaced at any time, by assignment.
@@ -82,15 +82,12 @@ class Admission:
         is_full: whether they accept none for now.
     """
 
-    _PROVED = 100_000
-
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.ports: Sequence[Port] = ()
         self.is_full = False
         self._by_name = FailureLimit(burst=300, per_second=5.0)
         self._by_host = FailureLimit(burst=3000, per_second=50.0)
-        self._proved: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._log = Logger(namespace="ingest.listener")
 
     def refusal(self, connections: int) -> PeerError | None:
@@ -99,13 +96,17 @@ class Admission:
             return None
         return PeerError(ErrorCode.BUSY, "too many connections; try again later")
 
+    def is_beyond(self, connections: int) -> bool:
+        """Tell whether there are so many that not even a refusal can be said to one more."""
+        return connections >= self.limits.max_connections + REFUSALS
+
     def count(self, connections: int) -> None:
         """Called when the number of connections has changed: accept more, or let them wait.
 
         Beyond the limit some are let in to hear that they are too many. The others wait in the
         kernel's queue, since to accept and close them at once would only bring them back.
         """
-        if not self.is_full and connections >= self.limits.max_connections + REFUSALS:
+        if not self.is_full and self.is_beyond(connections):
             self.is_full = True
             self._log.warn("{count} connections: no more are accepted for now", count=connections)
             for port in self.ports:
@@ -121,21 +122,19 @@ class Admission:
         self._by_name.failed((host, device), now)
         self._by_host.failed(host, now)
 
-    def proved(self, host: str, device: str) -> None:
-        """Called when a device has proved its name."""
-        self._proved[host, device] = None
-        self._proved.move_to_end((host, device))
-        if len(self._proved) > self._PROVED:
-            self._proved.popitem(last=False)
-
-    def check(self, host: str, device: str, now: float) -> None:
+    def check(self, host: str, device: str, now: float, last_host: Callable[[str], str]) -> None:
         """Called before any costly look at an attempt.
+
+        Args:
+            host: where it comes from.
+            device: the name that is claimed.
+            now: in seconds.
+            last_host: returns the address at which a device was last seen; empty if it never was.
 
         Raises:
             PeerError: there were too many that failed.
         """
-        known = (host, device) in self._proved
         if self._by_name.is_exceeded((host, device), now) or (
-            not known and self._by_host.is_exceeded(host, now)
+            self._by_host.is_exceeded(host, now) and last_host(device) != host
         ):
             raise PeerError(ErrorCode.BUSY, "too many failed attempts from your address")

@@ -63,6 +63,7 @@ class Connection(Protocol):
         claimed: the name that the device claims, proved or not; empty before it claims one.
         delivery: what it has brought, from the moment that the device was let in.
         read_size: bytes of one read at most.
+        revocations: the mark of the last revocation when it was made; no key was looked up before.
     """
 
     _log = Logger(namespace="ingest.listener")
@@ -107,7 +108,7 @@ class Connection(Protocol):
         self.heard = self._since = self.made = self._surroundings.now()
         self._surroundings.add(self)
         self._outlet = outlet_for(self._transport, self._acknowledgement)
-        self._revocations = self._surroundings.last_revocation()
+        self.revocations = self._surroundings.last_revocation()
         context = self._surroundings.context(self.peer, self._refusal)
         self._conversation = self._converse(context)
         self._carry_out(self._conversation.begin())
@@ -361,7 +362,7 @@ class Connection(Protocol):
     def _claim(self, claim: Claim) -> None:
         self.claimed = claim.device
         self._enter(Phase.CLAIMING)
-        self._surroundings.check_claim(claim, self._revocations)
+        self._surroundings.check_claim(claim, self.revocations)
         self._is_shared = claim.shared
         if claim.shared:
             self._journal = self._surroundings.shares

@@ -37,7 +37,7 @@ from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
-from ingest.listener.endpoint_errors import EXAMPLES, explain, explain_refusal
+from ingest.listener.endpoint_errors import EXAMPLES, explain, explain_refusal, explain_tls
 from ingest.wire.proxy import Endpoint, ProxyError, ProxyParser
 
 BACKLOG = 4096
@@ -49,7 +49,7 @@ class IReactorPorts(IReactorUNIX, IReactorSSL):
 
 
 class DoorError(Exception):
-    """An endpoint makes no sense or can't be had; the text is one line that says which and why."""
+    """An endpoint makes no sense or can't be opened; the text is one line that says why."""
 
     def __init__(self, text: str, reason: str) -> None:
         super().__init__(f"--listen {text}: {reason}")
@@ -86,6 +86,8 @@ def parse_door(text: str, reactor: IReactorPorts) -> Door:
     kind = inner.partition(":")[0]
     if is_proxied and kind.lower() in ("", "haproxy"):
         raise DoorError(text, f"the form is {EXAMPLES['haproxy']}")
+    if kind == "tls" and (reason := explain_tls(inner)):
+        raise DoorError(text, reason)
     ports = _Ports(reactor) if kind in ("unix", "ssl") else reactor
     try:
         endpoint = cast(IStreamServerEndpoint, serverFromString(ports, inner))
@@ -197,7 +199,8 @@ class ProxyDoors(Factory):
 
     Attributes:
         timeout: seconds that a header may take.
-        room: tells how many may wait for their header; any more are cut.
+        room: tells how many more may wait for their header; any others are cut.
+        changed: called when there are more or fewer that wait.
         refused: how many were cut so far, for a bad header, none in time, or the limit.
     """
 
@@ -209,6 +212,7 @@ class ProxyDoors(Factory):
         clock: IReactorTime,
         timeout: float,
         room: Callable[[], int],
+        changed: Callable[[], None],
     ) -> None:
         """Make it.
 
@@ -218,11 +222,13 @@ class ProxyDoors(Factory):
             clock: by which headers are in time.
             timeout: see above; may be changed, for later connections.
             room: see above.
+            changed: see above.
         """
         self.inner = inner
         self.clock = clock
         self.timeout = timeout
         self.room = room
+        self.changed = changed
         self.refused = 0
         self._waiting: set[ProxyDoor] = set()
         self._log = Logger()
@@ -247,14 +253,17 @@ class ProxyDoors(Factory):
 
     def arrived(self, door: "ProxyDoor") -> None:
         """Called when a connection is there and waits for its header."""
-        if len(self._waiting) >= self.room():
+        if self.room() <= 0:
             door.refuse(f"{len(self._waiting)} wait for their header already")
         else:
             self._waiting.add(door)
+            self.changed()
 
     def left(self, door: "ProxyDoor") -> None:
         """Called when a connection has its header, or is lost."""
-        self._waiting.discard(door)
+        if door in self._waiting:
+            self._waiting.remove(door)
+            self.changed()
 
     def count_refusal(self, peer: IAddress, reason: str) -> None:
         """Count a connection that was cut, and tell the operator of it now and then."""

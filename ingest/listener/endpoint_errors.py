@@ -4,6 +4,7 @@ import os
 import re
 from difflib import get_close_matches
 from ipaddress import ip_address
+from pathlib import Path
 
 from OpenSSL import SSL, crypto
 from twisted.internet.endpoints import quoteStringArgument
@@ -57,6 +58,21 @@ def explain(text: str, error: Exception, prefix: str) -> str:
             " three, for a .socket unit with FileDescriptorName=NAME"
         )
     return _in_words(error) + form
+
+
+def explain_tls(text: str) -> str:
+    """Say why a `tls:` endpoint can't be meant; empty if it can.
+
+    Its first argument is a folder of certificates, and its port is 443 unless it is given. With
+    `tls:7651` it would listen there, and let nobody in.
+    """
+    folder = text.partition(":")[2].partition(":")[0].removeprefix("path=")
+    if folder and Path(folder).is_dir():
+        return ""
+    return (
+        f"tls: takes a folder of certificates, and there is none at {folder!r}; the form is"
+        f" {EXAMPLES['ssl']}, or tls:/etc/ingest/certificates:port=7651"
+    )
 
 
 def explain_refusal(error: BaseException | None) -> str:

@@ -17,11 +17,12 @@ from ingest.listener.books import Account, Books, Delivery
 from ingest.listener.hangups import Hangups
 from ingest.listener.incidents import Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
+from ingest.listener.phases import Phase
 from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
 from ingest.wire.chunks import RecentChunks
-from ingest.wire.conversation import Claim, Context, Peer, Standing
+from ingest.wire.conversation import Claim, Context, Peer, Standing, host_of
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.sasl import Credentials, StoredKeys, auth_failed
 
@@ -72,6 +73,7 @@ class Fleet:
         admission: decides who is let in.
         books: what came and what became of it.
         incidents: what went wrong with connections.
+        at_doors: how many connections wait for their PROXY header, and will join if it is good.
         paused: whether the journal takes no more for now.
         registry_health: why the registry can't be read; empty while it can.
     """
@@ -85,6 +87,7 @@ class Fleet:
         self.admission = parts.admission
         self.books = Books()
         self.incidents = Incidents()
+        self.at_doors = 0
         self.paused = False
         self.registry_health = ""
         self.now = parts.now
@@ -134,7 +137,7 @@ class Fleet:
     @property
     def is_full(self) -> bool:
         """Whether there are so many connections that not even a refusal can be said."""
-        return self.admission.is_full
+        return self.admission.is_beyond(self._all)
 
     def refusal(self) -> PeerError | None:
         """Return why a new connection is not let in; None if it is."""
@@ -147,7 +150,7 @@ class Fleet:
         limits = self.admission.limits
 
         def find_keys(device: str) -> StoredKeys:
-            self.admission.check(peer.host, device, self.now())
+            self.admission.check(peer.host, device, self.now(), self._last_host)
             try:
                 return self._authenticator.keys(device)
             except RegistryError as error:
@@ -157,7 +160,7 @@ class Fleet:
             self.check_claim(claim, self._revocation)
 
         def check_attempt(name: str) -> None:
-            self.admission.check(peer.host, name, self.now())
+            self.admission.check(peer.host, name, self.now(), self._last_host)
 
         return Context(
             peer,
@@ -174,11 +177,11 @@ class Fleet:
         self.books.connections += 1
         self._members.add(connection)
         self._passing.add(connection)
-        self.admission.count(len(self._members))
+        self.admission.count(self._all)
 
     def check_token(self, peer: Peer, credentials: Credentials) -> Deferred[bool]:
         """See `Surroundings.check_token`."""
-        self.admission.check(peer.host, credentials.device, self.now())
+        self.admission.check(peer.host, credentials.device, self.now(), self._last_host)
         try:
             return self._authenticator.check(credentials)
         except RegistryError as error:
@@ -210,7 +213,6 @@ class Fleet:
         self._passing.discard(connection)
         self._open[connection] = None
         self.incidents.handshakes[f"{connection.mechanism}/ok"] += 1
-        self.admission.proved(connection.peer.host, connection.device)
         self._note_seen(connection)
 
     def left(self, connection: Member, delivery: Delivery) -> None:
@@ -252,7 +254,7 @@ class Fleet:
         self._passing.discard(connection)
         if self._hangups is not None:
             self._hangups.forget(connection)
-        self.admission.count(len(self._members))
+        self.admission.count(self._all)
         if self._stopped is not None and not self._members:
             stopped, self._stopped = self._stopped, succeed(None)
             stopped.callback(None)
@@ -277,6 +279,11 @@ class Fleet:
             connection.update_reading()
 
     # What the service asks for.
+
+    def count_at_doors(self, waiting: int) -> None:
+        """Called when so many wait for their PROXY header: each takes a descriptor."""
+        self.at_doors = waiting
+        self.admission.count(self._all)
 
     def check_deadlines(self, every: float) -> None:
         """End handshakes, answers and farewells that have taken too long.
@@ -309,18 +316,37 @@ class Fleet:
         While the registry can't be read, those that are connected stay so, and nobody is let in.
         """
         try:
-            self._revocation, names = self._registry.revoked_since(self._revocation)
+            mark, names = self._registry.revoked_since(self._revocation)
+            proved = self._proved(names)
+            revoked = [connection for connection in proved if self._is_outdated(connection)]
         except RegistryError as error:
             self._tell_registry(str(error))
             return
+        self._revocation = mark
         self._tell_registry("")
-        if not names:
-            return
-        revoked = set(names)
-        for connection in [member for member in self._open if member.device in revoked]:
+        for connection in revoked:
             connection.fail(
                 PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
             )
+
+    def _proved(self, names: Collection[str]) -> list[Member]:
+        """Return the connections that have proved one of some names, and may wait for a lease."""
+        if not names:
+            return []
+        wanted = frozenset(names)
+        held = [each for each in self._open if each.device in wanted]
+        claiming = [each for each in self._passing if each.phase is Phase.CLAIMING]
+        return held + [each for each in claiming if each.claimed in wanted]
+
+    def _is_outdated(self, connection: Member) -> bool:
+        """Tell whether a device that was revoked has proved its name by keys from before.
+
+        It may have come since, with its new token: to cut it would tell it to stay away.
+        """
+        since = connection.revocations
+        if since <= self._revocation:
+            return True
+        return connection.claimed in self._registry.revoked_since(since)[1]
 
     def _tell_registry(self, health: str) -> None:
         if health == self.registry_health:
@@ -358,6 +384,15 @@ class Fleet:
         """Cut all connections that are left."""
         for connection in list(self._members):
             connection.abort()
+
+    def _last_host(self, device: str) -> str:
+        found = self._registry.get(device)
+        return "" if found is None or found.last_peer is None else host_of(found.last_peer)
+
+    @property
+    def _all(self) -> int:
+        """How many connections there are, at the doors or behind: each takes a descriptor."""
+        return len(self._members) + self.at_doors
 
     def _note_seen(self, connection: Member) -> None:
         ago = self.now() - connection.heard

@@ -31,7 +31,7 @@ def guarded(
         try:
             turn(self, *args, **kwargs)
         except PeerError as error:
-            self.fail(error.bare())
+            self.fail(error.without_traceback())
         except Exception:
             self.give_up()
 

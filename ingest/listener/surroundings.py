@@ -23,6 +23,7 @@ class Member(Protocol):
         delivery: what it has brought; None before the device was let in.
         phase: where it stands.
         read_size: bytes of one read at most.
+        revocations: the mark of the last revocation when the connection was made.
     """
 
     heard: float
@@ -31,6 +32,7 @@ class Member(Protocol):
     delivery: Delivery | None
     phase: Phase
     read_size: int
+    revocations: int
 
     @property
     def mechanism(self) -> str:

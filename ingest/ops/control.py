@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IReactorUNIX
-from twisted.internet.protocol import Factory
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
@@ -20,6 +20,10 @@ Command = Callable[[], Deferred[object] | object]
 
 TIMEOUT = 60.0
 """Seconds that an answer may take: a rotation waits for the disk."""
+
+CONNECTIONS = 16
+"""Connections at once, each of which takes a descriptor; then a new one takes the place of the
+oldest, so that programs that were forgotten keep nobody out."""
 
 
 class ControlError(Exception):
@@ -29,8 +33,15 @@ class ControlError(Exception):
 class _ControlProtocol(LineOnlyReceiver):
     delimiter = b"\n"
 
-    def __init__(self, commands: Mapping[str, Command]) -> None:
+    def __init__(self, all_: "_ControlFactory", commands: Mapping[str, Command]) -> None:
+        self._all = all_
         self._commands = commands
+
+    def connectionMade(self) -> None:
+        self._all.made(self)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
+        self._all.lost(self)
 
     def lineReceived(self, line: bytes) -> None:
         try:
@@ -53,9 +64,22 @@ class _ControlFactory(Factory):
 
     def __init__(self, commands: Mapping[str, Command]) -> None:
         self._commands = commands
+        self._connections: dict[_ControlProtocol, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> _ControlProtocol:  # noqa: ARG002
-        return _ControlProtocol(self._commands)
+        return _ControlProtocol(self, self._commands)
+
+    def made(self, connection: _ControlProtocol) -> None:
+        """Called when a connection is there; where there are too many, the oldest is cut."""
+        if len(self._connections) >= CONNECTIONS:
+            oldest = next(iter(self._connections))
+            self.lost(oldest)
+            cast(Any, oldest.transport).abortConnection()
+        self._connections[connection] = None
+
+    def lost(self, connection: _ControlProtocol) -> None:
+        """Called when a connection is over."""
+        self._connections.pop(connection, None)
 
 
 class ControlSocket:

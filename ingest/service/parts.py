@@ -271,10 +271,15 @@ class Ports(Service):
         fleet = self._connections.fleet
 
         def room() -> int:
-            return fleet.admission.limits.max_connections + REFUSALS - len(fleet)
+            limit = fleet.admission.limits.max_connections + REFUSALS
+            return limit - len(fleet) - fleet.at_doors
 
-        self._proxies.append(ProxyDoors(factory, self._reactor, fleet.handshake_timeout, room))
-        return self._proxies[-1]
+        def changed() -> None:
+            fleet.count_at_doors(sum(map(len, self._proxies)))
+
+        proxies = ProxyDoors(factory, self._reactor, fleet.handshake_timeout, room, changed)
+        self._proxies.append(proxies)
+        return proxies
 
     def stopService(self) -> Deferred[Any]:
         """Accept no more."""
@@ -346,13 +351,17 @@ class Control(Service):
         return done.addCallback(lambda _: listed)
 
     def _rotate(self) -> Deferred[object]:
-        if self._records.journal.hold_ends_in:
-            raise ControlError("the log is held: `ingest release` lets it be written again")
+        self._refuse_if_held()
         done: Deferred[object] = Deferred()
         self._records.journal.rotate(lambda closed: done.callback(closed and closed.name))
         return done
 
     def _hold(self) -> Deferred[object]:
+        self._refuse_if_held()
         done: Deferred[object] = Deferred()
         self._records.journal.hold(lambda: done.callback(HOLD))
         return done
+
+    def _refuse_if_held(self) -> None:
+        if self._records.journal.hold_ends_in:
+            raise ControlError("the log is held: `ingest release` lets it be written again")

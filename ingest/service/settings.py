@@ -17,7 +17,7 @@ from ingest.listener.admission import REFUSALS, Limits
 from ingest.listener.protocols import DEFAULT, split
 from ingest.units import format_duration, format_size, parse_duration, parse_size
 
-_SPARE_FILES = 128 + REFUSALS
+_SPARE_FILES = 192 + REFUSALS
 """File descriptors that a listener needs for other things than the devices that it lets in."""
 
 
@@ -76,6 +76,22 @@ def _frame_size(text: str) -> int:
     return size
 
 
+def _folder(text: str) -> Path:
+    if not text:  # mostly a variable that is not set; it would mean the folder we are started in
+        raise ValueError("the name of a folder is wanted")
+    return Path(text)
+
+
+def _rotate_every(text: str) -> float:
+    seconds = parse_duration(text)
+    if 0 < seconds < 1:
+        raise ValueError(
+            f"{text!r} is too short: each file costs several operations of the disk, so at least"
+            " 1s is wanted, or 0 for no bound"
+        )
+    return seconds
+
+
 def _rotate_size(text: str) -> int:
     size = parse_size(text)
     if 0 < size < _SMALLEST_FILE:
@@ -111,13 +127,13 @@ class Settings:
     listen: tuple[Listen, ...] = DEFAULT_LISTEN
     allow_plaintext_auth: bool = False
     data: Path = _setting(
-        str(DEFAULT_DATA), Path, "the folder of the log and of all else that is kept", "DIR"
+        str(DEFAULT_DATA), _folder, "the folder of the log and of all else that is kept", "DIR"
     )
     rotate_size: int = _setting(
         "256MiB", _rotate_size, "close the log file before it exceeds this size; 0: never", "SIZE"
     )
     rotate_every: float = _setting(
-        "1d", parse_duration,
+        "1d", _rotate_every,
         "close the log file at each multiple of this time, UTC: 1h at every full hour, 1d at"
         " every midnight; 0: never",
         "DURATION",
@@ -195,6 +211,7 @@ _FORMATS: dict[object, Callable[[float], str]] = {
     _frame_size: format_size,
     _rotate_size: format_size,
     parse_duration: format_duration,
+    _rotate_every: format_duration,
     _timeout: format_duration,
 }
 
@@ -289,9 +306,10 @@ def _read_file(path: Path) -> dict[str, Any]:
     known = {option_name(field_.name): field_.name for field_ in fields(Settings)}
     for name in held:
         if name not in known:
-            hint = did_you_mean(name, known) or "see twistd ingest --help"
+            hint = did_you_mean(name, known)
             where = f"{path}, line {_line_of(name, path)}"
-            raise SettingsError(f"{where}: there is no setting {name!r}; {hint}")
+            what = f"{where}: there is no setting {name!r}"
+            raise SettingsError(f"{what}; {hint}" if hint else what)
     return {known[name]: value for name, value in held.items()}
 
 

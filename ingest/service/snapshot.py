@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from ingest.journal.file import FileJournal
@@ -54,7 +55,7 @@ class Snapshots:
         fleet, accounts = self._fleet, self._fleet.accounts()
         health, reason = self._health()
         frames_per_s, bytes_per_s, written_per_s = self._rates.per_second()
-        free = shutil.disk_usage(self._journal.log_folder).free
+        free = _free(self._journal.log_folder)
         quietest = min(fleet.devices(), key=lambda member: member.heard, default=None)
         return Status(
             health=health,
@@ -106,6 +107,11 @@ class Snapshots:
                 "waiting_bytes": 0 if delivery is None else delivery.waiting_bytes,
                 "acknowledged": 0 if delivery is None else delivery.acknowledged,
             }
+
+
+def _free(folder: Path) -> int:
+    """Return the bytes that are free where a folder is; where it was, if it was moved away."""
+    return next(shutil.disk_usage(each).free for each in (folder, *folder.parents) if each.exists())
 
 
 def _counts(account: Account) -> Counts:

@@ -1,5 +1,11 @@
 """`twistd ingest`: its options, and the service that they make."""
 
+# ruff: noqa: E402 - signals may come while the rest is imported, and must be safe from now on
+from ingest.service.signals import HANGUP
+
+HANGUP.install()
+
+
 import os
 import re
 from dataclasses import replace
@@ -23,7 +29,6 @@ from ingest.service.settings import (
     parse_listen,
     read_settings,
 )
-from ingest.service.signals import HANGUP
 
 _UNKNOWN = re.compile(r"option (--\S+) not recognized")
 _PID_FILE = "twistd.pid"  # unless `twistd --pidfile` says otherwise
@@ -60,7 +65,6 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
-        HANGUP.install()  # as early as we can
         super().__init__()
         self.listen: list[Listen] = []
 

@@ -108,7 +108,7 @@ class ListenerService(InOrder):
         """Open the files, bind the ports and begin.
 
         Raises:
-            SystemExit: something can't be had; a line on stderr says what and why.
+            SystemExit: something can't be opened; a line on stderr says what and why.
             StartError: the same, where another process waits for us.
         """
         try:

@@ -121,6 +121,13 @@ class Peer(NamedTuple):
         return self.encrypted or self.local
 
 
+def host_of(peer: str) -> str:
+    """Return the host of a peer as `str(Peer)` writes it, with a port or without."""
+    if peer.startswith("["):
+        return peer[1:].partition("]")[0]
+    return peer.partition(":")[0] if peer.count(":") == 1 else peer
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a conversation may know of its connection and of its listener.

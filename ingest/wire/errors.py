@@ -33,7 +33,7 @@ class PeerError(Exception):
         self.code = code
         self.text = text
 
-    def bare(self) -> "PeerError":
+    def without_traceback(self) -> "PeerError":
         """Return the error as it was before it was raised.
 
         The traceback of an error that is kept knows the frames that keep it, and all that they

@@ -109,7 +109,7 @@ class Framed:
         try:
             said = self._framing.login(data)
         except PeerError as error:
-            return (self._end(error.bare()),)
+            return (self._end(error.without_traceback()),)
         return () if said is None else self._claim(said)
 
     def end_of_stream(self) -> Sequence[Event]:
@@ -151,7 +151,7 @@ class Framed:
         try:
             claim = self._identity.claim(self._context.peer, said)
         except PeerError as error:
-            return (self._end(error.bare()),)
+            return (self._end(error.without_traceback()),)
         self._enter(State.CLAIMING)
         return (replace(claim, shared=self._shared),)
 

@@ -45,7 +45,7 @@ def decode(number: int, data: bytes) -> Frames:
     try:
         items.extend(_by_parts(data, 0, ends_of_objects(data)))
     except PeerError as fault:
-        error = fault.bare()
+        error = fault.without_traceback()
     return Frames(Values(b',"data":', items, b"}\n") if items else NO_VALUES, error)
 
 

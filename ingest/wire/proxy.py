@@ -93,7 +93,7 @@ class ProxyParser:
         return not self._buffer
 
     def feed(self, data: bytes) -> ProxyHeader | None:
-        """Take what one read brought.
+        """Go on with what one read brought.
 
         Args:
             data: the next bytes. Once the header is complete, there is nothing more to feed.

@@ -216,6 +216,25 @@ def test_damage_is_told_and_ends_when_the_file_is_restored(
     assert watched.keys("kept") == _VERIFIER
 
 
+def test_another_folder_in_its_place_says_nothing_of_our_devices(
+    watched: WatchedRegistry, path: Path, copy: Path
+) -> None:
+    assert watched.keys("gone")
+    mark = watched.last_revocation()
+    path.parent.rename(path.parent.with_name("moved"))
+    path.parent.mkdir()
+    shutil.copy(copy, path)
+    for _ in range(2):
+        with pytest.raises(RegistryError, match="its folder was moved away or replaced"):
+            watched.revoked_since(mark)
+        with pytest.raises(RegistryError):
+            watched.keys("gone")
+    shutil.rmtree(path.parent)
+    path.parent.with_name("moved").rename(path.parent)
+    assert watched.revoked_since(mark)[1] == []
+    assert watched.keys("gone")
+
+
 def test_damage_that_a_look_up_meets(watched: WatchedRegistry, path: Path) -> None:
     with Registry(path) as registry:
         registry.add_many((f"sensor-{number:04}", _VERIFIER, "") for number in range(1000))

@@ -170,9 +170,10 @@ def test_the_connected_are_listed(listener: Listener, name: str) -> None:
     wait_for(lambda: connected() == [], "its end")
 
 
-def test_rotate_while_the_log_is_held(listener: Listener) -> None:
+@pytest.mark.parametrize("command", ["rotate", "hold"])
+def test_what_can_not_be_while_the_log_is_held(listener: Listener, command: str) -> None:
     listener.ingest("hold")
-    result = run(INGEST, "--data", listener.data, "rotate")
+    result = run(INGEST, "--data", listener.data, command)
     listener.ingest("release")
     assert result.returncode == 1
     assert "ingest release" in result.stderr

@@ -78,6 +78,19 @@ def test_a_folder_that_is_moved_away_has_one_writer(tmp_path: Path) -> None:
     assert first.frames("b") == []
 
 
+def test_status_while_the_log_is_moved_away(tmp_path: Path) -> None:
+    with Listener(tmp_path / "data") as listener:
+        listener.add("a")
+        with TextDevice(listener.addresses[0]) as device:
+            device.log_in("a")
+            log = listener.layout.log_folder
+            log.rename(tmp_path / "moved")
+            wait_for(lambda: listener.status()["health"] == "folder-replaced", "it is noticed")
+            device.push("x")
+            (tmp_path / "moved").rename(log)
+            device.wait_for_ack(1)
+
+
 def test_damaged_positions_are_an_answer_and_no_hang(tmp_path: Path) -> None:
     names = [f"device-{number}" for number in range(20)]
     with Listener(tmp_path / "data") as listener:

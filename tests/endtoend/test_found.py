@@ -209,6 +209,28 @@ def test_connections_that_say_nothing_take_no_descriptor_that_is_needed(tmp_path
     assert "are accepted again" in listener.output
 
 
+def test_connections_without_a_header_count_like_all_others(tmp_path: Path) -> None:
+    """Those at proxied ports and those at others share the descriptors."""
+    doors = [ANY_PORT, f"haproxy:{ANY_PORT}", f"haproxy:{ANY_PORT}"]
+    options = ("--rotate-size", "4KiB", "--handshake-timeout", "2s")
+    under = ("prlimit", "--nofile=1024:1024")
+    with Listener(tmp_path / "data", *options, listen=tuple(doors), under=under) as listener:
+        listener.add("a")
+        with TextDevice(listener.addresses[0]) as device, ExitStack() as stack:
+            device.log_in("a")
+            for address in (*listener.addresses[1:], listener.addresses[0]):
+                assert isinstance(address, tuple)
+                stack.enter_context(_silent(address, 700))
+            wait_for(lambda: "no more are accepted for now" in listener.output, "the limit")
+            for number in range(1, 51):
+                device.push_all("x" * 1000, last=number)
+            assert listener.status()["health"] == "ok"
+            listener.ingest("device", "disable", "a")
+            assert device.last_words() == "revoked"
+            assert "EMFILE" not in listener.output
+        wait_for(lambda: listener.status()["connections"] == 0, "the time-outs")
+
+
 def test_devices_that_give_up_while_the_disk_is_full(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()

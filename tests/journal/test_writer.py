@@ -226,6 +226,23 @@ def test_a_stop_while_the_disk_is_full_writes_nothing_after_what_is_missing(
     assert owner.said.empty()
 
 
+def test_a_stop_while_the_log_is_held_writes_nothing(
+    make: Callable[[], Writer], owner: Owner, folder: Path
+) -> None:
+    """Another program may be between its copy and its cut: what came then would be lost."""
+    is_held: SimpleQueue[None] = SimpleQueue()
+    writer = make()
+    writer.start()
+    _put(writer, 1)
+    assert owner.heard() == ("committed", [1])
+    writer.hold(lambda: is_held.put(None))
+    is_held.get(timeout=20)
+    _put(writer, 2)
+    assert writer.stop().offset == (folder / ACTIVE).stat().st_size
+    assert _numbers(folder / ACTIVE) == [1]
+    assert owner.said.empty()
+
+
 def test_a_rotation_that_was_asked_for_comes_when_it_can(
     make: Callable[[], Writer], owner: Owner, disk: FaultyDisk
 ) -> None:

@@ -113,8 +113,17 @@ class Doorway:
     def __init__(self) -> None:
         self.clock = Clock()
         self.inner = Inner()
-        self.doors = ProxyDoors(self.inner, self.clock, timeout=10.0, room=lambda: 3)
+        self.doors = ProxyDoors(
+            self.inner, self.clock, timeout=10.0, room=self._room, changed=self._count
+        )
+        self.counted: list[int] = []
         self.logged: list[LogEvent] = []
+
+    def _room(self) -> int:
+        return 3 - len(self.doors)
+
+    def _count(self) -> None:
+        self.counted.append(len(self.doors))
 
     def connect(self, *data: bytes) -> tuple[ProxyDoor, Transport]:
         """Let a proxy connect, and send."""
@@ -239,6 +248,7 @@ def test_more_may_not_wait(doorway: Doorway) -> None:
     _, transport = doorway.connect()
     assert transport.disconnecting
     assert doorway.words == ["1 10.0.0.1: 3 wait for their header already"]
+    assert doorway.counted == [1, 2, 3]
     waiting[0][0].dataReceived(LINE)
     _, transport = doorway.connect()
     assert not transport.disconnecting
@@ -328,7 +338,9 @@ def test_who_waits_is_cut_when_the_last_port_closes(doorway: Doorway) -> None:
 
 
 def test_a_device_behind_it(parts: Listener) -> None:
-    doors = ProxyDoors(parts.factory, parts.clock, timeout=10.0, room=lambda: 10)
+    doors = ProxyDoors(
+        parts.factory, parts.clock, timeout=10.0, room=lambda: 10, changed=lambda: None
+    )
     parts.add("a")
     for host, answer in ((b"192.0.2.7", b"ERR plaintext-refused "), (b"127.0.0.1", b"OK ")):
         door, transport = doors.buildProtocol(PROXY), Transport(peerAddress=PROXY)
@@ -392,6 +404,12 @@ def why_not(text: str) -> str:
 def test_did_you_mean(text: str, meant: str) -> None:
     assert refusal(text) == f"no such endpoint; did you mean {meant}?"
     assert parse_door(meant, reactor).text == meant
+
+
+@pytest.mark.parametrize("text", ["tls:7651", "tls:/nowhere:port=7651", "tls:", "haproxy:tls:7651"])
+def test_tls_without_a_folder_of_certificates(text: str) -> None:
+    """It would listen on port 443, and let nobody in."""
+    assert "the form is ssl:7651:privateKey=key.pem:certKey=cert.pem" in refusal(text)
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,7 @@ def test_guessing_names_from_one_address_is_slow_and_known_devices_get_in(
 ) -> None:
     parts.add("known", "new")
     assert greet(parts, "known").startswith(b"OK ")
+    parts.registry.record_seen(parts.fleet.take_seen())
     for number in range(3000):
         parts.fleet.admission.failed(LOOPBACK.host, f"guess-{number}", parts.clock.seconds())
     assert greet(parts, "new").startswith(b"ERR busy ")
@@ -131,6 +132,29 @@ def test_revoked_devices_are_cut(parts: Listener) -> None:
         assert transports[name].read().startswith(b"ERR revoked ")
     assert transports["kept"].read() == b""
     assert names(parts) == ["kept"]
+
+
+def test_who_has_come_since_with_new_keys_is_not_cut(parts: Listener) -> None:
+    parts.add("a")
+    parts.registry.set_token("a", "another")
+    protocol, transport = parts.connect()
+    parts.hear(protocol, plain("a", "another"))
+    parts.turns.run_one()
+    parts.fleet.check_revocations()
+    assert transport.read().startswith(b"OK ")
+    assert len(parts.fleet.devices()) == 1
+
+
+def test_who_waits_for_a_lease_is_cut_too(parts: Listener) -> None:
+    older, _ = parts.log_in("a")
+    parts.hear(older, b"x\n")
+    protocol, transport = parts.connect()
+    parts.hear(protocol, plain("a"))
+    parts.registry.set_enabled("a", False)
+    parts.fleet.check_revocations()
+    parts.journal.commit()
+    assert transport.read().startswith(b"ERR revoked ")
+    assert not parts.fleet.devices()
 
 
 def test_a_revocation_counts_once(parts: Listener) -> None:

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from ingest.ops.control import ControlError, ControlSocket, ask
+from ingest.ops.control import CONNECTIONS, ControlError, ControlSocket, ask
 
 reactor: Any = global_reactor
 
@@ -83,6 +84,20 @@ class ControlTests(TestCase):
 
         unknown = {"error": "unknown command"}
         return deferToThread(talk).addCallback(self.assertEqual, [unknown] * 4 + [{"ok": 2}])
+
+    def test_those_that_say_nothing_keep_nobody_out(self) -> Deferred[Any]:
+        def crowd() -> object:
+            with ExitStack() as stack:
+                for _ in range(3 * CONNECTIONS):
+                    silent = stack.enter_context(socket.socket(socket.AF_UNIX))
+                    silent.connect(f"/proc/self/fd/{self.control._folder}/control.sock")
+                    held.append(silent)
+                assert ask(self.path, "add") == 2
+                held[0].settimeout(20)
+                return held[0].recv(1)  # until it is cut
+
+        held: list[socket.socket] = []
+        return deferToThread(crowd).addCallback(self.assertEqual, b"")
 
     def test_only_the_owner_may_ask(self) -> None:
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o600)

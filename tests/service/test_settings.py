@@ -66,6 +66,8 @@ def test_a_value(name: str, text: str, value: object) -> None:
         ("rotate_size", "much"),
         ("rotate_size", "-1"),
         ("rotate_every", "5 fortnights"),
+        ("rotate_every", "999ms"),
+        ("data", ""),
         ("keep_files", "1.5"),
         ("keep_files", "-1"),
         ("keep_days", "1d"),

@@ -52,7 +52,7 @@ class Messages:
                 self._extend(data[ends[-1] :])
         except PeerError as error:
             self._rest = bytearray()
-            return self._short(messages), error.bare()
+            return self._short(messages), error.without_traceback()
         return self._short(messages), None
 
     def _extend(self, data: bytes) -> int | None:

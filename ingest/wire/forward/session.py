@@ -162,7 +162,7 @@ class ForwardSession:
         try:
             claim = self._policy.identity.claim(self._context.peer)
         except PeerError as error:
-            return (self._end(error.bare()),)
+            return (self._end(error.without_traceback()),)
         return (self._begin_claim(claim),)
 
     def receive(self, data: bytes) -> Sequence[Event]:
@@ -241,7 +241,7 @@ class ForwardSession:
             if error is not None:
                 raise error
         except PeerError as wrong:
-            return (self._end(wrong.bare()),)
+            return (self._end(wrong.without_traceback()),)
         return ()
 
     def _read_ping(self, handshake: Handshake, message: bytes) -> Claim:
@@ -267,7 +267,7 @@ class ForwardSession:
             for message in messages:
                 self._take_message(message, items, answers)
         except PeerError as wrong:
-            error = wrong.bare()
+            error = wrong.without_traceback()
         if not (items or answers or error):
             return ()
         events: list[Event] = [Frames(Values(b",", items, END) if items else NO_VALUES, error)]

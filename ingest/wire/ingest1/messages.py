@@ -51,14 +51,14 @@ class Dialect(Framing, Protocol):
     """One connection's way of writing messages and frames: bytes in, meaning out, and back."""
 
     def auth(self, data: bytes) -> Auth | None:
-        """Take more bytes; return the first message once it is whole.
+        """Go on with `data`; return the first message once it is whole.
 
         Raises:
             PeerError: it is not an authentication message.
         """
 
     def response(self, data: bytes) -> Response | None:
-        """Take more bytes; return the answer to a challenge once it is whole.
+        """Go on with `data`; return the answer to a challenge once it is whole.
 
         Raises:
             PeerError: it is not a response.

@@ -44,7 +44,7 @@ class MsgpackDialect:
                 if self._extend(data, self._max_frame) is None:
                     return NO_FRAMES
             except PeerError as error:
-                return Frames(NO_VALUES, error.bare())
+                return Frames(NO_VALUES, error.without_traceback())
             data = self.unread()
         elif self._rest:
             data = b"".join((self.unread(), data))
@@ -85,7 +85,7 @@ class MsgpackDialect:
         return (_unpack(buffer[:end]),)
 
     def _extend(self, data: bytes, limit: int) -> int | None:
-        """Take more bytes of the object that is arriving; return where it ends."""
+        """Go on with the object that is arriving; return where it ends."""
         if self._scanner is None:
             self._rest = bytearray()
             self._scanner = Scanner(limit)
@@ -104,7 +104,7 @@ class MsgpackDialect:
             if rest:
                 self._extend(rest, self._max_frame)
         except PeerError as error:
-            return error.bare()
+            return error.without_traceback()
         return None
 
 

@@ -114,6 +114,7 @@ class Session:
     def granted(self, grant: Grant) -> Sequence[Event]:
         self._enter(State.OPEN)
         ok = self._dialect.ok(self.device, grant, self._context.max_frame, self._proof)
+        del self._context  # the handshake was all it was for, and it is as large as all the rest
         events: list[Event] = [Send(ok)]
         held, self._held, self._proof = self._held, b"", None
         if held:
@@ -157,7 +158,7 @@ class Session:
                 return self._take_auth()
             return self._take_response()
         except PeerError as error:
-            return (self._end(error.bare()),)
+            return (self._end(error.without_traceback()),)
 
     def _open(self) -> None:
         first = self._held[0]

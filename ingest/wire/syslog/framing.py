@@ -46,7 +46,7 @@ class SyslogFraming:
             while begin < len(data) and (end := self._frame(data, begin, messages)):
                 begin = end
         except PeerError as wrong:
-            return Frames(values_of(messages), wrong.bare())
+            return Frames(values_of(messages), wrong.without_traceback())
         self._rest += data[begin:]
         return Frames(values_of(messages))
 

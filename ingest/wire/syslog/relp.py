@@ -71,7 +71,7 @@ class RelpFraming:
             while begin < len(whole) and (end := self._frame(whole, begin, messages)):
                 begin = end
         except PeerError as wrong:
-            return Frames(values_of(messages), wrong.bare())
+            return Frames(values_of(messages), wrong.without_traceback())
         self._rest += whole[begin:]
         return Frames(values_of(messages))
 

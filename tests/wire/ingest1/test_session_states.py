@@ -87,7 +87,7 @@ def test_an_illegal_step_is_an_error_and_changes_nothing(state: str, step: str) 
 def bytes_of(session: Session) -> int:
     """Add up what a session holds alone."""
     total = sys.getsizeof(session)
-    shared = {"_context", "state"}
+    shared = {"_context", "state"}  # an open session has no context
     held = [getattr(session, name) for name in Session.__slots__ if name not in shared]
     dialect = session._dialect
     assert isinstance(dialect, TextDialect | MsgpackDialect)

@@ -1,0 +1,334 @@
+"""How people and programs are told that a rule fires or has cleared.
+
+A receiver is told one event at a time; see `courier` for the order, and for what fails.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from io import BytesIO
+from pathlib import Path
+from socket import gethostname
+from typing import Any, Final, Protocol, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProcessTransport,
+    IReactorProcess,
+    IReactorTCP,
+    IReactorTime,
+)
+from twisted.internet.protocol import ProcessProtocol, connectionDone
+from twisted.internet.protocol import Protocol as ByteProtocol
+from twisted.mail.smtp import SMTPClientError, sendmail
+from twisted.python.failure import Failure
+from twisted.web.client import Agent, FileBodyProducer
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
+
+from ingest.watch.rules.model import MailServer, Target
+from ingest.watch.rules.phases import Event, in_utc
+
+_T = TypeVar("_T")
+
+PATIENCE: Final = 30.0
+"""Seconds that a receiver may take to answer."""
+PROGRAM_PATIENCE: Final = 60.0
+"""Seconds that a program may run."""
+_OUTLASTS: Final = timedelta(minutes=15)
+"""How long Alertmanager believes a firing without hearing of it again."""
+_NEVER: Final = frozenset((400, 413, 422))
+"""What HTTP answers to an event that it will never take."""
+_SEVEN_BIT: Final = SMTP.clone(cte_type="7bit")
+"""For mail servers without 8BITMIME (RFC 6152)."""
+_LINGER: Final = 1.0
+"""Seconds that the output of a program is read after its end, if others hold it open."""
+
+
+class IActionReactor(IReactorTCP, IReactorTime, IReactorProcess):
+    """What telling needs of a reactor."""
+
+
+class DeliveryError(Exception):
+    """A receiver was not told.
+
+    Attributes:
+        answered: it is there, but did not say yes.
+        final: it will never say yes to this event.
+    """
+
+    def __init__(self, what: str, answered: bool = True, final: bool = False) -> None:
+        super().__init__(what)
+        self.answered = answered
+        self.final = final
+
+
+def _is_silent(_: object, seconds: float) -> Failure:
+    return Failure(DeliveryError(f"it has not answered within {seconds:g} s", answered=False))
+
+
+def _does_not_end(_: object, seconds: float) -> Failure:
+    return Failure(DeliveryError(f"it has not ended within {seconds:g} s, and was killed"))
+
+
+class Receiver(Protocol):
+    """Somebody who is told."""
+
+    def tell(self, event: Event) -> Deferred[Any]:
+        """Tell an event; fails with any error, best with a `DeliveryError`."""
+
+    def remind(self, firing: Sequence[Event]) -> Deferred[Any] | None:
+        """Tell again what fires, if this receiver forgets; else None."""
+
+
+def receiver_for(
+    target: Target, reactor: IActionReactor, mail: Callable[[], MailServer]
+) -> Receiver:
+    """Make the receiver of a target; `mail` tells where mail is handed in at the moment."""
+    match target.kind:
+        case "webhook":
+            return Webhook(reactor, target.address)
+        case "alertmanager":
+            return Alertmanager(reactor, target.address)
+        case "exec":
+            return Program(reactor, target.address)
+    return Mailbox(reactor, target.address, mail)
+
+
+class _Poster:
+    """Posts JSON over HTTP."""
+
+    def __init__(self, reactor: IActionReactor, url: str) -> None:
+        self._reactor = reactor
+        self._url = url.encode()
+        self._agent = Agent(reactor, connectTimeout=PATIENCE)
+
+    def post(self, body: object, headers: dict[str, list[str]]) -> Deferred[None]:
+        request = self._agent.request(
+            b"POST",
+            self._url,
+            Headers({"Content-Type": ["application/json"], "User-Agent": ["ingest"], **headers}),
+            FileBodyProducer(BytesIO(json.dumps(body).encode())),
+        )
+        answered: Deferred[None] = request.addCallback(_judged)
+        return answered.addTimeout(PATIENCE, self._reactor, _is_silent)
+
+
+def _judged(response: IResponse) -> Deferred[None]:
+    unread = _Unread()
+    response.deliverBody(unread)
+    code = int(response.code)
+    if 200 <= code < 300:
+        return unread.done
+    error = DeliveryError(f"it answers {code}", final=code in _NEVER)
+    return unread.done.addCallback(lambda _: Failure(error))
+
+
+class _Unread(ByteProtocol):
+    """Passes over what a receiver answers, however long it is."""
+
+    def __init__(self) -> None:
+        self.done: Deferred[None] = Deferred(self._abort)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
+        self.done.callback(None)
+
+    def _abort(self, _: Deferred[None]) -> None:
+        abort = getattr(self.transport, "abortConnection", None)
+        if abort is not None:
+            abort()
+
+
+class Webhook:
+    """Posts what an event describes; `Idempotency-Key` tells a repetition."""
+
+    def __init__(self, reactor: IActionReactor, url: str) -> None:
+        self._poster = _Poster(reactor, url)
+
+    def tell(self, event: Event) -> Deferred[None]:
+        """Post it."""
+        key = f"{event.id}-{event.state}"
+        return self._poster.post(event.described(), {"Idempotency-Key": [key]})
+
+    def remind(self, firing: Sequence[Event]) -> None:
+        """It does not forget."""
+
+
+class Alertmanager:
+    """Posts to version 2 of Alertmanager's API.
+
+    Alertmanager takes an alert for resolved that it has not heard of for a while: each is told with
+    an end some minutes ahead, and again before that.
+    """
+
+    def __init__(self, reactor: IActionReactor, url: str) -> None:
+        self._poster = _Poster(reactor, url.rstrip("/") + "/api/v2/alerts")
+
+    def tell(self, event: Event) -> Deferred[None]:
+        """Post it."""
+        return self._poster.post([_alert(event)], {})
+
+    def remind(self, firing: Sequence[Event]) -> Deferred[None] | None:
+        """Post all that fires."""
+        return self._poster.post([_alert(event) for event in firing], {}) if firing else None
+
+
+def _alert(event: Event) -> dict[str, object]:
+    ends = datetime.now(UTC) + _OUTLASTS
+    labels = {"alertname": event.rule, "device": event.device, "job": "ingest"}
+    return {
+        # An empty label is no label.
+        "labels": {name: value for name, value in labels.items() if value},
+        "annotations": {
+            "summary": event.message,
+            "description": event.reason,
+            "id": event.id,
+            "fields": json.dumps(event.described()["fields"]),
+        },
+        "startsAt": in_utc(event.fired),
+        "endsAt": ends.isoformat() if event.firing else in_utc(event.time),
+    }
+
+
+class Program:
+    """Runs a program, without a shell.
+
+    It gets the event as one line of JSON on its standard input, and its parts as environment:
+    `INGEST_RULE`, `INGEST_DEVICE`, `INGEST_STATE`, `INGEST_MESSAGE`, `INGEST_ID`, …, and each field
+    as `INGEST_FIELD_temp`. It ends with 0, or is run again later.
+    """
+
+    def __init__(self, reactor: IActionReactor, path: str) -> None:
+        self._reactor = reactor
+        self._path = path
+
+    def tell(self, event: Event) -> Deferred[None]:
+        """Run it; fires when it has ended."""
+        run = _Run(event, self._reactor)
+        environment = {"PATH": os.environ.get("PATH", os.defpath), **_environment(event)}
+        try:
+            self._reactor.spawnProcess(run, self._path, [self._path], environment, "/")
+        except OSError as error:
+            raise DeliveryError(f"it can't be run: {error.strerror}", answered=False) from error
+        return run.done.addTimeout(PROGRAM_PATIENCE, self._reactor, _does_not_end)
+
+    def remind(self, firing: Sequence[Event]) -> None:
+        """It does not forget."""
+
+
+def _environment(event: Event) -> dict[str, str]:
+    described = event.described()
+    described.pop("fields")
+    values = {f"INGEST_{name.upper()}": value for name, value in described.items()}
+    for name, value in event.fields.items():
+        values["INGEST_FIELD_" + re.sub(r"\W", "_", name, flags=re.ASCII)] = value
+    return {name: str(value).replace("\0", "") for name, value in values.items()}
+
+
+class _Run(ProcessProtocol):
+    """A program that runs; the end of its output is kept, to be shown if it fails."""
+
+    def __init__(self, event: Event, reactor: IReactorTime) -> None:
+        self._input = json.dumps(event.described()).encode() + b"\n"
+        self._reactor = reactor
+        self._output = b""
+        self._linger: IDelayedCall | None = None
+        self.done: Deferred[None] = Deferred(self._kill)
+
+    @property
+    def _process(self) -> IProcessTransport:
+        assert self.transport is not None
+        return self.transport
+
+    def _kill(self, _: Deferred[None]) -> None:
+        with suppress(ProcessExitedAlready):
+            self._process.signalProcess("KILL")
+
+    def connectionMade(self) -> None:
+        self._process.write(self._input)
+        self._process.closeStdin()
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: ARG002
+        self._output = (self._output + data)[-500:]
+
+    def processExited(self, reason: Failure) -> None:  # noqa: ARG002
+        # What it has left running in the background may hold its output open.
+        self._linger = self._reactor.callLater(_LINGER, self._process.loseConnection)
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._linger is not None and self._linger.active():
+            self._linger.cancel()
+        if self.done.called:  # it took too long, and was killed
+            return
+        if isinstance(reason.value, ProcessTerminated):
+            said = self._output.decode(errors="replace").strip()
+            how = reason.value.status if reason.value.exitCode is None else reason.value.exitCode
+            self.done.errback(DeliveryError(f"it ended with {how}: {said}"))
+        else:
+            self.done.callback(None)
+
+
+class Mailbox:
+    """Sends mail. A clearing is a reply to its firing, so that both stand in one thread."""
+
+    def __init__(
+        self, reactor: IActionReactor, address: str, server: Callable[[], MailServer]
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._server = server
+
+    def tell(self, event: Event) -> Deferred[Any]:
+        """Send it."""
+        server = self._server()
+        sender = server.sender or f"ingest@{gethostname()}"
+        password = Path(server.password_file).read_text().strip() if server.password_file else ""
+        sent: Deferred[Any] = sendmail(
+            server.host,
+            sender,
+            [self._address],
+            self._written(event, sender),
+            port=server.port,
+            reactor=self._reactor,
+            username=server.username.encode() or None,
+            password=password.encode() or None,
+            requireAuthentication=bool(server.username),
+            requireTransportSecurity=server.tls,
+        )
+        return sent.addErrback(_refused).addTimeout(PATIENCE, self._reactor, _is_silent)
+
+    def remind(self, firing: Sequence[Event]) -> None:
+        """It does not forget."""
+
+    def _written(self, event: Event, sender: str) -> bytes:
+        mail = EmailMessage(policy=_SEVEN_BIT)
+        mail["From"] = sender
+        mail["To"] = self._address
+        mail["Subject"] = f"[{event.state}] {' '.join(event.message.split())}"
+        mail["Date"] = format_datetime(datetime.now(UTC))
+        mail["Message-ID"] = f"<{event.id}.{event.state}@ingest>"
+        if not event.firing:
+            mail["In-Reply-To"] = mail["References"] = f"<{event.id}.firing@ingest>"
+        mail["Auto-Submitted"] = "auto-generated"
+        lines = [f"{name}: {value}" for name, value in event.described().items()]
+        mail.set_content("\n".join([event.message, "", *lines, ""]))
+        return mail.as_bytes()
+
+
+def _refused(failure: Failure) -> Failure:
+    """550 to 559: the mailbox is not there, or this mail is not wanted (RFC 5321, 4.2.3)."""
+    failure.trap(SMTPClientError)
+    error = failure.value
+    assert isinstance(error, SMTPClientError)
+    code = int(error.code)
+    if code < 0:
+        return Failure(DeliveryError(str(error), answered=False))
+    return Failure(DeliveryError(f"it answers {code}", final=550 <= code < 560))

@@ -1,0 +1,129 @@
+"""What rules ask of that is not in the log: refusals, the disk, who left, what was left out."""
+
+import json
+import os
+import shutil
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ingest.devices.registry import Registry, RegistryError
+from ingest.log.jumps import read_jumps
+
+_TIMEOUT: Final = 5.0
+_WINDOW: Final = 3600.0
+"""Seconds over which the disk's filling is measured."""
+_SHORTEST: Final = 300.0
+"""Seconds that must have been seen before a rate is believed."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What a running listener says.
+
+    Attributes:
+        refusals: how often it has refused each device since it started.
+        disk_full_in: in how many seconds the disk will be full at the present rate; None if it
+            does not fill, or the listener does not say.
+    """
+
+    refusals: Mapping[str, int]
+    disk_full_in: float | None = None
+
+
+def ask_listener(control: Path) -> Listener | None:
+    """Ask a running listener; None if none answers.
+
+    Args:
+        control: its control socket (see `ingest.ops.control`).
+    """
+    try:
+        status = _ask(control)
+        refused = {name: _refused(account) for name, account in status["devices"].items()}
+        return Listener(refused, status.get("disk_full_in_s"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+
+
+def _refused(account: Mapping[str, Any]) -> int:
+    """Add up what the listener counts of one device: connections and frames it did not take."""
+    counted = [account.get("refused_frames", 0), account.get("refusals", 0)]
+    return sum(sum(each.values()) if isinstance(each, dict) else int(each) for each in counted)
+
+
+def _ask(control: Path) -> Any:
+    # A socket's name has at most 108 bytes (unix(7)), however deep its folder is.
+    folder = os.open(control.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(_TIMEOUT)
+            connection.connect(f"/proc/self/fd/{folder}/{control.name}")
+            connection.sendall(b'{"command": "status"}\n')
+            with connection.makefile("rb") as lines:
+                return json.loads(lines.readline())["ok"]
+    finally:
+        os.close(folder)
+
+
+class DiskTrend:
+    """How fast a disk fills, from what was free during the last hour."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._free: deque[tuple[float, int]] = deque()
+
+    def full_in(self, now: float) -> float | None:
+        """Look at the disk, and return in how many seconds it will be full.
+
+        None if it does not fill, or has not been looked at for five minutes.
+
+        Args:
+            now: seconds of any clock that does not go back.
+
+        Raises:
+            OSError: the folder is missing.
+        """
+        return self.note(now, shutil.disk_usage(self._folder).free)
+
+    def note(self, now: float, free: int) -> float | None:
+        """As `full_in`, of a disk with `free` bytes left."""
+        self._free.append((now, free))
+        while self._free[0][0] < now - _WINDOW:
+            self._free.popleft()
+        since, before = self._free[0]
+        if now - since < _SHORTEST or free >= before:
+            return 0.0 if free == 0 else None
+        return free * (now - since) / (before - free)
+
+
+class Removals:
+    """Devices that an operator removes from the registry: their silence is no news."""
+
+    def __init__(self, registry: Path) -> None:
+        self._path = registry
+        self._mark: int | None = None
+
+    def take(self) -> list[str]:
+        """Return who was removed since the last look, or nobody at the first one."""
+        if not self._path.exists():
+            return []
+        try:
+            with Registry(self._path) as registry:
+                if self._mark is None:
+                    self._mark = registry.last_revocation()
+                self._mark, changed = registry.revoked_since(self._mark)
+                return [name for name in changed if registry.get(name) is None]
+        except RegistryError:
+            return []  # the listener says what is wrong with it
+
+
+def jumps(log_folder: Path) -> Callable[[str, int], bool]:
+    """Return what tells whether the listener has noted that it left out numbers of a device."""
+
+    def is_jump(device: str, number: int) -> bool:
+        return number in read_jumps(log_folder).get(device, ())
+
+    return is_jump

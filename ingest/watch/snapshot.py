@@ -1,0 +1,150 @@
+"""All of the log at one instant: each closed file as Parquet or as lines, and the active one.
+
+The files are opened at once, and are read by their descriptors: a rotation, a compression or a
+retention that comes afterwards changes nothing for the reader.
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+
+from ingest.layout import Layout
+from ingest.log.files import LogFile, identity, log_files
+from ingest.log.reading import Filter
+from ingest.record import record_time
+
+_ATTEMPTS = 100
+_PARQUET = ".parquet"
+_SUFFIXES = ("", ".zst", ".gz")
+_LAST = datetime.max.replace(tzinfo=UTC)
+_LATE = timedelta(days=1)
+"""How much older than the closing of the file before a record may be: its time is when it was
+read, and while the disk is full it waits."""
+
+
+def columns_path(layout: Layout, file: LogFile) -> Path:
+    """Return where the Parquet of a rotated file lies: in the folder of the day of its closing."""
+    assert file.closed is not None, file
+    stem = file.path.name.partition(".log")[0]
+    return layout.columns_folder / file.closed[:10] / f"{stem}.parquet"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One file of the log, opened.
+
+    Attributes:
+        file: the file of the log.
+        fd: the descriptor: of the file itself, of its compressed copy or of its Parquet.
+        parquet: whether it is Parquet; else lines, `compressed` as in `LogFile`.
+        size: its size when it was opened.
+    """
+
+    file: LogFile
+    fd: int
+    parquet: bool
+    compressed: str
+    size: int
+
+    @property
+    def path(self) -> str:
+        """A path by which this process opens it, whatever its name is by now."""
+        return f"/proc/self/fd/{self.fd}"
+
+
+class Snapshot:
+    """The log at one instant, oldest file first; a context manager that closes the files."""
+
+    def __init__(self, layout: Layout) -> None:
+        """Open the files.
+
+        Raises:
+            OSError: the folder of the log is missing, or a file can't be read.
+        """
+        self._opened = ExitStack()
+        self.pieces = _open_all(layout, self._opened)
+
+    def __enter__(self) -> "Snapshot":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._opened.close()
+
+    def between(self, since: datetime | None, until: datetime | None) -> list[Piece]:
+        """Return the files that may hold records from `since` on and before `until`.
+
+        Parquet files are always among them: their statistics tell more than a name.
+        """
+        wanted = Filter(since=since)
+        limit = "~"
+        if until is not None and until < _LAST - _LATE:
+            limit = record_time(until + _LATE)[:23].decode()
+        found: list[Piece] = []
+        begun = ""
+        for piece in self.pieces:
+            if piece.parquet or not (wanted.is_past(piece.file) or begun >= limit):
+                found.append(piece)
+            begun = piece.file.closed or begun
+        return found
+
+    def was_cut(self) -> bool:
+        """Tell whether another program cut a file shorter since it was opened (copytruncate)."""
+        return any(os.fstat(piece.fd).st_size < piece.size for piece in self.pieces)
+
+
+def _open_all(layout: Layout, opened: ExitStack) -> list[Piece]:
+    """Open all files; again if one came, went or was renamed meanwhile."""
+    for _ in range(_ATTEMPTS):
+        with ExitStack() as attempt:
+            files = log_files(layout.log_folder)
+            before = _names(files)
+            pieces = [piece for file in files if (piece := _open(layout, file, attempt))]
+            if _names(log_files(layout.log_folder)) == before:
+                opened.push(attempt.pop_all())
+                return pieces
+    raise OSError(0, "its files change too quickly to be read", str(layout.log_folder))
+
+
+def _names(files: Iterable[LogFile]) -> list[object]:
+    """Return what tells one state of the folder from another.
+
+    The name of a rotated file says what it holds, compressed or not. That of any other file is
+    given to one after another.
+    """
+    return [
+        file.path.name.removesuffix(file.compressed) if file.closed else identity(file.path)
+        for file in files
+    ]
+
+
+def _open(layout: Layout, file: LogFile, opened: ExitStack) -> Piece | None:
+    """Open a file as Parquet if there is any, or else as lines; None if it is gone."""
+    if file.closed and (piece := _open_path(file, columns_path(layout, file), _PARQUET, opened)):
+        return piece
+    return open_lines(file, opened)
+
+
+def open_lines(file: LogFile, opened: ExitStack) -> Piece | None:
+    """Open a file as it stands there, or its copy if it was compressed; None if it is gone."""
+    original = file.path.with_name(file.path.name.removesuffix(file.compressed))
+    copies = (_open_path(file, Path(f"{original}{suffix}"), suffix, opened) for suffix in _SUFFIXES)
+    return next(filter(None, copies), None)
+
+
+def _open_path(file: LogFile, path: Path, kind: str, opened: ExitStack) -> Piece | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    opened.callback(os.close, fd)
+    parquet = kind == _PARQUET
+    return Piece(file, fd, parquet, "" if parquet else kind, os.fstat(fd).st_size)

@@ -1,0 +1,241 @@
+"""The view `log` in a DuckDB connection: Parquet and lines, as one table."""
+
+import os
+import re
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import duckdb
+import orjson
+
+from ingest.log.files import DAMAGED, LogFile, open_log
+from ingest.watch.columns import METADATA, count_fields
+from ingest.watch.schema import (
+    RECORD,
+    Catalogue,
+    Contents,
+    lines_sql,
+    literal,
+    quoted,
+    view_sql,
+)
+from ingest.watch.scope import Scope
+from ingest.watch.snapshot import Piece, Snapshot
+
+_SAMPLED_FILES = 20
+_STRETCHES = 16
+_STRETCH = 64 << 10  # bytes
+_TICK = timedelta(microseconds=1)
+
+_LIMIT = r"\(time (>=|>|<=|<|=) '([0-9 :.-]+)'::TIMESTAMP\)"
+_LIMITS = re.compile(rf"\(?{_LIMIT}(?: AND {_LIMIT})*\)?")
+
+
+def connect(*, threads: int, memory: int) -> duckdb.DuckDBPyConnection:
+    """Open DuckDB: in memory, with no folder of its own, and `now()` in UTC as `time` is."""
+    connection = duckdb.connect(
+        ":memory:",
+        config={
+            "threads": threads,
+            "memory_limit": f"{memory}B",
+            "temp_directory": "",
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "enable_external_file_cache": False,  # it goes by the path, and ours are numbers
+            "allow_community_extensions": False,
+            "python_enable_replacements": False,
+        },
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("CREATE MACRO now() AS get_current_timestamp() AT TIME ZONE 'UTC'")
+    return connection
+
+
+class Plan(NamedTuple):
+    """What of the log a query asks about.
+
+    Attributes:
+        since: from when on, aware; None where there is no limit.
+        until: before when.
+        used: columns, those that it needs among them.
+    """
+
+    since: datetime | None
+    until: datetime | None
+    used: frozenset[str]
+
+
+class LogView:
+    """What one snapshot of the log holds, and the view `log` of it."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, snapshot: Snapshot) -> None:
+        """Find out which fields there are.
+
+        Args:
+            connection: where the view is to be made.
+            snapshot: must stay open as long as the view is used.
+
+        Raises:
+            OSError: a file can't be read.
+            duckdb.Error: a Parquet file can't be read.
+        """
+        self._connection = connection
+        self._snapshot = snapshot
+        catalogue = self._sample()
+        self._stored = self._read_stored(catalogue)
+        self.fields = catalogue.contents().fields
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The names of the view's columns, and their types."""
+        return {**RECORD, **{field.column: field.type for field in self.fields}}
+
+    def plan(self, sql: str) -> Plan:
+        """Check a query against the view's columns, and tell what of the log it asks about.
+
+        DuckDB says which conditions it can check while it reads a table. What it says of an empty
+        table with the view's columns holds for the view.
+
+        Raises:
+            duckdb.Error: the query does not fit the view.
+        """
+        columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in self.columns.items())
+        self._connection.execute(f"CREATE TABLE log ({columns})")
+        # It would find out that an empty table gives nothing, and leave its scan out.
+        self._connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+        try:
+            self._connection.sql(sql)  # its errors point into `sql` itself
+            ((_, plan),) = self._connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()
+        finally:
+            self._connection.execute("RESET disabled_optimizers")
+            self._connection.execute("DROP TABLE log")
+        scans = [_limits(filters) for filters in _scan_filters(orjson.loads(plan))]
+        since = min((begin for begin, _ in scans), default=datetime.min)
+        until = max((end for _, end in scans), default=datetime.max)
+        # A column that is read is named in the plan; one that is merely named there does no harm.
+        said = (sql + plan).lower()
+        return Plan(
+            None if since == datetime.min else since.replace(tzinfo=UTC),
+            None if until == datetime.max else until.replace(tzinfo=UTC),
+            frozenset(name for name in self.columns if name.lower() in said),
+        )
+
+    def create(
+        self, scope: Scope, pieces: Iterable[Piece], used: Collection[str] | None = None
+    ) -> None:
+        """Make the view `log`.
+
+        Args:
+            scope: which records it has.
+            pieces: those files of the snapshot that are to be read.
+            used: the columns that are asked for; others of the fields may be NULL. None for all.
+        """
+        parquet: dict[Contents, list[str]] = {}
+        lines: dict[str, list[str]] = {}
+        for piece in pieces:
+            if piece.parquet:
+                stored = self._narrowed(self._stored[piece.path], used)
+                parquet.setdefault(stored, []).append(piece.path)
+            else:
+                lines.setdefault(piece.compressed, []).append(piece.path)
+        sources = [
+            view_sql(f"SELECT * FROM {_read_parquet(paths)}", stored, self.fields)
+            for stored, paths in parquet.items()
+        ]
+        sources += [
+            view_sql(lines_sql(paths, compressed), None, self.fields)
+            for compressed, paths in lines.items()
+        ]
+        selects = [f"SELECT * FROM ({source}) WHERE {scope.condition}" for source in sources]
+        self._connection.execute(f"CREATE VIEW log AS {' UNION ALL '.join(selects) or self._empty}")
+
+    def _narrowed(self, stored: Contents, used: Collection[str] | None) -> Contents:
+        """Leave out the columns that nobody asks for: files that differ in them are alike then."""
+        if used is None or "data" in used or not stored.complete:
+            return stored
+        return Contents(tuple(field for field in stored.fields if field.column in used))
+
+    @property
+    def _empty(self) -> str:
+        columns = (f"NULL::{kind} AS {quoted(name)}" for name, kind in self.columns.items())
+        return f"SELECT {', '.join(columns)} WHERE false"
+
+    def _read_stored(self, catalogue: Catalogue) -> dict[str, Contents]:
+        paths = [piece.path for piece in self._snapshot.pieces if piece.parquet]
+        if not paths:
+            return {}
+        found = self._connection.execute(
+            "SELECT file_name, decode(value) FROM parquet_kv_metadata(?) WHERE decode(key) = ?",
+            [paths, METADATA],
+        ).fetchall()
+        stored = {path: catalogue.load(dumped) for path, dumped in found}
+        for path in set(paths) - set(stored):
+            raise OSError(0, "it is none of ours: remove it", str(Path(path).readlink()))
+        return stored
+
+    def _sample(self) -> Catalogue:
+        """Look for fields in what is not converted yet: in stretches of the youngest files."""
+        pieces = [piece for piece in self._snapshot.pieces if not piece.parquet]
+        fd = os.memfd_create("sample")
+        try:
+            for piece in pieces[-_SAMPLED_FILES:]:
+                for stretch in _stretches(piece):
+                    os.write(fd, stretch)
+            return count_fields(self._connection, lines_sql([f"/proc/self/fd/{fd}"], ""))
+        finally:
+            os.close(fd)
+
+
+def _read_parquet(paths: list[str]) -> str:
+    return f"read_parquet([{', '.join(map(literal, paths))}])"
+
+
+def _stretches(piece: Piece) -> list[bytes]:
+    """Take whole lines from all over a file, or from the start of a compressed one."""
+    size = _STRETCHES * _STRETCH
+    if piece.compressed:
+        with suppress(*DAMAGED), open_log(LogFile(Path(piece.path), piece.compressed)) as stream:
+            return [_whole(b"\n" + stream.read(size))]
+        return []
+    if piece.size <= size:
+        return [_whole(b"\n" + os.pread(piece.fd, piece.size, 0))]
+    step = (piece.size - _STRETCH) // (_STRETCHES - 1)
+    return [_whole(os.pread(piece.fd, _STRETCH, step * place)) for place in range(_STRETCHES)]
+
+
+def _whole(stretch: bytes) -> bytes:
+    """Cut off what stands before the first LF and behind the last."""
+    return stretch[stretch.find(b"\n") + 1 : stretch.rfind(b"\n") + 1]
+
+
+def _scan_filters(plan: list[dict[str, object]]) -> list[list[str]]:
+    """List what each scan of the table in a plan of DuckDB checks."""
+    found: list[list[str]] = []
+    for node in plan:
+        extra = node["extra_info"]
+        assert isinstance(extra, dict)
+        if "Table" in extra:
+            filters = extra.get("Filters", [])
+            found.append([filters] if isinstance(filters, str) else filters)
+        children = node["children"]
+        assert isinstance(children, list)
+        found += _scan_filters(children)
+    return found
+
+
+def _limits(filters: list[str]) -> tuple[datetime, datetime]:
+    """Read the first and the last moment that one scan lets through; a wider span is no mistake."""
+    since, until = datetime.min, datetime.max
+    for text in filters:
+        if not _LIMITS.fullmatch(text):
+            continue
+        for compare, moment in re.findall(_LIMIT, text):
+            with suppress(ValueError, OverflowError):  # a year beyond Python's
+                if compare not in {"<", "<="}:
+                    since = max(since, datetime.fromisoformat(moment))
+                if compare not in {">", ">="}:
+                    until = min(until, datetime.fromisoformat(moment) + _TICK)
+    return since, until

@@ -1,0 +1,181 @@
+"""Receivers and watchers that tests start, and stop at the end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import create_server
+from threading import Event, Thread
+from typing import Any, Self
+
+from ingest.layout import Layout
+from ingest.record import Values, record_block, record_time
+
+ROOT = Path(__file__).parents[3]
+PATIENCE = 60.0  # seconds
+
+
+def eventually(condition: Callable[[], Any]) -> Any:
+    """Wait until a condition is true, and return what it returned."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+    return found
+
+
+def free_port() -> int:
+    with create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class Hook:
+    """A receiver of webhooks.
+
+    Attributes:
+        got: what came: the key and the body of each request.
+        answer: the code that is answered; None to hang.
+        on_request: is called before the answer.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        self.got: list[tuple[str, dict[str, Any]]] = []
+        self.answer: int | None = 204
+        self.on_request: Callable[[], object] = lambda: None
+        self._closing = Event()
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                hook.got.append((self.headers.get("Idempotency-Key", ""), body))
+                hook.on_request()
+                if hook.answer is None:
+                    hook._closing.wait(PATIENCE)
+                    return
+                with suppress(OSError):
+                    self.send_response(hook.answer)
+                    self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/hook"
+        self._thread = Thread(target=self._server.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closing.set()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    def states(self) -> list[tuple[str, str]]:
+        """The device and the state of what came, repetitions left out."""
+        once = {key: (body["device"], body["state"]) for key, body in self.got}
+        return list(once.values())
+
+
+class Device:
+    """Devices whose records stand in the log as of now."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._path = layout.log_folder / "ingest.log"
+        self._numbers: dict[str, int] = {}
+
+    def send(self, text: str, device: str = "a") -> None:
+        number = self._numbers[device] = self._numbers.get(device, 0) + 1
+        values = Values(b',"text":', [json.dumps(text).encode()], b"}\n")
+        now = record_time(datetime.now(UTC))
+        with self._path.open("ab") as stream:
+            stream.write(record_block(now, device.encode(), number, values))
+
+
+class Watcher:
+    """A process that runs rules; it may be killed and started again."""
+
+    def __init__(self, layout: Layout, text: str) -> None:
+        self.layout = layout
+        self.rules = layout.data / "rules.toml"
+        self.rules.write_text(text)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.kill()
+
+    def start(self) -> None:
+        """Start it, and wait until it follows the log."""
+        self._view.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "tests.watch.rules.watcher"]
+        with self.errors.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [*command, str(self.layout.data), str(self.rules)],
+                stderr=errors, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+        eventually(lambda: self._view.exists() or (self._process and self._process.poll()))
+        assert self._process.poll() is None, self.errors.read_text()
+
+    @property
+    def errors(self) -> Path:
+        """What it logs."""
+        return self.layout.data / "errors"
+
+    @property
+    def _view(self) -> Path:
+        return self.layout.data / "view.json"
+
+    def shows(self, what: str) -> Any:
+        """Return what it shows at the moment."""
+        return json.loads(self._view.read_text())[what]
+
+    def kill(self) -> None:
+        """Kill it at once, as a power cut does."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(PATIENCE)
+        self._process = None
+
+    def stop(self) -> None:
+        """Ask it to stop, and wait for that."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        assert self._process.wait(PATIENCE) == 0
+        self._process = None
+
+    def reload(self, text: str) -> None:
+        """Give it other rules."""
+        assert self._process is not None
+        self.rules.write_text(text)
+        self._process.send_signal(signal.SIGHUP)
+
+
+@contextmanager
+def program(*command: str, ready: Callable[[], bool] | None = None) -> Iterator[Any]:
+    """Run a server; yields its standard output when it is ready."""
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            if ready is not None:
+                eventually(lambda: process.poll() is not None or ready())
+                assert process.poll() is None, command
+            yield process.stdout
+        finally:
+            process.kill()
