@@ -156,9 +156,6 @@ class Fleet:
             except RegistryError as error:
                 raise self._not_now(peer, device, error) from None
 
-        def check_claim(claim: Claim) -> None:
-            self.check_claim(claim, self._revocation)
-
         def check_attempt(name: str) -> None:
             self.admission.check(peer.host, name, self.now(), self._last_host)
 
@@ -169,7 +166,6 @@ class Fleet:
             find_keys,
             refusal,
             check_attempt,
-            check_claim,
         )
 
     def add(self, connection: Member) -> None:

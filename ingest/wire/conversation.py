@@ -141,8 +141,6 @@ class Context:
         check_attempt: raises PeerError where too many have failed to prove this name, or from this
             host, lately. It is to be called before a secret is compared, unless `CheckToken` or
             `find_keys` are used: they do so themselves.
-        check_claim: raises PeerError where the registry has something against a claim; for
-            protocols that answer before they claim.
     """
 
     peer: Peer
@@ -151,7 +149,6 @@ class Context:
     find_keys: FindKeys
     refusal: PeerError | None = None
     check_attempt: Callable[[str], None] = lambda name: None  # noqa: ARG005
-    check_claim: Callable[[Claim], None] = lambda claim: None  # noqa: ARG005
 
 
 class Conversation(Protocol):

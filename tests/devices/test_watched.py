@@ -281,7 +281,7 @@ def test_a_file_from_before_there_were_revisions(path: Path) -> None:
         assert watched.revoked_since(0)[1] == []
 
 
-@every_way
+@pytest.mark.parametrize("put", [_rename, _remove_and_copy, _overwrite])
 def test_names_that_need_no_token_are_revoked_when_the_file_is_replaced(
     watched: WatchedRegistry, path: Path, copy: Path, put: Put
 ) -> None:

@@ -35,6 +35,7 @@ from ingest.wire.forward.handshake import MAX_PING, Handshake, Secrets, refusal
 from ingest.wire.forward.messages import Messages
 from ingest.wire.framing import Frames
 from ingest.wire.identity import ConfiguredIdentity, claim_of
+from ingest.wire.msgpack_scanner import Scanner
 from ingest.wire.options import OptionError, Options
 
 MAX_CHUNK = "16MiB"
@@ -121,7 +122,6 @@ class ForwardSession:
     __slots__ = (
         "_answers",
         "_chunks",
-        "_claim",
         "_context",
         "_durable",
         "_handshake",
@@ -129,6 +129,7 @@ class ForwardSession:
         "_is_durable",
         "_last",
         "_messages",
+        "_ping",
         "_policy",
         "_pong",
         "_stream_ended",
@@ -141,7 +142,8 @@ class ForwardSession:
         self._context = context
         self._policy = policy
         self._handshake = Handshake(policy.secrets) if policy.secrets else None
-        self._messages = Messages(MAX_PING)
+        self._ping = Scanner(MAX_PING)
+        self._messages = Messages(policy.max_chunk)
         self._pong = b""
         self._held = b""
         self._stream_ended = False
@@ -192,7 +194,6 @@ class ForwardSession:
         self._last = self._durable = grant.following - 1
         self._is_durable = grant.is_durable
         self._chunks = grant.chunks or self._chunks
-        self._messages = Messages(self._policy.max_chunk)
         events: list[Event] = [Send(self._pong)] if self._pong else []
         held, self._held = self._held, b""
         if held:
@@ -233,16 +234,15 @@ class ForwardSession:
 
     def _greet(self, data: bytes) -> Sequence[Event]:
         assert self._handshake is not None
+        self._held += data
         try:
-            messages, error = self._messages.cut(data)
-            if messages:
-                self._held = b"".join((*messages[1:], self._messages.unread()))
-                return (self._begin_claim(self._read_ping(self._handshake, messages[0])),)
-            if error is not None:
-                raise error
-        except PeerError as wrong:
-            return (self._end(wrong.without_traceback()),)
-        return ()
+            end = self._ping.end(self._held)
+            if end is None:
+                return ()
+            message, self._held = self._held[:end], self._held[end:]
+            return (self._begin_claim(self._read_ping(self._handshake, message)),)
+        except PeerError as error:
+            return (self._end(error.without_traceback()),)
 
     def _read_ping(self, handshake: Handshake, message: bytes) -> Claim:
         self.mechanism = "shared-key"

@@ -296,6 +296,13 @@ def test_a_handshake_and_a_stream_in_any_pieces(data: st.DataObject) -> None:
     check_stream(client)
 
 
+def test_events_behind_the_ping_are_no_part_of_it() -> None:
+    client = Client(KEYED)
+    long = pack(["t", 5, {"n": 1, "x": "x" * 10_000}, {"chunk": "a"}])
+    client.receive(pack(ping(client)) + long)
+    assert numbers(client) == [1] and client.sent.endswith(pack({"ack": "a"}))
+
+
 def test_what_is_no_message() -> None:
     client = Client(OPEN)
     client.receive(pack(["t", events(1), {"chunk": "a"}]) + b"\xc1" + pack(["t", events(2)]))
