@@ -97,6 +97,7 @@ class Connection(Protocol):
         self._refusal = refusal
         self._conversation: Conversation
         self._outlet: Outlet = _NO_OUTLET
+        self._journal = surroundings.journal  # or, once it claims a name to share, `shares`
         self._lease: Lease | None = None
         self._error: PeerError | None = None
         self._early = b""  # what waits for its turn
@@ -104,6 +105,7 @@ class Connection(Protocol):
         self._spent = 0.0  # seconds of the handshake that the device has taken so far
         self._reading = True
         self._resting = False
+        self._is_shared = False  # the name is
         self._stream_ended = False  # the device has closed its side
         self.phase = Phase.GREETING
         self.claimed = ""
@@ -292,8 +294,13 @@ class Connection(Protocol):
         self.delivery = Delivery(self.protocol, lease, self._sent_ahead, lease.last)
         self._enter(Phase.OPEN)
         self._surroundings.let_in(self)
-        line_format = self._surroundings.format_of(lease.device)
-        grant = Grant(lease.last + 1, self._surroundings.stamp(), line_format)
+        grant = Grant(
+            lease.last + 1,
+            self._surroundings.stamp(),
+            self._surroundings.format_of(lease.device),
+            lambda seq: lease.durable >= seq,
+            self._surroundings.chunks(lease.device) if self._is_shared else None,
+        )
         self._carry_out(self._conversation.granted(grant))
 
     @guarded
@@ -353,9 +360,9 @@ class Connection(Protocol):
         assert lease is not None and delivery is not None
         delivery.unparsed += frames.unparsed
         stamp = self._surroundings.stamp()
-        block = record_block(stamp, lease.device.encode(), lease.last + 1, values)
+        block = record_block(stamp, lease.device.encode(), lease.following, values)
         delivery.brought_bytes += len(block)
-        self._surroundings.journal.append(lease, block, len(values.items))
+        self._journal.append(lease, block, len(values.items))
 
     def _check_token(self, credentials: Credentials) -> None:
         self.claimed = credentials.device
@@ -376,7 +383,10 @@ class Connection(Protocol):
         self.claimed = claim.device
         self._enter(Phase.CLAIMING)
         self._surroundings.check_claim(claim, self.revocations)
-        self._surroundings.journal.claim(claim.device, self)
+        self._is_shared = claim.shared
+        if claim.shared:
+            self._journal = self._surroundings.shares
+        self._journal.claim(claim.device, self)
 
     def _end(self, error: PeerError | None) -> None:
         self._error = error
@@ -490,7 +500,7 @@ class Connection(Protocol):
 
     def _withdraw_claim(self) -> None:
         if self._lease is None and self.claimed:
-            self._surroundings.journal.withdraw(self.claimed, self)
+            self._journal.withdraw(self.claimed, self)
 
     def _release(self) -> None:
         lease, delivery = self._lease, self.delivery
@@ -500,4 +510,4 @@ class Connection(Protocol):
             self._surroundings.left(self, delivery)
         finally:
             self._lease = None
-            self._surroundings.journal.release(lease)
+            self._journal.release(lease)

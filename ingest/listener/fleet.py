@@ -21,6 +21,7 @@ from ingest.listener.phases import Phase
 from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
+from ingest.wire.chunks import RecentChunks
 from ingest.wire.conversation import Claim, Context, Peer, Standing, host_of
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.sasl import Credentials, StoredKeys, auth_failed
@@ -68,6 +69,7 @@ class Fleet:
 
     Attributes:
         journal: where records go; set before the first connection.
+        shares: where records of shared names go; the same.
         admission: decides who is let in.
         books: what came and what became of it.
         incidents: what went wrong with connections.
@@ -79,6 +81,7 @@ class Fleet:
     _log = Logger(namespace="ingest.listener")
 
     journal: Journal
+    shares: Journal
 
     def __init__(self, parts: Parts) -> None:
         self.admission = parts.admission
@@ -103,7 +106,10 @@ class Fleet:
         self._seen_at = Stamper()
         self._members: set[Member] = set()
         self._passing: set[Member] = set()  # those of them that come or go
-        self._devices: dict[str, Member] = {}
+        self._open: dict[Member, None] = {}  # those that were let in
+        self._chunks = RecentChunks()
+        self.load_chunks = self._chunks.load
+        self.chunks = self._chunks.of
         self._revocation = parts.registry.last_revocation()
         self._paused_at = 0.0
         self._paused_for = 0.0
@@ -214,7 +220,7 @@ class Fleet:
     def let_in(self, connection: Member) -> None:
         """See `Surroundings.let_in`."""
         self._passing.discard(connection)
-        self._devices[connection.device] = connection
+        self._open[connection] = None
         self.incidents.handshakes[f"{connection.mechanism}/ok"] += 1
         self._note_seen(connection)
 
@@ -222,8 +228,7 @@ class Fleet:
         """See `Surroundings.left`."""
         self._passing.add(connection)
         self.books.end(delivery)
-        if self._devices.get(connection.device) is connection:
-            del self._devices[connection.device]
+        self._open.pop(connection, None)
         self._note_seen(connection)
 
     def ended(self, connection: Member, error: PeerError) -> None:
@@ -269,7 +274,7 @@ class Fleet:
         """Stop reading frames from all devices."""
         self.paused = True
         self._paused_at = self.now()
-        for connection in list(self._devices.values()):  # one that fails leaves
+        for connection in list(self._open):  # one that fails leaves
             connection.update_reading()
 
     def resume(self) -> None:
@@ -280,7 +285,7 @@ class Fleet:
         """
         self.paused = False
         self._paused_for += self.now() - self._paused_at
-        for connection in random.sample(list(self._devices.values()), len(self._devices)):
+        for connection in random.sample(list(self._open), len(self._open)):
             connection.update_reading()
 
     # What the service asks for.
@@ -336,11 +341,11 @@ class Fleet:
 
     def _proved(self, names: Collection[str]) -> list[Member]:
         """Return the connections that have proved one of some names, and may wait for a lease."""
-        held = [self._devices[name] for name in names if name in self._devices]
         if not names:
-            return held
-        claiming = [each for each in self._passing if each.phase is Phase.CLAIMING]
+            return []
         wanted = frozenset(names)
+        held = [each for each in self._open if each.device in wanted]
+        claiming = [each for each in self._passing if each.phase is Phase.CLAIMING]
         return held + [each for each in claiming if each.claimed in wanted]
 
     def _is_outdated(self, connection: Member) -> bool:
@@ -364,16 +369,14 @@ class Fleet:
 
     def accounts(self) -> dict[str, Account]:
         """Return the account of each device that came since the start."""
-        members = self._devices.values()
         return self.books.accounts(
-            member.delivery for member in members if member.delivery is not None
+            member.delivery for member in self._open if member.delivery is not None
         )
 
     def totals(self) -> dict[str, Account]:
         """Return the account of all devices since the start, by protocol."""
-        members = self._devices.values()
         return self.books.totals(
-            member.delivery for member in members if member.delivery is not None
+            member.delivery for member in self._open if member.delivery is not None
         )
 
     @property
@@ -387,7 +390,7 @@ class Fleet:
 
     def devices(self) -> Collection[Member]:
         """Return the connections of devices that were let in."""
-        return self._devices.values()
+        return self._open
 
     def stop(self) -> Deferred[None]:
         """Say good-bye to all; fires when the last connection is gone."""
@@ -421,14 +424,13 @@ class Fleet:
             return
         unread = [member for member in self._passing if not member.is_reading]
         if self.paused and now - self._paused_at > _UNHEARD:
-            unread += self._devices.values()
+            unread += self._open
         for connection in unread:
             self._hangups.watch(connection)
 
     def _go_round(self) -> Iterator[None]:
-        for device in list(self._devices):
-            connection = self._devices.get(device)
-            if connection is not None:
+        for connection in list(self._open):
+            if connection in self._open:
                 self._note_seen(connection)
                 connection.check_deadline(self.now())
             yield

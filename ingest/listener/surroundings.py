@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IDelayedCall
 from ingest.journal.interface import Journal
 from ingest.listener.books import Delivery
 from ingest.listener.phases import Phase
+from ingest.wire.chunks import Chunks
 from ingest.wire.conversation import Claim, Context, Peer
 from ingest.wire.errors import PeerError
 from ingest.wire.sasl import Credentials
@@ -90,6 +91,13 @@ class Surroundings(Protocol):
     @property
     def journal(self) -> Journal:
         """Where records go."""
+
+    @property
+    def shares(self) -> Journal:
+        """Where records of shared names go: see `Claim.shared`."""
+
+    def chunks(self, device: str) -> Chunks:
+        """Return the chunks that a device has sent lately."""
 
     @property
     def paused(self) -> bool:

@@ -32,7 +32,9 @@ from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, lis
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
 from ingest.listener.hangups import Hangups, IHangupReactor
+from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
+from ingest.log.chunks import recent_chunks
 from ingest.ops.control import Command, ControlError, ControlSocket
 from ingest.ops.status import Summary
 from ingest.service.process import FolderLock, raise_file_limit
@@ -185,8 +187,14 @@ class Connections(Service):
     fleet: Fleet
 
     def __init__(
-        self, devices: Devices, records: Records, admission: Admission, reactor: IListenerReactor
+        self,
+        layout: Layout,
+        devices: Devices,
+        records: Records,
+        admission: Admission,
+        reactor: IListenerReactor,
     ) -> None:
+        self._layout = layout
         self._devices = devices
         self._records = records
         self._admission = admission
@@ -202,6 +210,8 @@ class Connections(Service):
         )
         self.fleet = self._records.fleet = Fleet(parts)
         self.fleet.journal = self._records.journal
+        self.fleet.shares = Shares(self._records.journal)
+        self.fleet.load_chunks(recent_chunks(self._layout.log_folder))
         super().startService()
 
     @inlineCallbacks

@@ -75,7 +75,7 @@ class Snapshots:
             connections=len(fleet),
             max_connections=fleet.admission.limits.max_connections,
             connections_accepted=fleet.books.connections,
-            devices_connected=len(fleet.devices()),
+            devices_connected=len({member.device for member in fleet.devices()}),
             oldest_silence_s=0.0 if quietest is None else fleet.now() - quietest.heard,
             oldest_silence_device="" if quietest is None else quietest.device,
             frames_per_s=frames_per_s,

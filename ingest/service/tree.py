@@ -107,7 +107,9 @@ class ListenerService(InOrder):
         metrics = Metrics((each.protocol for each in entrances), ErrorCode)
         measures = _measures(metrics) if settings.http else None
         self._records = Records(self._layout, settings.journal_policy(), measures, reactor)
-        self._connections = Connections(self._devices, self._records, self._admission, reactor)
+        self._connections = Connections(
+            self._layout, self._devices, self._records, self._admission, reactor
+        )
         self._ports = Ports(entrances, self._connections, reactor)
         self._dials = Dials(settings.dial, self._connections, reactor)
         control = Control(

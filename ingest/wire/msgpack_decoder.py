@@ -74,13 +74,20 @@ def make_objects(number: int, data: bytes) -> list[Any]:
 def _plain_values(number: int, data: bytes) -> Values | None:
     """Make the values of objects that plain JSON can hold; None if it can't hold one of them."""
     try:
-        objects = make_objects(number, data)
+        return plain_values(make_objects(number, data), data)
+    except ValueError:
+        return None
+
+
+def plain_values(objects: list[Any], data: bytes) -> Values | None:
+    """Make the values of objects, as `_plain_values` does; `data` is what they were made of."""
+    try:
         types = set(map(type, objects))
         if NoneType in types:
             types.remove(NoneType)
             objects = [value for value in objects if value is not None]
         dumped = orjson.dumps(objects)
-    except (ValueError, TypeError):
+    except TypeError:
         return None
     if b"$" in dumped and b'{"$' in dumped:
         return None  # perhaps a map that looks like one of our wrappers

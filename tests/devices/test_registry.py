@@ -27,6 +27,16 @@ class TestContract:
         with Registry(":memory:" if request.param == "memory" else tmp_path / "d.db") as registry:
             yield registry
 
+    def test_who_may_connect_without_a_token(self, registry: Registry) -> None:
+        registry.add_many((name, _VERIFIER, "") for name in ("on", "off"))
+        registry.set_enabled("off", False)
+        for unregistered in (False, True):
+            allowed = [
+                registry.may_connect(name, unregistered=unregistered)
+                for name in ("on", "off", "unknown")
+            ]
+            assert allowed == [True, False, unregistered]
+
     def test_it_begins_empty(self, registry: Registry) -> None:
         assert registry.count() == 0
         assert list(registry.devices()) == []

@@ -20,6 +20,7 @@ from ingest.listener.authentication import Authenticator
 from ingest.listener.connection import Connection
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
+from ingest.listener.shares import Shares
 from ingest.wire.ingest1.session import make_converse
 from ingest.wire.options import Options
 
@@ -94,6 +95,7 @@ class Listener:
         )
         self.journal = MemoryJournal()
         self.fleet.journal = self.journal
+        self.fleet.shares = Shares(self.journal)
         self.factory = ConnectionFactory(self.fleet, "ingest/1", make_converse(Options()))
 
     def close(self) -> None:
