@@ -139,6 +139,9 @@ _HEAD = re.compile(
 # These begin with a LF and a literal: the search then skips to the start of a line without trying
 # each byte. No string within a record can hold a LF.
 _NUMBERED = re.compile(rb'\n\{"time":"[^"\n]*","device":"(%b)","seq":([1-9][0-9]{0,18}),' % _NAME)
+_DATED = re.compile(
+    rb'\n\{"time":"([^"\n]{19})[^"\n]{8}","device":"(%b)","seq":([1-9][0-9]{0,18}),' % _NAME
+)
 _ANY_TIME = re.compile(rb'\n\{"time":"([^"\n]{27})"')
 _TIME = re.compile(rb'\n\{"time":"(%b\.[0-9]{6})Z"' % _SECOND)
 
@@ -213,6 +216,14 @@ def first_since(block: bytes, since: bytes) -> int | None:
 def numbers_in(block: bytes) -> list[tuple[bytes, bytes]]:
     """Return the device and the number of each line in a block that begins as a record."""
     return _NUMBERED.findall(b"\n" + block)
+
+
+def dated_numbers_in(block: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """Return the second, the device and the number of each line that begins as a record.
+
+    The second is as it is written, `2026-11-22T11:39:00`, and may be none.
+    """
+    return _DATED.findall(b"\n" + block)
 
 
 def plain_records_in(block: bytes) -> list[tuple[bytes, bytes, bytes, bytes]]:

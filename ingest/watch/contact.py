@@ -1,0 +1,88 @@
+"""What the running listener says when it is asked, again and again, by its control socket.
+
+An answer costs the listener work on the thread that serves devices. So the time between two
+questions is a hundred times what the last answer took: at most one percent of its time.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ingest.ops.control import ControlError, ask
+from ingest.watch.roster import Roster
+
+_TIMEOUT: Final = 5.0  # seconds
+_SHORTEST: Final = 1.0
+_LONGEST: Final = 30.0
+_SHARE: Final = 0.01  # of the listener's time
+
+_EMPTY: Final[Mapping[str, Any]] = {}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was learnt at one moment.
+
+    Attributes:
+        at: when, in seconds since 1970.
+        failure: why the listener does not answer; empty if it does.
+        since: since when it does, or does not.
+        status: see `ingest.ops.status.Status`; empty while it does not answer.
+    """
+
+    at: float = 0.0
+    failure: str = "not asked yet"
+    since: float = 0.0
+    status: Mapping[str, Any] = _EMPTY
+
+
+class Contact:
+    """Asks one listener; a thread calls `look`.
+
+    Attributes:
+        answer: the newest.
+    """
+
+    def __init__(
+        self, control: Path, roster: Roster, clock: Callable[[], float] = time.time
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            control: the listener's control socket.
+            roster: where it is noted who is connected.
+            clock: returns seconds since 1970.
+        """
+        self.answer = Answer()
+        self._control = control
+        self._roster = roster
+        self._clock = clock
+
+    def look(self) -> float:
+        """Ask once; blocks.
+
+        Returns:
+            Seconds until the next question.
+        """
+        begun = time.monotonic()
+        try:
+            status = ask(self._control, "status", _TIMEOUT)
+            connections = ask(self._control, "connections", _TIMEOUT)
+        except ControlError as error:
+            self._note(str(error), _EMPTY)
+            self._roster.lose_listener()
+            return _SHORTEST
+        now = self._clock()
+        self._roster.note_connections(connections, now)
+        for name, counts in status.pop("devices", {}).items():
+            if counts["refused_frames"]:
+                self._roster.note_refusals(name, counts["refused_frames"], now)
+        self._note("", status)
+        return min(max((time.monotonic() - begun) / _SHARE, _SHORTEST), _LONGEST)
+
+    def _note(self, failure: str, status: Mapping[str, Any]) -> None:
+        now, before = self._clock(), self.answer
+        is_same = bool(before.at) and bool(failure) == bool(before.failure)
+        self.answer = Answer(now, failure, before.since if is_same else now, status)
