@@ -1,7 +1,8 @@
 """The addresses below `/api/`: what the page shows, and others may use. See API.md."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -16,8 +17,10 @@ from ingest.layout import Layout
 from ingest.log.places import Place
 from ingest.names import is_device_name
 from ingest.ops.control import ControlError, ask
+from ingest.record import parse
 from ingest.watch.contact import Contact
 from ingest.watch.explaining import explain
+from ingest.watch.fields import fields_of
 from ingest.watch.follower import Follower, Traffic
 from ingest.watch.history import read_history
 from ingest.watch.query import QueryError
@@ -25,7 +28,7 @@ from ingest.watch.rendering import TYPES, RenderingError, render
 from ingest.watch.roster import SORTS, STATES, Roster
 from ingest.watch.series import SPAN, Buckets, Curves
 from ingest.watch.stream import InThread, Stream
-from ingest.watch.tailing import Tail
+from ingest.watch.tailing import Tail, lines_around
 from ingest.watch.web import Api, PageRequest, RequestError, argument, number, send
 
 _MAX_TAILS: Final = 64
@@ -36,6 +39,7 @@ _MAX_CURVES: Final = 8
 _MAX_TEXT: Final = 1000
 _PAGE_SIZE: Final = 50
 _TRAFFIC_WIDTH: Final = 10  # seconds
+_LOOKED_AT: Final = 200  # last lines of a device in which fields are sought
 _FAR: Final = 4e9  # seconds since 1970: the year 2096
 
 Alerts = Callable[[], list[dict[str, object]]]
@@ -178,9 +182,17 @@ class PageApi:
             "fields": watch.curves.fields(name),
         }
 
-    def fields(self, name: str, _request: PageRequest) -> dict[str, object]:
+    def fields(self, name: str, _request: PageRequest) -> Deferred[dict[str, object]]:
         """Answer `GET /api/devices/NAME/fields`."""
-        last = self._watch.curves.last(name)
+        return self._in_thread(self._fields, name)
+
+    def _fields(self, name: str) -> dict[str, object]:
+        """List the numeric fields that memory has, or else those of the device's last lines."""
+        watch = self._watch
+        last = watch.curves.last(name)
+        entry = watch.roster.entries.get(name)
+        if not last and entry is not None and entry.last:
+            last = numbers_in(lines_around(watch.layout, name, entry.last, _LOOKED_AT))
         return {"fields": [{"name": field, "last": value} for field, value in last.items()]}
 
     def series(self, request: PageRequest) -> Deferred[object]:
@@ -256,12 +268,16 @@ class PageApi:
             place = Place.from_json(after) if after else None
         except ValueError:
             raise RequestError("after is no place in a log") from None
+        device = argument(request, "device")[:_MAX_TEXT]
+        entry = self._watch.roster.entries.get(device)
+        heard = 0.0 if entry is None else entry.last
         tail = Tail(
             self._watch.layout,
-            argument(request, "device")[:_MAX_TEXT],
+            device,
             argument(request, "grep")[:_MAX_TEXT],
             place=place,
             count=int(number(request, "last", 200, 0, 2000)),
+            heard=heard,
         )
         stream = Stream(request, tail, self._reactor, self._in_thread)
         self._streams.add(stream)
@@ -310,6 +326,16 @@ def _curves(request: PageRequest) -> list[tuple[str, str]]:
     if any(len(field) > _MAX_TEXT for field in fields):
         raise RequestError(f"a field has at most {_MAX_TEXT} characters")
     return list(zip(devices, fields, strict=True))
+
+
+def numbers_in(lines: Iterable[bytes]) -> dict[str, float]:
+    """Return the newest value of each numeric field in lines of the log."""
+    found: dict[str, float] = {}
+    for line in lines:
+        with suppress(ValueError):
+            fields = fields_of(parse(line))
+            found |= {name: value for name, value in fields.items() if type(value) is float}
+    return found
 
 
 def _curve(

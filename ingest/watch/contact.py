@@ -1,12 +1,13 @@
 """What the running listener says when it is asked, again and again, by its control socket.
 
 An answer costs the listener work on the thread that serves devices. So the time between two
-questions is a hundred times what the last answer took: at most one percent of its time.
+answers is a hundred times what the last one took: at most one percent of its time. In between it
+is asked for nothing, which costs nothing, and tells that it is there.
 """
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,9 +17,9 @@ from ingest.watch.roster import Roster
 _TIMEOUT: Final = 5.0  # seconds
 _SHORTEST: Final = 1.0
 _LONGEST: Final = 30.0
+_NOTHING: Final = "nothing"  # no command, to which a listener that is there says so
+_UNKNOWN: Final = "unknown command"
 _SHARE: Final = 0.01  # of the listener's time
-
-_EMPTY: Final[Mapping[str, Any]] = {}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Answer:
     at: float = 0.0
     failure: str = "not asked yet"
     since: float = 0.0
-    status: Mapping[str, Any] = _EMPTY
+    status: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Contact:
@@ -59,6 +60,7 @@ class Contact:
         self._control = control
         self._roster = roster
         self._clock = clock
+        self._due = 0.0
 
     def look(self) -> float:
         """Ask once; blocks.
@@ -67,11 +69,13 @@ class Contact:
             Seconds until the next question.
         """
         begun = time.monotonic()
+        if not self.answer.failure and begun < self._due and self._is_there():
+            return _SHORTEST
         try:
             status = ask(self._control, "status", _TIMEOUT)
             connections = ask(self._control, "connections", _TIMEOUT)
         except ControlError as error:
-            self._note(str(error), _EMPTY)
+            self._note(str(error), {})
             self._roster.lose_listener()
             return _SHORTEST
         now = self._clock()
@@ -80,7 +84,16 @@ class Contact:
             if counts["refused_frames"]:
                 self._roster.note_refusals(name, counts["refused_frames"], now)
         self._note("", status)
-        return min(max((time.monotonic() - begun) / _SHARE, _SHORTEST), _LONGEST)
+        ended = time.monotonic()
+        self._due = ended + min((ended - begun) / _SHARE, _LONGEST)
+        return _SHORTEST
+
+    def _is_there(self) -> bool:
+        try:
+            ask(self._control, _NOTHING, _TIMEOUT)
+        except ControlError as error:
+            return str(error) == _UNKNOWN
+        return True
 
     def _note(self, failure: str, status: Mapping[str, Any]) -> None:
         now, before = self._clock(), self.answer

@@ -72,8 +72,8 @@ class Buckets:
 
     @property
     def mean(self) -> Floats:
-        """The mean of each bucket."""
-        return self.total / self.count
+        """The mean of each bucket; a sum is rounded, and must not leave the bucket's limits."""
+        return np.clip(self.total / self.count, self.low, self.high)
 
     def __len__(self) -> int:
         return len(self.start)
