@@ -19,10 +19,10 @@ from typing import Final
 from ingest.layout import Layout
 from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import Place
-from ingest.record import dated_numbers_in, parse
+from ingest.record import dated_numbers_in, parse, record_time
 from ingest.watch.fields import fields_of
 from ingest.watch.keeping import Keeper
-from ingest.watch.roster import Roster
+from ingest.watch.roster import SLOT, Roster
 from ingest.watch.series import SPAN, Curves
 
 _SAVE_EVERY: Final = 5.0  # seconds
@@ -180,7 +180,9 @@ class Follower:
         found = dated_numbers_in(block)
         if not found:
             return
-        frames = Counter(device for _, device, _ in found)
+        # Only what came just now counts for a device's rate, also while we catch up.
+        lately = record_time(datetime.fromtimestamp(now - SLOT, UTC))[:19]
+        frames = Counter(device for second, device, _ in found if second >= lately)
         newest = {device: (second, number) for second, device, number in found}
         seconds: Counter[int] = Counter()
         for second, count in Counter(second for second, _, _ in found).items():

@@ -29,7 +29,8 @@ FAILING_FOR: Final = 300.0
 STUCK_AFTER: Final = 10.0
 """Seconds that frames may wait for the disk."""
 
-_SLOT: Final = 30.0  # seconds over which frames are counted for the rate
+SLOT: Final = 30.0
+"""Seconds over which frames are counted for the rate."""
 _GREETING: Final = ("greeting", "queued", "checking", "claiming")
 
 SORTS: Final = ("name", "state", "last", "rate", "next", "waiting", "error", "peer")
@@ -73,10 +74,10 @@ class Entry:
     def rate(self, now: float) -> float:
         """Return frames a second, over the last half minute and what is gone of this one."""
         self._turn(now)
-        return (self.in_slot + self.in_slot_before) / (_SLOT + now % _SLOT)
+        return (self.in_slot + self.in_slot_before) / (SLOT + now % SLOT)
 
     def _turn(self, now: float) -> None:
-        slot = int(now // _SLOT)
+        slot = int(now // SLOT)
         if slot != self.slot:
             self.in_slot_before = self.in_slot if slot == self.slot + 1 else 0
             self.in_slot, self.slot = 0, slot
@@ -180,10 +181,18 @@ class Roster:
         return found
 
     def note_records(self, name: str, last: float, seq: int, frames: int, now: float) -> None:
-        """Note what came in the log of one device."""
+        """Note what came in the log of one device.
+
+        Args:
+            name: whose.
+            last: the time of its newest record, in seconds since 1970.
+            seq: the number of that record.
+            frames: how many of them came within the last `SLOT`.
+            now: seconds since 1970.
+        """
         entry = self.entry(name)
         entry.last, entry.seq = max(entry.last, last), max(entry.seq, seq)
-        if now - last < _SLOT:
+        if frames:
             entry.count(frames, now)
 
     def note_registry(self, devices: Iterable[Device]) -> None:

@@ -56,6 +56,17 @@ _CHECKS: Final = 8
 _AFTER_A_GUESS: Final = 0.5  # seconds until the next password is checked
 
 
+class _QuietSite(Site):
+    """A site that does not write a line for each request: a page that is open asks every second."""
+
+    noisy = False
+    displayTracebacks = False
+    requestFactory = PageRequest
+
+    def log(self, request: object) -> None:
+        """See `Site.log`."""
+
+
 class IWatchReactor(IReactorTime, IReactorFromThreads):
     """What this service needs of a reactor."""
 
@@ -259,10 +270,7 @@ class WatchService(MultiService):
         """
         endpoint = self._settings.http
         root = Resource()
-        site = Site(root)
-        site.requestFactory = PageRequest
-        site.displayTracebacks = False
-        site.noisy = False
+        site = _QuietSite(root)
         outcome: list[Any] = []
         maybeDeferred(serverFromString(self._reactor, endpoint).listen, site).addBoth(
             outcome.append

@@ -103,7 +103,7 @@ export class Chart {
       const stroke = colour(place);
       const at = series.length;
       series.push({ label: plain(curve.label), stroke, width: 1.75, dash: dash(place),
-        points: { show: curve.mean.length < 40, size: 5, fill: stroke } });
+        points: { show: (plot) => plot.data[0].length < 60, size: 5, fill: stroke } });
       if (!curve.low) return;
       for (const end of ["least", "greatest"]) series.push({ label: end, stroke, width: 0, points: { show: false } });
       bands.push({ series: [at + 2, at + 1], fill: `${stroke}33` });

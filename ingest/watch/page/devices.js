@@ -93,5 +93,5 @@ function row(device) {
     plain(device.peer),
   ];
   return h("tr", { "data-name": device.name }, cells.map((cell, place) =>
-    h("td", { class: COLUMNS[place][2] ?? COLUMNS[place][0], "data-title": COLUMNS[place][1] }, cell)));
+    h("td", { class: `${COLUMNS[place][0]} ${COLUMNS[place][2] ?? ""}`, "data-title": COLUMNS[place][1] }, cell)));
 }
