@@ -207,7 +207,7 @@ class PageApi:
         if form != "json" and form not in TYPES:
             raise RequestError(f"format is json, {', '.join(TYPES)}")
         wanted = _curves(request)
-        width = (until - since) / points
+        width = round_width((until - since) / points)
         done = self._in_thread(self._from_memory, wanted, since, until, width)
         done.addCallback(lambda found: found or self._ask_log(wanted, since, until, width))
         done.addCallback(lambda curves: {"from": since, "to": until, "curves": curves})

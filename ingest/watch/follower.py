@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
@@ -174,7 +174,7 @@ class Follower:
             if kept.reached < hour_ago:
                 return kept.place
         # What was acted on before is acted on again: nothing comes of it but the curves.
-        return self._log.place_at(datetime.now(UTC) - timedelta(seconds=SPAN))
+        return self._log.place_at(datetime.fromtimestamp(hour_ago, UTC))
 
     def _act(self, block: bytes, now: float) -> None:
         found = dated_numbers_in(block)

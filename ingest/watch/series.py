@@ -10,6 +10,7 @@ arrays never take more than `BUDGET`. The worked example: 3 devices with 2 field
     curves.read("sensor-1", "temp").mean        # array([20.5])
 """
 
+import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,11 @@ MAX_FIELDS: Final = 200
 """Fields of one device that are kept: a device can't take the rows of all others."""
 
 _CELL: Final = 4 + 3 * 8  # bytes: a count, and three floats
+_DAY: Final = 86400
+_ROUND: Final = (
+    *(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800),
+    *(3600, 7200, 14400, 21600, 43200, _DAY),
+)
 _MANY: Final = 0.9  # of the rows
 _AHEAD: Final = 5  # seconds that a time may be ahead of the clock
 
@@ -116,6 +122,11 @@ class Buckets:
             np.add.reduceat(self.total[order], first),
             np.add.reduceat(self.count[order], first),
         )
+
+
+def round_width(width: float) -> float:
+    """Return the next width of a bucket, in seconds, that people count in."""
+    return next((each for each in _ROUND if each >= width), math.ceil(width / _DAY) * _DAY)
 
 
 def _firsts(sorted_keys: NDArray[np.generic]) -> Integers:
@@ -272,18 +283,17 @@ class Curves:
         if not values:
             return
         with self._lock:
-            self._take_back()
-            rows = np.array([self._row(*owner) for owner in zip(devices, fields, strict=True)])
             times, numbers = np.array(seconds, np.int64), np.array(values, np.float64)
-            table = self._table  # a new row may have made it a coarser one
-            kept = (rows >= 0) & np.isfinite(numbers)
-            self.left_out += int(np.count_nonzero(rows < 0))
-            kept &= times <= now + _AHEAD
+            kept = np.isfinite(numbers) & (times <= now + _AHEAD)
             if not kept.any():
                 return
+            self._table.advance(int(times[kept].max()) // self._table.width)
+            self._take_back()
+            rows = np.array([self._row(*owner) for owner in zip(devices, fields, strict=True)])
+            self.left_out += int(np.count_nonzero(rows < 0))
+            table = self._table  # a new row may have made it a coarser one
             ticks = times // table.width
-            table.advance(int(ticks[kept].max()))
-            kept &= ticks > table.newest - table.buckets
+            kept &= (rows >= 0) & (ticks > table.newest - table.buckets)
             if kept.any():
                 table.add(rows[kept], ticks[kept], numbers[kept])
 
