@@ -318,6 +318,7 @@ class Control(Service):
         commands: dict[str, Command] = {
             "connections": self._list_connections,
             "hold": self._hold,
+            "incidents": self._list_incidents,
             "release": self._records.journal.release_hold,
             "rotate": self._rotate,
             "status": lambda: self._snapshots.take().as_json(),
@@ -339,6 +340,10 @@ class Control(Service):
         # A few at a time, so that no device has to wait for a list of thousands.
         done = cooperate(map(listed.append, self._snapshots.connections())).whenDone()
         return done.addCallback(lambda _: listed)
+
+    def _list_incidents(self) -> object:
+        newest = self._connections.fleet.incidents.newest()
+        return [incident._asdict() for incident in newest]
 
     def _rotate(self) -> Deferred[object]:
         self._refuse_if_held()

@@ -26,7 +26,7 @@ from ingest.watch.history import read_history
 from ingest.watch.query import QueryError
 from ingest.watch.rendering import TYPES, RenderingError, render
 from ingest.watch.roster import SORTS, STATES, Roster
-from ingest.watch.series import SPAN, Buckets, Curves
+from ingest.watch.series import SPAN, Buckets, Curves, round_width
 from ingest.watch.stream import InThread, Stream
 from ingest.watch.tailing import Tail, lines_around
 from ingest.watch.web import Api, PageRequest, RequestError, argument, number, send

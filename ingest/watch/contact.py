@@ -74,6 +74,7 @@ class Contact:
         try:
             status = ask(self._control, "status", _TIMEOUT)
             connections = ask(self._control, "connections", _TIMEOUT)
+            incidents = ask(self._control, "incidents", _TIMEOUT)
         except ControlError as error:
             self._note(str(error), {})
             self._roster.lose_listener()
@@ -83,6 +84,8 @@ class Contact:
         for name, counts in status.pop("devices", {}).items():
             if counts["refused_frames"]:
                 self._roster.note_refusals(name, counts["refused_frames"], now)
+        for each in incidents:
+            self._roster.note_incident(each["device"], each["kind"], each["text"], each["at"])
         self._note("", status)
         ended = time.monotonic()
         self._due = ended + min((ended - begun) / _SHARE, _LONGEST)

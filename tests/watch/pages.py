@@ -17,16 +17,16 @@ from urllib.parse import quote, urlencode
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
-from selenium.webdriver.remote.webdriver import WebDriver
 
 from ingest.layout import Layout
 from tests.endtoend.listener import PATIENCE, TWISTD, wait_for
 
+Browser = webdriver.Chrome
 ANY_PAGE = "tcp:0:interface=127.0.0.1"
 
 
 class Page:
-    """A `twistd -n ingest-watch` process; leaving it stops it in good order, and checks that it did.
+    """A `twistd -n ingest-watch` process; leaving it stops it in good order.
 
     Attributes:
         url: where it is, with a slash at its end.
@@ -36,7 +36,16 @@ class Page:
     def __init__(self, data: Path, *options: str | Path, http: str = ANY_PAGE) -> None:
         """Start it and wait until it serves."""
         self._output = data.with_name(data.name + ".page.out")
-        command = [TWISTD, "-n", "--pidfile=", "ingest-watch", "--data", data, "--http", http]
+        command: list[str | Path] = [
+            TWISTD,
+            "-n",
+            "--pidfile=",
+            "ingest-watch",
+            "--data",
+            data,
+            "--http",
+            http,
+        ]
         with self._output.open("wb") as stream:
             self._process = subprocess.Popen(
                 [*command, *options], stdout=stream, stderr=subprocess.STDOUT
@@ -116,8 +125,13 @@ class Page:
                 return error.code, json.loads(error.read())["error"]
 
     def device(self, name: str) -> Any:
-        """Ask for one device."""
-        return self.get(f"devices/{quote(name)}")
+        """Ask for one device; one that is not known yet has nothing."""
+        try:
+            return self.get(f"devices/{quote(name)}")
+        except HTTPError as error:
+            with error:
+                assert error.code == 404, error
+            return {"state": None, "next": None, "fields": []}
 
     @contextmanager
     def tail(self, after: str = "", **arguments: Any) -> Iterator["Events"]:
@@ -173,7 +187,7 @@ class Events:
 
 
 @contextmanager
-def browser(width: int = 1280, height: int = 900, *, dark: bool = False) -> Iterator[WebDriver]:
+def browser(width: int = 1280, height: int = 900, *, dark: bool = False) -> Iterator[Browser]:
     """Run a headless Chromium while the block lasts; nothing may be wrong on its console."""
     options = Options()
     options.binary_location = "/usr/bin/chromium"

@@ -93,7 +93,7 @@ WIDE = IPv4Address("TCP", "0.0.0.0", 1)
 
 def test_where_it_may_be_reached() -> None:
     names = names_at("tcp:1", LOCAL, ["page.example"], has_passwords=False)
-    assert names == {"127.0.0.1", "localhost", "::1", "page.example"}
+    assert names == frozenset({"127.0.0.1", "localhost", "::1", "page.example"})
     assert names_at("tcp:1", LOCAL, [], has_passwords=True) is None
     assert names_at("unix:x", UNIXAddress("x"), [], has_passwords=False) is None
     assert names_at("ssl:1", WIDE, [], has_passwords=True) is None

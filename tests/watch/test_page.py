@@ -36,10 +36,14 @@ def page(listener: Listener) -> Iterator[Page]:
 
 
 def push(listener: Listener, name: str, *frames: str) -> Device:
+    """Push frames and wait until they are on disk."""
     device = TextDevice(listener.addresses[0])
-    device.log_in(name)
+    following = device.log_in(name)
     device.send(*(device.frame(frame) for frame in frames))
-    device.acked(len(listener.frames(name)) + len(frames))
+    acknowledged = 0
+    while acknowledged < following + len(frames) - 1:
+        kind, acknowledged = device.reply()
+        assert kind == "ack", (kind, acknowledged)
     return device
 
 
@@ -104,7 +108,7 @@ def test_no_file_of_the_page_names_another_host(page: Page) -> None:
     ],
 )
 def test_what_makes_no_sense_is_said(
-    page: Page, path: str, arguments: dict[str, str], says: str
+    page: Page, path: str, arguments: dict[str, Any], says: str
 ) -> None:
     code, text = page.refusal(f"api/{path}", **arguments)
     assert code == 400
@@ -157,7 +161,12 @@ def test_a_tail_is_resumed_where_it_ended(listener: Listener, page: Page) -> Non
 def test_curves_are_files_too(listener: Listener, page: Page, tmp_path: Path) -> None:
     with push(listener, "c", "x=1", "x=3"):
         wait_for(lambda: "x" in page.device("c")["fields"], "the field")
-    asked = {"device": ["c"], "field": ["x"], "from": time.time() - 7200, "points": 1}
+    asked: dict[str, Any] = {
+        "device": ["c"],
+        "field": ["x"],
+        "from": time.time() - 7200,
+        "points": 1,
+    }
     headers, content = page.fetch("api/series", **asked, format="csv")
     assert headers["Content-Type"].startswith("text/csv")
     assert content.splitlines()[1].endswith(b",1,3,2,2")
@@ -193,9 +202,8 @@ def test_older_readings_come_from_the_files(tmp_path: Path) -> None:
             *(("json", "deep.er"), ("pairs", "temp"), ("pairs", "deep.er"), ("pairs", "time")),
             *(("influx", "temp"), ("influx", "deep.er"), ("csv", "c1"), ("mixed", "c2.temp")),
         ):
-            answer = page.get(
-                "series", device=device, field=field, to=begin + 100, points=100, **{"from": begin}
-            )
+            asked: dict[str, Any] = {"from": begin, "to": begin + 100, "points": 100}
+            answer = page.get("series", device=device, field=field, **asked)
             (curve,) = answer["curves"]
             assert curve["source"] == "log"
             assert (sum(curve["count"]), min(curve["low"]), max(curve["high"])) == (100, 0, 99), (
@@ -309,26 +317,28 @@ def test_beyond_this_machine_it_wants_a_password_and_tls(tmp_path: Path) -> None
     passwords.chmod(0o600)
     make_certificate(key)
     endpoint = f"ssl:0:interface=0.0.0.0:privateKey={key}:certKey={key}"
-    with Listener(tmp_path / "data") as listener:
-        with Page(listener.data, "--password-file", passwords, http=endpoint) as page:
-            page.url = page.url.replace("0.0.0.0", "127.0.0.1")
-            assert page.url.startswith("https://")
-            for path in ("", "api/status", "api/devices/a", "app.js"):
-                assert page.refusal(path)[0] == 401
-                assert page.refusal(path, headers=basic("bo", "1"))[0] == 401
-            assert page.get("status", basic("bo", "2"))["role"] == "view"
-            wait_for(lambda: page.get("status", basic("bo", "2"))["health"] == "ok", "the listener")
-            looks, does = {**OURS, **basic("bo", "2")}, {**OURS, **basic("anna", "1")}
-            assert page.refusal("api/rotate", headers=looks, method="POST")[0] == 403
-            assert page.refusal("api/rotate", headers=does, method="POST")[0] == 200
+    with (
+        Listener(tmp_path / "data") as listener,
+        Page(listener.data, "--password-file", passwords, http=endpoint) as page,
+    ):
+        page.url = page.url.replace("0.0.0.0", "127.0.0.1")
+        assert page.url.startswith("https://")
+        for path in ("", "api/status", "api/devices/a", "app.js"):
+            assert page.refusal(path)[0] == 401
+            assert page.refusal(path, headers=basic("bo", "1"))[0] == 401
+        assert page.get("status", basic("bo", "2"))["role"] == "view"
+        wait_for(lambda: page.get("status", basic("bo", "2"))["health"] == "ok", "the listener")
+        looks, does = {**OURS, **basic("bo", "2")}, {**OURS, **basic("anna", "1")}
+        assert page.refusal("api/rotate", headers=looks, method="POST")[0] == 403
+        assert page.refusal("api/rotate", headers=does, method="POST")[0] == 200
 
 
 def test_a_unix_socket_for_a_proxy(tmp_path: Path) -> None:
     path = tmp_path / "page.sock"
-    with Page(tmp_path / "data", http=f"unix:{path}:mode=600"):
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.connect(str(path))
-            connection.sendall(b"GET /api/status HTTP/1.0\r\nHost: ingest.example\r\n\r\n")
-            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    http = f"unix:{path}:mode=600"
+    with Page(tmp_path / "data", http=http), socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        connection.sendall(b"GET /api/status HTTP/1.0\r\nHost: ingest.example\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200 OK") or answer.startswith(b"HTTP/1.0 200 OK")
     assert b'"health":"down"' in answer
