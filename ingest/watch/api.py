@@ -224,12 +224,11 @@ class PageApi:
         if since < curves.since - curves.width or is_finer:
             return None
         progress, found = self._watch.follower.progress, []
+        is_partial = progress.thinned_at > since or progress.is_late
         for device, field in wanted:
             buckets = curves.read(device, field) or Buckets.none(curves.width)
             shown = buckets.between(since, until).coarser(width)
-            found.append(
-                _curve(device, field, shown, "memory", is_partial=progress.thinned_at > since)
-            )
+            found.append(_curve(device, field, shown, "memory", is_partial=is_partial))
         return found
 
     def _ask_log(

@@ -53,6 +53,11 @@ class Progress:
     read: int = 0
     thinned_at: float = 0.0
 
+    @property
+    def is_late(self) -> bool:
+        """Whether so much has yet to be read that one should know."""
+        return self.behind > _LATE
+
 
 class Traffic:
     """Frames and bytes of each second of the last hour, by the time of the records."""

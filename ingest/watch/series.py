@@ -256,8 +256,10 @@ class Curves:
 
     @property
     def since(self) -> float:
-        """The start of the oldest bucket, in seconds since 1970."""
+        """The start of the oldest bucket, in seconds since 1970; infinite before any value came."""
         table = self._table
+        if not table.newest:
+            return math.inf
         return float((table.newest - table.buckets + 1) * table.width)
 
     def add(

@@ -5,6 +5,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -235,10 +237,14 @@ def test_several_devices_on_one_plot(desk: Browser, page: Page) -> None:
     device, field = (
         desk.find_element(By.CSS_SELECTOR, each) for each in ("form input", "form select")
     )
+
+    def has_field(wanted: str) -> bool:
+        return wanted in texts(desk, "form option")
+
     for name, wanted in (("good", "temp"), ("hostile", "$x_1^2$")):
         device.clear()
         device.send_keys(name)
-        wait_for(lambda wanted=wanted: wanted in texts(desk, "form option"), "the fields")
+        wait_for(partial(has_field, wanted), "the fields")
         field.find_element(By.XPATH, f"option[text()='{wanted}']").click()
         desk.find_element(By.CSS_SELECTOR, "form button").click()
     wait_for(lambda: len(texts(desk, "main tbody tr")) == 2, "both curves")
@@ -374,6 +380,10 @@ class _Proxy(threading.Thread):
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        with suppress(ConnectionError):  # the browser goes away in the middle of a stream
+            self._pass_on(connection)
+
+    def _pass_on(self, connection: socket.socket) -> None:
         host, _, port = self._to.removeprefix("http://").rstrip("/").partition(":")
         with connection, socket.create_connection((host, int(port))) as inner:
             head = b""
