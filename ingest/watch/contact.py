@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ingest.ops.control import ControlError, ask
 from ingest.watch.roster import Roster
@@ -74,7 +74,7 @@ class Contact:
         try:
             status = ask(self._control, "status", _TIMEOUT)
             connections = ask(self._control, "connections", _TIMEOUT)
-            incidents = ask(self._control, "incidents", _TIMEOUT)
+            incidents = self._incidents()
         except ControlError as error:
             self._note(str(error), {})
             self._roster.lose_listener()
@@ -90,6 +90,15 @@ class Contact:
         ended = time.monotonic()
         self._due = ended + min((ended - begun) / _SHARE, _LONGEST)
         return _SHORTEST
+
+    def _incidents(self) -> list[dict[str, Any]]:
+        """Ask for the devices' troubles; a listener from before an update has no such list."""
+        try:
+            return cast(list[dict[str, Any]], ask(self._control, "incidents", _TIMEOUT))
+        except ControlError as error:
+            if str(error) == _UNKNOWN:
+                return []
+            raise
 
     def _is_there(self) -> bool:
         try:

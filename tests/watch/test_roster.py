@@ -1,12 +1,16 @@
 """The table of devices, and why one is not delivering."""
 
+import json
+import socket
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ingest.devices.device import Device
-from ingest.watch.contact import Answer
+from ingest.watch.contact import Answer, Contact
 from ingest.watch.explaining import explain
 from ingest.watch.roster import Roster
 
@@ -126,3 +130,36 @@ def test_search_sort_filter_and_paging() -> None:
     assert (top["name"], top["next"]) == ("d005", 78)
     assert top["rate"] == pytest.approx(300 / (30 + NOW % 30), rel=0.1)
     assert made.page("nothing like it", "", "name", 5, 50).rows == []
+
+
+def test_a_listener_from_before_an_update_is_no_trouble(tmp_path: Path) -> None:
+    connections = [connection("a")]
+
+    def answer(listening: socket.socket) -> None:
+        commands: dict[str, Any] = {
+            "status": {"health": "ok", "reason": "", "devices": {}},
+            "connections": connections,
+        }
+        for _ in range(3):
+            client, _ = listening.accept()
+            with client, client.makefile("rwb") as stream:
+                asked = json.loads(stream.readline())["command"]
+                known = asked in commands
+                reply = {"ok": commands[asked]} if known else {"error": "unknown command"}
+                stream.write(json.dumps(reply).encode() + b"\n")
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "control.sock"))
+        listening.listen()
+        server = threading.Thread(target=answer, args=(listening,))
+        server.start()
+        made = roster("a")
+        contact = Contact(tmp_path / "control.sock", made)
+        contact.look()
+        server.join()
+    assert contact.answer.failure == ""
+    assert made.states()["online"] == 1
+    contact = Contact(tmp_path / "no such socket", made)
+    contact.look()
+    assert "no listener answers" in contact.answer.failure
+    assert made.states()["online"] == 0

@@ -2,7 +2,7 @@
 
 import { get, repeat } from "./api.js";
 import { Chart } from "./chart.js";
-import { h, plain, setText } from "./dom.js";
+import { h, plain, setText, withCode } from "./dom.js";
 import { ago, bytes, clock, count, duration, rate, state } from "./format.js";
 import { Lines } from "./lines.js";
 
@@ -28,6 +28,7 @@ export function devicePage(view, { name }) {
     h("section", {}, h("h2", {}, "Last lines"), lines.element));
   const drawn = new Map();
   let first = -Infinity;
+  let said = "";
 
   const stopFacts = repeat(2, async (signal) => {
     let device;
@@ -36,7 +37,9 @@ export function devicePage(view, { name }) {
       return;
     }
     mark.replaceChildren(state(device.state));
-    setText(why, plain(device.why || "It is delivering."));
+    const words = device.why || "It is delivering.";
+    if (words !== said) why.replaceChildren(...withCode(words));
+    said = words;
     why.classList.toggle("bad", Boolean(device.why));
     showFacts(facts, device);
   });

@@ -24,6 +24,11 @@ export function plain(text) {
     `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
+// Text in which commands stand between backticks.
+export function withCode(text) {
+  return plain(text).split("`").map((part, place) => (place % 2 ? h("code", {}, part) : part));
+}
+
 export function style(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
