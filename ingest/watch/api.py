@@ -18,6 +18,7 @@ from ingest.log.places import Place
 from ingest.names import is_device_name
 from ingest.ops.control import ControlError, ask
 from ingest.record import parse
+from ingest.watch.auth import Role
 from ingest.watch.contact import Contact
 from ingest.watch.explaining import explain
 from ingest.watch.fields import fields_of
@@ -40,6 +41,7 @@ _MAX_TEXT: Final = 1000
 _PAGE_SIZE: Final = 50
 _TRAFFIC_WIDTH: Final = 10  # seconds
 _LOOKED_AT: Final = 200  # last lines of a device in which fields are sought
+_STATES_KEPT: Final = 2.0  # seconds
 _FAR: Final = 4e9  # seconds since 1970: the year 2096
 
 Alerts = Callable[[], list[dict[str, object]]]
@@ -93,6 +95,7 @@ class PageApi:
         self._alerts = alerts
         self._queries = DeferredSemaphore(_MAX_QUERIES)
         self._streams: set[Stream] = set()
+        self._states: tuple[float, dict[str, int]] = 0.0, {}
 
     def resource(self) -> Resource:
         """Make the resource `/api`."""
@@ -110,8 +113,23 @@ class PageApi:
             root.putChild(name.encode(), child)
         return root
 
-    def status(self, request: PageRequest) -> dict[str, object]:
+    def status(self, request: PageRequest) -> Deferred[dict[str, object]]:
         """Answer `GET /api/status`."""
+        role = request.role
+        return self._in_thread(self._count_states).addCallback(
+            lambda states: self._status(role, states)
+        )
+
+    def _count_states(self) -> dict[str, int]:
+        """Count the devices by state, for all who ask within two seconds."""
+        now = time.time()
+        counted_at, states = self._states
+        if not counted_at <= now < counted_at + _STATES_KEPT:
+            states = self._watch.roster.states(now)
+            self._states = now, states
+        return states
+
+    def _status(self, role: Role, states: dict[str, int]) -> dict[str, object]:
         watch = self._watch
         answer, progress = watch.contact.answer, watch.follower.progress
         status = dict(answer.status)
@@ -127,7 +145,7 @@ class PageApi:
             "since": answer.since,
             "asked": answer.at,
             "listener": None if answer.failure else status,
-            "states": watch.roster.states(),
+            "states": states,
             "devices": len(watch.roster.entries),
             "watcher": {
                 "behind": round(progress.behind, 1),
@@ -140,7 +158,7 @@ class PageApi:
                 "left_out": watch.curves.left_out,
                 "tails": len(self._streams),
             },
-            "role": request.role,
+            "role": role,
             "alerts": None if self._alerts is None else len(self._alerts()),
         }
 

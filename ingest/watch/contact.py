@@ -1,7 +1,7 @@
 """What the running listener says when it is asked, again and again, by its control socket.
 
 An answer costs the listener work on the thread that serves devices. So the time between two
-answers is a hundred times what the last one took: at most one percent of its time. In between it
+answers is thirty times what the last one took, or ten seconds if that is less. In between it
 is asked for nothing, which costs nothing, and tells that it is there.
 """
 
@@ -16,10 +16,10 @@ from ingest.watch.roster import Roster
 
 _TIMEOUT: Final = 5.0  # seconds
 _SHORTEST: Final = 1.0
-_LONGEST: Final = 30.0
+_LONGEST: Final = 10.0
 _NOTHING: Final = "nothing"  # no command, to which a listener that is there says so
 _UNKNOWN: Final = "unknown command"
-_SHARE: Final = 0.01  # of the listener's time
+_SHARE: Final = 0.03  # of the time
 
 
 @dataclass(frozen=True)

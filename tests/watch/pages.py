@@ -205,7 +205,7 @@ def browser(width: int = 1280, height: int = 900, *, dark: bool = False) -> Iter
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
         yield driver
         said = [each for each in driver.get_log("browser") if "favicon" not in each["message"]]
-        assert said == []
+        assert not said, said
     finally:
         driver.quit()
 

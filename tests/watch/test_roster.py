@@ -39,10 +39,10 @@ def roster(*names: str) -> Roster:
 def test_a_connected_device_is_online() -> None:
     made = roster("a", "b")
     made.note_connections([connection("a")], NOW)
-    assert made.states() == {"online": 1, "silent": 1, "failing": 0, "refused": 0, "disabled": 0}
+    assert made.states(NOW) == {"online": 1, "silent": 1, "failing": 0, "refused": 0, "disabled": 0}
     assert explain(made.entry("a"), OK, NOW) == ""
     made.note_connections([], NOW)
-    assert made.states()["silent"] == 2
+    assert made.states(NOW)["silent"] == 2
 
 
 @pytest.mark.parametrize(
@@ -158,8 +158,8 @@ def test_a_listener_from_before_an_update_is_no_trouble(tmp_path: Path) -> None:
         contact.look()
         server.join()
     assert contact.answer.failure == ""
-    assert made.states()["online"] == 1
+    assert made.states(NOW)["online"] == 1
     contact = Contact(tmp_path / "no such socket", made)
     contact.look()
     assert "no listener answers" in contact.answer.failure
-    assert made.states()["online"] == 0
+    assert made.states(NOW)["online"] == 0
