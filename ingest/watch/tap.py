@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from twisted.application.service import IService
+from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
 from ingest.layout import DEFAULT_DATA
@@ -86,11 +87,13 @@ def makeService(options: Options) -> IService:
     """Make the service of `twistd ingest-watch`."""
     from twisted.internet import reactor  # noqa: PLC0415 - the one place that chooses it
 
+    from ingest.ops.monotonic import use_monotonic_time  # noqa: PLC0415
     from ingest.watch.auth import PasswordFileError  # noqa: PLC0415
     from ingest.watch.rules.rulesfile import RulesError  # noqa: PLC0415
     from ingest.watch.rules.service import RulesService  # noqa: PLC0415
     from ingest.watch.service import Settings, WatchService  # noqa: PLC0415
 
+    use_monotonic_time(cast(IReactorTime, reactor))
     data, rules_file = Path(options["data"]), options["rules"]
     settings = Settings(
         data=data,
