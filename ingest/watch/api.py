@@ -1,11 +1,11 @@
 """The addresses below `/api/`: what the page shows, and others may use. See API.md."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Protocol
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
@@ -44,7 +44,29 @@ _LOOKED_AT: Final = 200  # last lines of a device in which fields are sought
 _STATES_KEPT: Final = 2.0  # seconds
 _FAR: Final = 4e9  # seconds since 1970: the year 2096
 
-Alerts = Callable[[], list[dict[str, object]]]
+Shown = list[dict[str, object]]
+
+
+class IRules(Protocol):
+    """Rules that follow the log, as the page sees them; see `ingest.watch.rules.service`."""
+
+    lag: float
+    failure: str
+
+    def alerts(self) -> Shown:
+        """Return what fires now."""
+
+    def events(self) -> Shown:
+        """Return what fired and cleared of late."""
+
+    def rules(self) -> Shown:
+        """Return what is defined."""
+
+    def receivers(self) -> Shown:
+        """Return who is told."""
+
+    def reload(self) -> None:
+        """Read the file of rules again."""
 
 
 class Watch:
@@ -79,7 +101,7 @@ class PageApi:
     """Answers the requests below `/api/`."""
 
     def __init__(
-        self, watch: Watch, reactor: IReactorTime, in_thread: InThread, alerts: Alerts | None
+        self, watch: Watch, reactor: IReactorTime, in_thread: InThread, rules: IRules | None
     ) -> None:
         """Begin to answer.
 
@@ -87,12 +109,12 @@ class PageApi:
             watch: what is known.
             reactor: the reactor.
             in_thread: calls something in a thread.
-            alerts: returns what fires; None without rules.
+            rules: what fires; None without rules.
         """
         self._watch = watch
         self._reactor = reactor
         self._in_thread = in_thread
-        self._alerts = alerts
+        self._rules = rules
         self._queries = DeferredSemaphore(_MAX_QUERIES)
         self._streams: set[Stream] = set()
         self._states: tuple[float, dict[str, int]] = 0.0, {}
@@ -159,7 +181,7 @@ class PageApi:
                 "tails": len(self._streams),
             },
             "role": role,
-            "alerts": None if self._alerts is None else len(self._alerts()),
+            "alerts": None if self._rules is None else len(self._rules.alerts()),
         }
 
     def traffic(self, _request: PageRequest) -> dict[str, object]:
@@ -169,7 +191,17 @@ class PageApi:
 
     def alerts(self, _request: PageRequest) -> dict[str, object]:
         """Answer `GET /api/alerts`."""
-        return {"alerts": [] if self._alerts is None else self._alerts()}
+        rules = self._rules
+        if rules is None:
+            return {"alerts": [], "events": [], "rules": [], "receivers": []}
+        return {
+            "alerts": rules.alerts(),
+            "events": rules.events(),
+            "rules": rules.rules(),
+            "receivers": rules.receivers(),
+            "behind": rules.lag,
+            "trouble": rules.failure,
+        }
 
     def devices(self, request: PageRequest) -> Deferred[dict[str, object]]:
         """Answer `GET /api/devices`."""
@@ -181,7 +213,7 @@ class PageApi:
         q = argument(request, "q")[:_MAX_TEXT]
         page = int(number(request, "page", 1, 1, 1e9))
         size = int(number(request, "size", _PAGE_SIZE, 1, 500))
-        found = self._in_thread(self._watch.roster.page, q, state, sort, page, size)
+        found = self._in_thread(self._watch.roster.page, q, state, sort, page, size, time.time())
         return found.addCallback(asdict)
 
     def device(self, name: str, _request: PageRequest) -> dict[str, object]:

@@ -4,7 +4,6 @@ The follower notes what comes in the log, one thread. The reactor notes what the
 listener say, and reads.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -250,7 +249,7 @@ class Roster:
         counted = Counter(entry.state(now) for entry in list(self.entries.values()))
         return {state: counted[state] for state in STATES}
 
-    def page(self, q: str, state: str, sort: str, page: int, size: int) -> Page:
+    def page(self, q: str, state: str, sort: str, page: int, size: int, now: float) -> Page:
         """Search, filter and sort, and return one page.
 
         Args:
@@ -259,11 +258,12 @@ class Roster:
             sort: one of `SORTS`; with `-` before it, the greatest first.
             page: from 1; the last one if there are fewer.
             size: rows of a page.
+            now: seconds since 1970.
 
         Raises:
             KeyError: there is no such `sort`.
         """
-        now, key = time.time(), _KEYS[sort.removeprefix("-")]
+        key = _KEYS[sort.removeprefix("-")]
         found = list(self.entries.values())
         if q:
             wanted = q.casefold()

@@ -1,6 +1,7 @@
 """The service of `twistd ingest-watch`: its threads, and the page."""
 
 import os
+import signal
 import sqlite3
 import sys
 import time
@@ -38,7 +39,7 @@ from twisted.web.server import Site
 from ingest.devices.registry import Registry, RegistryError
 from ingest.layout import Layout
 from ingest.watch.access import AccessError, names_at
-from ingest.watch.api import Alerts, PageApi, Watch
+from ingest.watch.api import IRules, PageApi, Watch
 from ingest.watch.auth import Passwords, Role
 from ingest.watch.web import Door, PageRequest, static_files
 
@@ -190,18 +191,18 @@ class RegistryReader:
 class WatchService(MultiService):
     """Follows the log, asks the listener, and serves the page.
 
-    A rule service may be added as a child: it shares nothing with the page but `alerts`.
+    Rules, if there are any, are a child of it. SIGHUP lets them read their file again.
     """
 
     log = Logger(namespace="ingest.watch")
 
-    def __init__(self, settings: Settings, reactor: Any, alerts: Alerts | None = None) -> None:
+    def __init__(self, settings: Settings, reactor: Any, rules: IRules | None = None) -> None:
         """Read what must be there.
 
         Args:
             settings: what is wanted.
             reactor: the reactor.
-            alerts: returns what fires; None without rules.
+            rules: what fires; None without rules.
 
         Raises:
             PasswordFileError: the file of passwords can't be used.
@@ -210,7 +211,7 @@ class WatchService(MultiService):
         super().__init__()
         self._settings = settings
         self._reactor = cast(IWatchReactor, reactor)
-        self._alerts = alerts
+        self._rules = rules
         self._layout = Layout(settings.data)
         file = settings.password_file
         self._passwords = None if file is None else Passwords(file)
@@ -235,6 +236,7 @@ class WatchService(MultiService):
         except (OSError, ValueError, sqlite3.Error, CannotListenError, AccessError) as error:
             print(f"ingest-watch: can't start: {error}", file=sys.__stderr__)
             raise SystemExit(1) from None
+        signal.signal(signal.SIGHUP, self._hang_up)
         self._follow_pool.start()
         self._pool.start()
         super().startService()
@@ -261,6 +263,10 @@ class WatchService(MultiService):
         self._follow_pool.stop()
         self._pool.stop()
 
+    def _hang_up(self, *_: object) -> None:
+        if self._rules is not None:
+            self._reactor.callFromThread(self._rules.reload)
+
     def _listen(self) -> None:
         """Listen, unless the page must not be reached there: nobody is let in before that is known.
 
@@ -283,7 +289,7 @@ class WatchService(MultiService):
         names = names_at(
             endpoint, address, self._settings.hosts, has_passwords=self._passwords is not None
         )
-        api = PageApi(self._watch, self._reactor, self._in_thread, self._alerts)
+        api = PageApi(self._watch, self._reactor, self._in_thread, self._rules)
         self._static.putChild(b"api", api.resource())
         check = None if self._passwords is None else self._check
         site.resource = Door(self._static, check, names)

@@ -103,7 +103,7 @@ def makeService(options: Options) -> IService:
     )
     try:
         rules = RulesService(data, Path(rules_file), reactor) if rules_file else None
-        service = WatchService(settings, reactor, None if rules is None else rules.alerts)
+        service = WatchService(settings, reactor, rules)
     except (OSError, PasswordFileError, RulesError) as error:
         raise SystemExit(f"ingest-watch: can't start: {error}") from None
     if rules is not None:

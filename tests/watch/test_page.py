@@ -342,3 +342,25 @@ def test_a_unix_socket_for_a_proxy(tmp_path: Path) -> None:
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 200 OK") or answer.startswith(b"HTTP/1.0 200 OK")
     assert b'"health":"down"' in answer
+
+
+def test_rules_run_beside_the_page(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "hot"\nwhen = "temp > 30"\n')
+    with (
+        Listener(tmp_path / "data") as listener,
+        Page(listener.data, "--rules", rules) as page,
+    ):
+        listener.add("a")
+        assert page.get("status")["alerts"] == 0
+        with push(listener, "a", "temp=31"):
+            pass
+        wait_for(lambda: page.get("status")["alerts"] == 1, "the alert")
+        (alert,) = page.get("alerts")["alerts"]
+        assert (alert["rule"], alert["device"]) == ("hot", "a")
+        rules.write_text('[[rule]]\nname = "warm"\nwhen = "temp > 20"\n')
+        os.kill(page.pid, signal.SIGHUP)
+        wait_for(
+            lambda: [rule["name"] for rule in page.get("alerts")["rules"]] == ["warm"],
+            "the new rules",
+        )

@@ -120,16 +120,16 @@ def test_search_sort_filter_and_paging() -> None:
     )
     made.note_connections([connection(f"d{number:03}") for number in range(30)], NOW)
     made.note_records("d005", NOW, 77, 300, NOW)
-    assert [row["name"] for row in made.page("", "", "name", 1, 2).rows] == ["d000", "d001"]
-    assert [row["name"] for row in made.page("", "", "-name", 1, 1).rows] == ["d119"]
-    assert made.page("roof", "", "name", 1, 50).total == 1
-    assert made.page("192.0.2.7", "", "name", 1, 50).total == 30
-    online = made.page("", "online", "name", 9, 20)
+    assert [row["name"] for row in made.page("", "", "name", 1, 2, NOW).rows] == ["d000", "d001"]
+    assert [row["name"] for row in made.page("", "", "-name", 1, 1, NOW).rows] == ["d119"]
+    assert made.page("roof", "", "name", 1, 50, NOW).total == 1
+    assert made.page("192.0.2.7", "", "name", 1, 50, NOW).total == 30
+    online = made.page("", "online", "name", 9, 20, NOW)
     assert (online.total, online.page, online.pages, len(online.rows)) == (30, 2, 2, 10)
-    top = made.page("", "", "-rate", 1, 1).rows[0]
+    top = made.page("", "", "-rate", 1, 1, NOW).rows[0]
     assert (top["name"], top["next"]) == ("d005", 78)
     assert top["rate"] == pytest.approx(300 / (30 + NOW % 30), rel=0.1)
-    assert made.page("nothing like it", "", "name", 5, 50).rows == []
+    assert made.page("nothing like it", "", "name", 5, 50, NOW).rows == []
 
 
 def test_a_listener_from_before_an_update_is_no_trouble(tmp_path: Path) -> None:

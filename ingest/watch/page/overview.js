@@ -57,7 +57,9 @@ function verdict(status) {
   const { frames_per_s: frames, devices_connected: connected } = status.listener;
   const bad = (status.states.failing ?? 0) + (status.states.refused ?? 0);
   const start = `${noun(connected, "device")} connected, ${rate(frames)} frames a second.`;
-  return bad ? `${start} ${noun(bad, "device")} can't deliver.` : start;
+  const words = bad ? [start, `${noun(bad, "device")} can't deliver.`] : [start];
+  if (status.alerts) words.push(`${noun(status.alerts, "alert")} ${status.alerts === 1 ? "fires" : "fire"}.`);
+  return words.join(" ");
 }
 
 function showFigures(list, status) {
