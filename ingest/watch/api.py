@@ -116,6 +116,7 @@ class PageApi:
         self._in_thread = in_thread
         self._rules = rules
         self._queries = DeferredSemaphore(_MAX_QUERIES)
+        self._rotations = DeferredSemaphore(1)  # each may wait for the disk
         self._streams: set[Stream] = set()
         self._states: tuple[float, dict[str, int]] = 0.0, {}
 
@@ -174,7 +175,9 @@ class PageApi:
                 "stride": progress.stride,
                 "read": progress.read,
                 "trouble": watch.trouble,
-                "problems": [{"time": at, "text": text} for at, text in watch.follower.problems],
+                "problems": [
+                    {"time": at, "text": text} for at, text in list(watch.follower.problems)
+                ],
                 "curves": watch.curves.rows,
                 "width": watch.curves.width,
                 "left_out": watch.curves.left_out,
@@ -259,7 +262,7 @@ class PageApi:
         wanted = _curves(request)
         width = round_width((until - since) / points)
         done = self._in_thread(self._from_memory, wanted, since, until, width)
-        done.addCallback(lambda found: found or self._ask_log(wanted, since, until, width))
+        done.addCallback(lambda found: found or self._ask_log(request, wanted, since, until, width))
         done.addCallback(lambda curves: {"from": since, "to": until, "curves": curves})
         if form != "json":
             done.addCallback(partial(self._file, request, form))
@@ -282,17 +285,29 @@ class PageApi:
         return found
 
     def _ask_log(
-        self, wanted: list[tuple[str, str]], since: float, until: float, width: float
+        self,
+        request: PageRequest,
+        wanted: list[tuple[str, str]],
+        since: float,
+        until: float,
+        width: float,
     ) -> Deferred[list[dict[str, object]]]:
         return self._queries.run(
-            self._in_thread, self._from_log, wanted, since, until, width
+            self._in_thread, self._from_log, request, wanted, since, until, width
         ).addErrback(_not_read)
 
     def _from_log(
-        self, wanted: list[tuple[str, str]], since: float, until: float, width: float
+        self,
+        request: PageRequest,
+        wanted: list[tuple[str, str]],
+        since: float,
+        until: float,
+        width: float,
     ) -> list[dict[str, object]]:
         found = []
         for device, field in wanted:
+            if request.is_gone:  # who zooms does not wait for what was seen before
+                break
             buckets, is_partial = read_history(
                 self._watch.layout, device, field, since, until, width
             )
@@ -301,7 +316,7 @@ class PageApi:
 
     def _file(self, request: PageRequest, form: str, answer: dict[str, Any]) -> Deferred[None]:
         def finish(content: bytes) -> None:
-            if not request.finished:
+            if not request.is_gone:
                 request.setHeader("Content-Disposition", f'attachment; filename="curves.{form}"')
                 send(request, content, TYPES[form])
 
@@ -336,7 +351,7 @@ class PageApi:
 
     def rotate(self, _request: PageRequest) -> Deferred[object]:
         """Answer `POST /api/rotate`."""
-        done = self._in_thread(ask, self._watch.layout.control, "rotate")
+        done = self._rotations.run(self._in_thread, ask, self._watch.layout.control, "rotate")
         return done.addCallbacks(lambda closed: {"closed": closed}, _not_done)
 
 

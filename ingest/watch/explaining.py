@@ -78,7 +78,8 @@ def _not_connected(entry: Entry, now: float) -> str:
 def _last_error(entry: Entry, now: float) -> str:
     if not entry.error:
         return ""
-    advice = _ADVICE.get(entry.error, entry.error_text or "see PROTOCOL.md").format(name=entry.name)
+    advice = _ADVICE.get(entry.error, "").format(name=entry.name)
+    advice = advice or entry.error_text or "see PROTOCOL.md"
     return f" The last error was {entry.error}, {_ago(now - entry.error_at)} ago: {advice}."
 
 

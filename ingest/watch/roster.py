@@ -23,6 +23,8 @@ disabled: an operator has disabled it.
 
 SILENT_AFTER: Final = 300.0
 """Seconds without a word after which a connected device is called silent."""
+FORGET_AFTER: Final = 3600.0
+"""Seconds after which a device that was removed from the registry is not shown any more."""
 FAILING_FOR: Final = 300.0
 """Seconds for which a refusal is remembered in a device's state."""
 STUCK_AFTER: Final = 10.0
@@ -194,12 +196,15 @@ class Roster:
         if frames:
             entry.count(frames, now)
 
-    def note_registry(self, devices: Iterable[Device]) -> None:
-        """Take what the registry has; who is not there any more is forgotten, unless heard."""
+    def note_registry(self, devices: Iterable[Device], now: float) -> None:
+        """Take what the registry has; who is not there is forgotten, unless heard of late."""
         found = {device.name: device for device in devices}
         for entry in list(self.entries.values()):
-            if entry.registered is not None and entry.name not in found:
-                entry.registered = None
+            if entry.name in found:
+                continue
+            entry.registered = None
+            if entry.connection is None and entry.last < now - FORGET_AFTER:
+                del self.entries[entry.name]
         for name, device in found.items():
             self.entry(name).registered = device
 

@@ -183,7 +183,7 @@ class RegistryReader:
             revision = registry.revision()
             is_old = time.monotonic() - self._read_at > _REGISTRY_WHOLE
             if revision != self._revision or is_old:
-                self._watch.roster.note_registry(registry.devices())
+                self._watch.roster.note_registry(registry.devices(), time.time())
                 self._revision, self._read_at = revision, time.monotonic()
         return _REGISTRY
 

@@ -35,6 +35,7 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
     ".md": "text/plain; charset=utf-8",
 }
+_MAX_BODY: Final = 1 << 16  # bytes
 _SAFE_METHODS: Final = (b"GET", b"HEAD")
 
 _log = Logger(namespace="ingest.watch")
@@ -45,9 +46,22 @@ class PageRequest(Request):
 
     Attributes:
         role: what whoever sent it may do; `Door` says so.
+        is_gone: whether whoever sent it has gone away.
     """
 
     role: Role = "view"
+    is_gone = False
+
+    def gotLength(self, length: int | None) -> None:
+        """See `Request.gotLength`. No request of ours has a body worth keeping on a disk."""
+        super().gotLength(0)
+        if length is None or length > _MAX_BODY:
+            self.channel.loseConnection()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """See `Request.connectionLost`."""
+        self.is_gone = True
+        super().connectionLost(reason)
 
 
 class RequestError(Exception):
@@ -130,30 +144,28 @@ class Api(Resource):
 
     def render(self, request: PageRequest) -> int:
         """Answer; see `Resource.render`."""
-        gone: list[Failure] = []
-        request.notifyFinish().addErrback(gone.append)
         request.setHeader("Cache-Control", "no-store")
         answer = self._answers.get(request.method)
         if answer is None:
             send_json(request, {"error": "there is no such method here"}, 405)
             return NOT_DONE_YET
         done = maybeDeferred(answer, request)
-        done.addCallback(lambda value: self._send(request, value, gone))
-        done.addErrback(lambda failure: self._fail(request, failure, gone))
+        done.addCallback(lambda value: self._send(request, value))
+        done.addErrback(lambda failure: self._fail(request, failure))
         return NOT_DONE_YET
 
-    def _send(self, request: PageRequest, value: object, gone: list[Failure]) -> None:
-        if value is not None and not gone:
+    def _send(self, request: PageRequest, value: object) -> None:
+        if value is not None and not request.is_gone:
             send_json(request, value)
 
-    def _fail(self, request: PageRequest, failure: Failure, gone: list[Failure]) -> None:
+    def _fail(self, request: PageRequest, failure: Failure) -> None:
         error = failure.value
         if not isinstance(error, RequestError):
             _log.failure("a request failed: {uri}", failure, uri=request.uri)
             error = RequestError(
                 "this failed; the program's own log says why", INTERNAL_SERVER_ERROR
             )
-        if not gone and not request.startedWriting:
+        if not request.is_gone and not request.startedWriting:
             send_json(request, {"error": str(error)}, error.code)
 
 

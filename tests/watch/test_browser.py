@@ -150,10 +150,13 @@ def contrast(driver: Browser, selector: str) -> float:
 
 
 def test_the_overview_says_in_one_word_how_it_is(desk: Browser, page: Page) -> None:
+    def is_shown(tile: str) -> bool:
+        return tile in texts(desk, ".tile")
+
     go(desk, page, "#/")
     wait_for(lambda: texts(desk, ".word") == ["● ok"], "the health")
-    wait_for(lambda: "2\n● online" in texts(desk, ".tile"), "the states")
-    assert "1\n– disabled" in texts(desk, ".tile")
+    for tile in ("2\n● online", "1\n– disabled"):
+        wait_for(partial(is_shown, tile), tile)
     wait_for(lambda: painted(desk) > 100, "the curve of frames a second")
     assert "2 devices connected" in texts(desk, ".reason")[0]
 

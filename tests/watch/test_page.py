@@ -364,3 +364,14 @@ def test_rules_run_beside_the_page(tmp_path: Path) -> None:
             lambda: [rule["name"] for rule in page.get("alerts")["rules"]] == ["warm"],
             "the new rules",
         )
+
+
+def test_a_request_with_a_large_body_is_cut_off(page: Page) -> None:
+    host, _, port = page.url.removeprefix("http://").rstrip("/").partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(
+            f"POST /api/rotate HTTP/1.1\r\nHost: {host}\r\n".encode()
+            + b"Content-Length: 99999999\r\n\r\n"
+        )
+        assert connection.recv(1) == b""
+    assert page.get("status")["time"] > 0

@@ -32,7 +32,7 @@ def connection(name: str, **changes: Any) -> dict[str, Any]:
 
 def roster(*names: str) -> Roster:
     made = Roster()
-    made.note_registry(map(device, names))
+    made.note_registry(map(device, names), NOW)
     return made
 
 
@@ -98,11 +98,14 @@ def test_other_reasons() -> None:
     assert "The listener does not answer" in explain(entry, down, NOW)
     full = Answer(at=NOW, failure="", status={"health": "disk-failing", "reason": "No space"})
     assert "takes no records (No space)" in explain(entry, full, NOW)
-    made.note_registry([device("a", enabled=False)])
+    made.note_registry([device("a", enabled=False)], NOW)
     assert entry.state(NOW) == "disabled"
     assert "ingest device enable a" in explain(entry, OK, NOW)
-    made.note_registry([])
+    made.note_records("a", NOW - 9, 1, 0, NOW)
+    made.note_registry([], NOW)
     assert "ingest device add a" in explain(entry, OK, NOW)
+    made.note_registry([], NOW + 3600)
+    assert made.entries == {}
 
 
 def test_claims_of_unknown_names_make_no_rows() -> None:
@@ -116,7 +119,8 @@ def test_claims_of_unknown_names_make_no_rows() -> None:
 def test_search_sort_filter_and_paging() -> None:
     made = Roster()
     made.note_registry(
-        device(f"d{number:03}", note="Roof" if number == 7 else "") for number in range(120)
+        (device(f"d{number:03}", note="Roof" if number == 7 else "") for number in range(120)),
+        NOW,
     )
     made.note_connections([connection(f"d{number:03}") for number in range(30)], NOW)
     made.note_records("d005", NOW, 77, 300, NOW)
