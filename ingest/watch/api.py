@@ -316,9 +316,8 @@ class PageApi:
 
     def _file(self, request: PageRequest, form: str, answer: dict[str, Any]) -> Deferred[None]:
         def finish(content: bytes) -> None:
-            if not request.is_gone:
-                request.setHeader("Content-Disposition", f'attachment; filename="curves.{form}"')
-                send(request, content, TYPES[form])
+            request.setHeader("Content-Disposition", f'attachment; filename="curves.{form}"')
+            send(request, content, TYPES[form])
 
         done = self._queries.run(self._in_thread, render, form, answer["curves"])
         return done.addCallbacks(finish, _not_rendered)

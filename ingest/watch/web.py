@@ -1,10 +1,10 @@
 """What every answer of the page has in common: who may have it, its headers, its errors."""
 
+import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import PurePosixPath
 from typing import Any, Final, cast
-from urllib.parse import urlsplit
 
 import orjson
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -35,6 +35,7 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
     ".md": "text/plain; charset=utf-8",
 }
+_PORT: Final = re.compile(r":[0-9]*\Z")
 _MAX_BODY: Final = 1 << 16  # bytes
 _SAFE_METHODS: Final = (b"GET", b"HEAD")
 
@@ -110,7 +111,9 @@ def number(request: PageRequest, name: str, default: float, least: float, most: 
 
 
 def send(request: PageRequest, body: bytes, kind: str, code: int | None = None) -> None:
-    """Answer, and end."""
+    """Answer, and end; nothing if whoever asked has gone away."""
+    if request.is_gone:
+        return
     if code is not None:
         request.setResponseCode(code)
     request.setHeader("Content-Type", kind)
@@ -155,7 +158,7 @@ class Api(Resource):
         return NOT_DONE_YET
 
     def _send(self, request: PageRequest, value: object) -> None:
-        if value is not None and not request.is_gone:
+        if value is not None:
             send_json(request, value)
 
     def _fail(self, request: PageRequest, failure: Failure) -> None:
@@ -165,7 +168,7 @@ class Api(Resource):
             error = RequestError(
                 "this failed; the program's own log says why", INTERNAL_SERVER_ERROR
             )
-        if not request.is_gone and not request.startedWriting:
+        if not request.startedWriting:
             send_json(request, {"error": str(error)}, error.code)
 
 
@@ -224,7 +227,7 @@ class Door(Resource):
 
     def _refusal(self, request: PageRequest) -> str | None:
         host = (request.getHeader("host") or "").lower()
-        if self._names is not None and (urlsplit(f"//{host}").hostname or "") not in self._names:
+        if self._names is not None and _PORT.sub("", host).strip("[]") not in self._names:
             return (
                 "this address is not called by that name here: use 127.0.0.1 or localhost, or name"
                 " it with --host"
@@ -234,7 +237,7 @@ class Door(Resource):
         origin = request.getHeader("origin")
         site = request.getHeader("sec-fetch-site")
         is_ours = site == "same-origin" or (
-            site is None and (origin is None or urlsplit(origin).netloc.lower() == host)
+            site is None and (origin is None or origin.lower().partition("://")[2] == host)
         )
         # A form of another page can't set a header of its own, whatever its browser lacks.
         if not is_ours or request.getHeader("x-ingest") is None:

@@ -414,6 +414,27 @@ class _Proxy(threading.Thread):
         self.join()
 
 
+def test_what_fires_is_shown(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "<b>hot</b>"\nwhen = "temp > 30"\n')
+    with (
+        Listener(tmp_path / "data") as listener,
+        Page(listener.data, "--rules", rules) as page,
+        browser() as driver,
+    ):
+        listener.add("a")
+        go(driver, page, "#/")
+        with TextDevice(listener.addresses[0]) as device:
+            device.log_in("a")
+            device.send(device.frame("temp=31"))
+            assert device.reply() == ("ack", 1)
+        wait_for(lambda: "1 alert fires." in seen(driver), "the alert")
+        driver.find_element(By.LINK_TEXT, "Alerts (1)").click()
+        wait_for(lambda: "<b>hot</b>" in seen(driver), "its rule")
+        marked = driver.find_elements(By.CSS_SELECTOR, "nav a[aria-current]")
+        assert [each.text for each in marked] == ["Alerts (1)"]
+
+
 def test_it_works_below_a_path_of_a_proxy(page: Page) -> None:
     proxy = _Proxy(page)
     proxy.start()

@@ -22,6 +22,7 @@ const view = document.getElementById("view");
 const listeners = new Set();
 let leave = () => {};
 let latest = null;
+let shown = "";
 
 export function onStatus(listener) {
   listeners.add(listener);
@@ -37,13 +38,17 @@ function show() {
   view.replaceChildren();
   const stop = page(view, { name: rest.join("/"), query: new URLSearchParams(query), onStatus });
   leave = typeof stop === "function" ? stop : () => {};
-  const marked = name === "device" ? "devices" : name || "overview";
-  for (const link of document.querySelectorAll("nav a")) {
-    if (link.dataset.page === marked) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
+  shown = name === "device" ? "devices" : name || "overview";
+  markPage();
   document.title = `${rest[0] ?? (name || "overview")} · ingest`;
   window.scrollTo(0, 0);
+}
+
+function markPage() {
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.dataset.page === shown) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
 }
 
 function decoded(part) {
@@ -101,6 +106,7 @@ function addAlerts(firing) {
   if (!link) {
     link = h("a", { href: "#/alerts", "data-page": "alerts" });
     document.querySelector("nav").append(link);
+    markPage();
   }
   setText(link, firing ? `Alerts (${firing})` : "Alerts");
 }
