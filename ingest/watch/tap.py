@@ -1,5 +1,6 @@
 """`twistd ingest-watch`: its options, and the service that they make."""
 
+import signal
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +38,7 @@ class Options(usage.Options):
     ]  # fmt: skip
 
     def __init__(self) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end us before we can act on it
         super().__init__()
         self.hosts: list[str] = []
 
