@@ -18,8 +18,10 @@ from ingest.log.places import Place
 from ingest.names import is_device_name
 from ingest.ops.control import ControlError, ask
 from ingest.record import parse
+from ingest.watch.asking import Asking
 from ingest.watch.auth import Role
 from ingest.watch.contact import Contact
+from ingest.watch.converting import Converting
 from ingest.watch.explaining import explain
 from ingest.watch.fields import fields_of
 from ingest.watch.follower import Follower, Traffic
@@ -27,10 +29,20 @@ from ingest.watch.history import read_history
 from ingest.watch.query import QueryError
 from ingest.watch.rendering import TYPES, RenderingError, render
 from ingest.watch.roster import SORTS, STATES, Roster
+from ingest.watch.saved import SavedQueries, SavedQueriesError
 from ingest.watch.series import SPAN, Buckets, Curves, round_width
 from ingest.watch.stream import InThread, Stream
 from ingest.watch.tailing import Tail, lines_around
-from ingest.watch.web import Api, PageRequest, RequestError, argument, number, send
+from ingest.watch.web import (
+    Api,
+    PageRequest,
+    RequestError,
+    argument,
+    body,
+    member,
+    number,
+    send,
+)
 
 _MAX_TAILS: Final = 64
 _MAX_QUERIES: Final = 2
@@ -79,9 +91,10 @@ class Watch:
         traffic: the fleet's frames.
         follower: who reads the log.
         contact: who asks the listener.
+        converting: what makes Parquet of closed files; None if nothing does.
     """
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, converting: Converting | None = None) -> None:
         """Nothing is read yet.
 
         Raises:
@@ -93,6 +106,7 @@ class Watch:
         self.traffic = Traffic()
         self.follower = Follower(layout, self.roster, self.curves, self.traffic)
         self.contact = Contact(layout.control, self.roster)
+        self.converting = converting
         self.trouble = ""
         """Why the log can't be followed at the moment; empty if it is."""
 
@@ -115,6 +129,8 @@ class PageApi:
         self._reactor = reactor
         self._in_thread = in_thread
         self._rules = rules
+        self.asking = Asking(watch.layout, in_thread)
+        self._saved = SavedQueries(watch.layout.saved_queries)
         self._queries = DeferredSemaphore(_MAX_QUERIES)
         self._rotations = DeferredSemaphore(1)  # each may wait for the disk
         self._streams: set[Stream] = set()
@@ -124,6 +140,9 @@ class PageApi:
         """Make the resource `/api`."""
         root = Resource()
         devices = _Devices(self)
+        query = Api(post=self.asking.query, changes=False)
+        query.isLeaf = False
+        query.putChild(b"cancel", Api(post=self.asking.cancel, changes=False))
         for name, child in (
             ("status", Api(self.status)),
             ("traffic", Api(self.traffic)),
@@ -131,6 +150,8 @@ class PageApi:
             ("series", Api(self.series)),
             ("tail", Api(self.tail)),
             ("alerts", Api(self.alerts)),
+            ("query", query),
+            ("queries", Api(self.queries, self.keep_query)),
             ("rotate", Api(post=self.rotate)),
         ):
             root.putChild(name.encode(), child)
@@ -153,7 +174,7 @@ class PageApi:
         return states
 
     def _status(self, role: Role, states: dict[str, int]) -> dict[str, object]:
-        watch = self._watch
+        watch, rules = self._watch, self._rules
         answer, progress = watch.contact.answer, watch.follower.progress
         status = dict(answer.status)
         health, reason = status.get("health", "down"), status.get("reason", answer.failure)
@@ -182,9 +203,12 @@ class PageApi:
                 "width": watch.curves.width,
                 "left_out": watch.curves.left_out,
                 "tails": len(self._streams),
+                "queries": len(self.asking),
+                "columns": None if watch.converting is None else watch.converting.shown(),
             },
             "role": role,
-            "alerts": None if self._rules is None else len(self._rules.alerts()),
+            "alerts": None if rules is None else len(rules.alerts()),
+            "rules": None if rules is None else {"behind": rules.lag, "trouble": rules.failure},
         }
 
     def traffic(self, _request: PageRequest) -> dict[str, object]:
@@ -196,8 +220,9 @@ class PageApi:
         """Answer `GET /api/alerts`."""
         rules = self._rules
         if rules is None:
-            return {"alerts": [], "events": [], "rules": [], "receivers": []}
+            return {"enabled": False, "alerts": [], "events": [], "rules": [], "receivers": []}
         return {
+            "enabled": True,
             "alerts": rules.alerts(),
             "events": rules.events(),
             "rules": rules.rules(),
@@ -205,6 +230,18 @@ class PageApi:
             "behind": rules.lag,
             "trouble": rules.failure,
         }
+
+    def queries(self, _request: PageRequest) -> Deferred[object]:
+        """Answer `GET /api/queries`."""
+        done = self._in_thread(self._saved.all)
+        return done.addCallbacks(_listed, _not_kept)
+
+    def keep_query(self, request: PageRequest) -> Deferred[object]:
+        """Answer `POST /api/queries`."""
+        value = body(request)
+        name, sql = member(value, "name", str), member(value, "sql", str, "")
+        done = self._in_thread(self._saved.keep, name, sql)
+        return done.addCallbacks(lambda _: self.queries(request), _not_kept)
 
     def devices(self, request: PageRequest) -> Deferred[dict[str, object]]:
         """Answer `GET /api/devices`."""
@@ -426,6 +463,15 @@ def _not_read(failure: Failure) -> NoReturn:
 def _not_rendered(failure: Failure) -> NoReturn:
     failure.trap(RenderingError)
     raise RequestError(f"the file was not made: {failure.getErrorMessage()}", 503)
+
+
+def _listed(kept: dict[str, str]) -> dict[str, object]:
+    return {"queries": [{"name": name, "sql": sql} for name, sql in kept.items()]}
+
+
+def _not_kept(failure: Failure) -> NoReturn:
+    failure.trap(SavedQueriesError)
+    raise RequestError(failure.getErrorMessage())
 
 
 def _not_done(failure: Failure) -> NoReturn:

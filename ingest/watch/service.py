@@ -41,6 +41,7 @@ from ingest.layout import Layout
 from ingest.watch.access import AccessError, names_at
 from ingest.watch.api import IRules, PageApi, Watch
 from ingest.watch.auth import Passwords, Role
+from ingest.watch.converting import Converting
 from ingest.watch.web import Door, PageRequest, static_files
 
 _T = TypeVar("_T")
@@ -51,7 +52,7 @@ _SHARE: Final = 0.5  # of a core that following may take
 _AFTER_A_FAILURE: Final = 2.0
 _REGISTRY: Final = 5.0  # seconds between two looks at the registry
 _REGISTRY_WHOLE: Final = 60.0  # and between two readings, though no device has changed
-_THREADS: Final = 8
+_THREADS: Final = 9
 _CHECKS: Final = 8
 """Passwords that may wait to be checked: each takes a tenth of a second."""
 _AFTER_A_GUESS: Final = 0.5  # seconds until the next password is checked
@@ -80,6 +81,7 @@ class Settings:
         data: the listener's data folder.
         http: where the page is, as a Twisted server endpoint.
         password_file: users and their roles; None for none.
+        columns: whether closed files are made into Parquet.
         hosts: names by which a browser may call the page besides those of this machine, where
             there are no passwords.
     """
@@ -87,6 +89,7 @@ class Settings:
     data: Path
     http: str
     password_file: Path | None = None
+    columns: bool = True
     hosts: tuple[str, ...] = ()
 
 
@@ -218,6 +221,7 @@ class WatchService(MultiService):
         self._checks = 0
         self._one_check = DeferredSemaphore(1)
         self._static = static_files()
+        self._converting = Converting(self._layout) if settings.columns else None
         self._follow_pool = ThreadPool(1, 1, "follow")
         self._pool = ThreadPool(0, _THREADS, "page")
         self._ports: list[IListeningPort] = []
@@ -231,15 +235,15 @@ class WatchService(MultiService):
         """
         try:
             self._layout.create()
-            self._watch = Watch(self._layout)
+            self._watch = Watch(self._layout, self._converting)
             self._listen()
         except (OSError, ValueError, sqlite3.Error, CannotListenError, AccessError) as error:
             print(f"ingest-watch: can't start: {error}", file=sys.__stderr__)
             raise SystemExit(1) from None
+        super().startService()  # first: rules that can't start end the process, without threads
         signal.signal(signal.SIGHUP, self._hang_up)
         self._follow_pool.start()
         self._pool.start()
-        super().startService()
         watch = self._watch
         self._repeated = [
             Repeated("following the log", self._follow, self._reactor, self._in_follow, self._note),
@@ -248,6 +252,9 @@ class WatchService(MultiService):
                 "reading the registry", RegistryReader(watch).look, self._reactor, self._in_thread
             ),
         ]
+        if self._converting is not None:
+            step = self._converting.step
+            self._repeated.append(Repeated("making Parquet", step, self._reactor, self._in_thread))
         for each in self._repeated:
             each.start()
 
@@ -256,6 +263,9 @@ class WatchService(MultiService):
         """Answer no more, finish what is under way, and keep the place."""
         for port in self._ports:
             yield port.stopListening() or succeed(None)
+        self._api.asking.stop()
+        if self._converting is not None:
+            self._converting.stop()
         for each in self._repeated:
             yield each.stop()
         yield super().stopService() or succeed(None)
@@ -289,8 +299,8 @@ class WatchService(MultiService):
         names = names_at(
             endpoint, address, self._settings.hosts, has_passwords=self._passwords is not None
         )
-        api = PageApi(self._watch, self._reactor, self._in_thread, self._rules)
-        self._static.putChild(b"api", api.resource())
+        self._api = PageApi(self._watch, self._reactor, self._in_thread, self._rules)
+        self._static.putChild(b"api", self._api.resource())
         check = None if self._passwords is None else self._check
         site.resource = Door(self._static, check, names)
         self.log.info("the page is at {where}", where=_described(endpoint, address))

@@ -34,7 +34,10 @@ class Options(usage.Options):
         ["http", None, DEFAULT_HTTP, "where the page is: a Twisted server endpoint, such as "
          "ssl:7681:privateKey=key.pem:certKey=cert.pem or unix:/run/ingest/page.sock"],
         ["password-file", None, None, "who may look: lines that `ingest page-password` writes"],
-        ["rules", None, None, "rules to follow the log with: see ingest/watch/rules/RULES.md"],
+        ["rules", None, None, "rules to follow the log with: see ingest/watch/rules/RULES.md;"
+         " SIGHUP reads the file again"],
+        ["columns", None, "on", "on or off: whether closed files of the log are made into Parquet,"
+         " which makes queries fast"],
     ]  # fmt: skip
 
     def __init__(self) -> None:
@@ -79,6 +82,8 @@ class Options(usage.Options):
         for name in ("password-file", "rules"):
             if self[name] and not Path(self[name]).is_file():
                 raise usage.UsageError(f"--{name}: there is no file {self[name]}")
+        if self["columns"] not in ("on", "off"):
+            raise usage.UsageError(f"--columns: {self['columns']!r} is neither on nor off")
         # In the foreground whoever started us knows our pid; see `ingest.service.tap`.
         twistd = self.parent
         if twistd is not None and twistd["nodaemon"] and twistd["pidfile"] == _PID_FILE:
@@ -101,6 +106,7 @@ def makeService(options: Options) -> IService:
         data=data,
         http=options["http"],
         password_file=Path(options["password-file"]) if options["password-file"] else None,
+        columns=options["columns"] == "on",
         hosts=tuple(options.hosts),
     )
     try:

@@ -4,13 +4,18 @@ import re
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import PurePosixPath
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import orjson
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from twisted.web.http import BAD_REQUEST, FORBIDDEN, INTERNAL_SERVER_ERROR, UNAUTHORIZED
+from twisted.web.http import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    INTERNAL_SERVER_ERROR,
+    UNAUTHORIZED,
+)
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from twisted.web.util import DeferredResource
@@ -36,8 +41,11 @@ _TYPES: Final = {
     ".md": "text/plain; charset=utf-8",
 }
 _PORT: Final = re.compile(r":[0-9]*\Z")
-_MAX_BODY: Final = 1 << 16  # bytes
+_MAX_BODY: Final = 1 << 18  # bytes
 _SAFE_METHODS: Final = (b"GET", b"HEAD")
+
+_T = TypeVar("_T")
+_KINDS: Final[dict[type, str]] = {str: "text", list: "an array", dict: "an object"}
 
 _log = Logger(namespace="ingest.watch")
 
@@ -70,11 +78,13 @@ class RequestError(Exception):
 
     Attributes:
         code: of HTTP.
+        details: what else the answer has besides `error`.
     """
 
-    def __init__(self, text: str, code: int = BAD_REQUEST) -> None:
+    def __init__(self, text: str, code: int = BAD_REQUEST, **details: object) -> None:
         super().__init__(text)
         self.code = code
+        self.details = details
 
 
 def argument(request: PageRequest, name: str, default: str = "") -> str:
@@ -110,6 +120,36 @@ def number(request: PageRequest, name: str, default: float, least: float, most: 
     return value
 
 
+def body(request: PageRequest) -> dict[str, Any]:
+    """Return the body, which is an object of JSON.
+
+    Raises:
+        RequestError: it is none.
+    """
+    assert request.content is not None
+    try:
+        value = orjson.loads(request.content.read())
+    except orjson.JSONDecodeError:
+        value = None
+    if not isinstance(value, dict):
+        raise RequestError("the body must be an object of JSON")
+    return value
+
+
+def member(value: dict[str, Any], name: str, kind: type[_T], default: _T | None = None) -> _T:
+    """Return a member of a body; null is as good as none.
+
+    Raises:
+        RequestError: it is missing and has no default, or of another kind.
+    """
+    found = value.get(name)
+    if found is None:
+        found = default
+    if not isinstance(found, kind):
+        raise RequestError(f"{name} must be {_KINDS[kind]}")
+    return found
+
+
 def send(request: PageRequest, body: bytes, kind: str, code: int | None = None) -> None:
     """Answer, and end; nothing if whoever asked has gone away."""
     if request.is_gone:
@@ -140,8 +180,18 @@ class Api(Resource):
 
     isLeaf = True
 
-    def __init__(self, get: Answer | None = None, post: Answer | None = None) -> None:
+    def __init__(
+        self, get: Answer | None = None, post: Answer | None = None, *, changes: bool = True
+    ) -> None:
+        """Answer at one address.
+
+        Args:
+            get: answers GET.
+            post: answers POST.
+            changes: whether `post` changes something, which needs the role `operate`.
+        """
         super().__init__()
+        self._changes = changes
         self._answers = {b"GET": get, b"HEAD": get, b"POST": post}
         self.allowedMethods = [name for name, answer in self._answers.items() if answer]
 
@@ -151,6 +201,9 @@ class Api(Resource):
         answer = self._answers.get(request.method)
         if answer is None:
             send_json(request, {"error": "there is no such method here"}, 405)
+            return NOT_DONE_YET
+        if request.method not in _SAFE_METHODS and self._changes and request.role != "operate":
+            send_json(request, {"error": "you may look, but not change anything"}, FORBIDDEN)
             return NOT_DONE_YET
         done = maybeDeferred(answer, request)
         done.addCallback(lambda value: self._send(request, value))
@@ -169,7 +222,7 @@ class Api(Resource):
                 "this failed; the program's own log says why", INTERNAL_SERVER_ERROR
             )
         if not request.startedWriting:
-            send_json(request, {"error": str(error)}, error.code)
+            send_json(request, {"error": str(error), **error.details}, error.code)
 
 
 class Door(Resource):
@@ -221,8 +274,6 @@ class Door(Resource):
             request.setHeader("WWW-Authenticate", 'Basic realm="ingest", charset="UTF-8"')
             return _Refused(UNAUTHORIZED, "name and password, please")
         request.role = role
-        if request.method not in _SAFE_METHODS and role != "operate":
-            return _Refused(FORBIDDEN, "you may look, but not change anything")
         return cast(IResource, self._inside.getChildWithDefault(path, request))
 
     def _refusal(self, request: PageRequest) -> str | None:

@@ -1,13 +1,21 @@
 // The JSON API (API.md). Addresses are relative, so the page works below any path of a proxy.
 
-export class ApiError extends Error {}
+// `details`: what else the answer says, such as where in a query the mistake is.
+export class ApiError extends Error {
+  constructor(message, details = {}) {
+    super(message);
+    this.details = details;
+  }
+}
 
 export async function get(path, parameters = {}, signal = undefined) {
   return answer(await reach(address(path, parameters), { signal }));
 }
 
-export async function post(path) {
-  return answer(await reach(address(path), { method: "POST", headers: { "X-Ingest": "page" } }));
+export async function post(path, value = null, signal = undefined) {
+  const headers = { "X-Ingest": "page", ...(value ? { "Content-Type": "application/json" } : {}) };
+  const body = value ? JSON.stringify(value) : undefined;
+  return answer(await reach(address(path), { method: "POST", headers, body, signal }));
 }
 
 export function address(path, parameters = {}) {
@@ -28,7 +36,7 @@ async function reach(url, options) {
 async function answer(response) {
   let value = null;
   try { value = await response.json(); } catch { /* not ours: a proxy's */ }
-  if (!response.ok) throw new ApiError(value?.error ?? `the answer is ${response.status}`);
+  if (!response.ok) throw new ApiError(value?.error ?? `the answer is ${response.status}`, value ?? {});
   return value;
 }
 

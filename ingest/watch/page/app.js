@@ -4,6 +4,7 @@ import { get, repeat } from "./api.js";
 import { h, plain, setText } from "./dom.js";
 import { duration } from "./format.js";
 import { alertsPage } from "./alerts.js";
+import { askPage } from "./ask.js";
 import { devicePage } from "./device.js";
 import { devicesPage } from "./devices.js";
 import { overviewPage } from "./overview.js";
@@ -16,6 +17,7 @@ const PAGES = {
   device: devicePage,
   plot: plotPage,
   tail: tailPage,
+  ask: askPage,
   alerts: alertsPage,
 };
 const view = document.getElementById("view");
@@ -136,7 +138,7 @@ button.addEventListener("click", () => {
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showTheme);
 
-const KEYS = { 1: "#/", 2: "#/devices", 3: "#/plot", 4: "#/tail" };
+const KEYS = { 1: "#/", 2: "#/devices", 3: "#/plot", 4: "#/tail", 5: "#/ask", 6: "#/alerts" };
 
 document.addEventListener("keydown", (event) => {
   const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);

@@ -1,5 +1,6 @@
 // Is the fleet delivering? In five seconds.
 
+import { alertsCard } from "./alerts.js";
 import { get, post, repeat } from "./api.js";
 import { Chart } from "./chart.js";
 import { h, plain, setText } from "./dom.js";
@@ -24,10 +25,12 @@ export function overviewPage(view, { onStatus }) {
       rotated.textContent = closed ? `Closed ${plain(closed)}` : "There was nothing to close";
     } catch (error) { rotated.textContent = plain(error.message); }
   } }, "Rotate the log now");
+  const alerts = alertsCard();
   view.append(
     h("h1", { class: "hidden" }, "Overview"),
     h("section", { class: "verdict", "aria-label": "Health" }, word, reason),
     h("section", { class: "tiles", "aria-label": "Devices by state" }, tiles.map(([, , tile]) => tile)),
+    alerts.element,
     h("section", { class: "pair" }, frames.element, sizes.element),
     h("section", { class: "pair" },
       h("div", { class: "card" }, h("h2", {}, "The listener"), figures, h("p", {}, rotate, " ", rotated)),
@@ -46,7 +49,7 @@ export function overviewPage(view, { onStatus }) {
     frames.set(traffic.start, [{ label: "frames/s", mean: traffic.frames }]);
     sizes.set(traffic.start, [{ label: "bytes/s", mean: traffic.bytes }]);
   });
-  return () => { forget(); stop(); frames.destroy(); sizes.destroy(); };
+  return () => { forget(); stop(); alerts.stop(); frames.destroy(); sizes.destroy(); };
 }
 
 function verdict(status) {
