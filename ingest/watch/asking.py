@@ -148,7 +148,7 @@ class Asking:
 
 
 class _Asked:
-    """One question, from when it comes to its end. Its methods may be called from any thread."""
+    """One question, from when it comes to its end. Only `run` is called in a thread."""
 
     def __init__(self, question: Question) -> None:
         self.question = question

@@ -46,6 +46,8 @@ class Converting:
                 return _WAIT
             if self._converter is None:
                 self._converter = Converter(self._layout, threads=_THREADS)
+                if self._is_stopped:  # meanwhile: then `stop` has not seen it
+                    self._converter.stop()
         except BusyError as error:
             self._waits_for = str(error)
             return _WAIT

@@ -83,7 +83,7 @@ def test_a_result_is_a_table_and_a_curve(desk: Browser, page: Page) -> None:
     assert [each.strip() for each in texts(desk, ".result .chips li")] == ["a", "b"]
     assert "sql=SELECT" in desk.current_url
     ask(desk, "SELECT device, count(*) AS n FROM log GROUP BY 1 ORDER BY 1")
-    wait_for(lambda: texts(desk, "thead th") == ["device", "n"], "the other result")
+    wait_for(lambda: texts(desk, "thead th") == ["device", "n"], "the table of what has no times")
     assert desk.find_element(By.XPATH, "//button[text()='Curve']").get_attribute("disabled")
 
 

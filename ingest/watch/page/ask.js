@@ -79,7 +79,6 @@ export function askPage(view, { query, onStatus }) {
       result = await post("query", { sql: text, id: mine.id, rows: ASKED, device: device.value.trim() || null,
         since: seconds ? Date.now() / 1000 - seconds : null }, mine.controller.signal);
       setText(said, `${noun(result.rows.length, "row")} in ${result.seconds} s${result.truncated ? "; there are more, which are left out" : ""}`);
-      isCurve = isCurve && axis(result) >= 0;
       show();
     } catch (problem) {
       if (problem.name === "AbortError") return; // another page is shown
@@ -136,6 +135,7 @@ export function askPage(view, { query, onStatus }) {
     output.replaceChildren();
     const x = axis(result);
     const numbers = x < 0 ? [] : numeric(result);
+    isCurve &&= numbers.length > 0;
     shown.hidden = false;
     forms[1].disabled = !numbers.length;
     forms[1].title = numbers.length ? "" : "A curve needs a column of times and one of numbers";
