@@ -143,6 +143,9 @@ _CHUNK = re.compile(
     rb'\n\{"time":"[^"\n]*","device":"(%b)","seq":[1-9][0-9]{0,18},'
     rb'(?:"event_time":"[^"\n]*",)?(?:"tag":%b,)?"chunk":(%b),' % (_NAME, _STRING, _STRING)
 )
+_DATED = re.compile(
+    rb'\n\{"time":"([^"\n]{19})[^"\n]{8}","device":"(%b)","seq":([1-9][0-9]{0,18}),' % _NAME
+)
 _ANY_TIME = re.compile(rb'\n\{"time":"([^"\n]{27})"')
 _TIME = re.compile(rb'\n\{"time":"(%b\.[0-9]{6})Z"' % _SECOND)
 
@@ -230,6 +233,14 @@ def chunks_in(block: bytes) -> list[tuple[str, str]]:
     lines = _CHUNK.findall(b"\n" + block)
     last = {(device, chunk.rpartition(b"/")[0]): chunk for device, chunk in lines}
     return [(device.decode(), orjson.loads(chunk)) for (device, _), chunk in last.items()]
+
+
+def dated_numbers_in(block: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """Return the second, the device and the number of each line that begins as a record.
+
+    The second is as it is written, `2026-11-22T11:39:00`, and may be none.
+    """
+    return _DATED.findall(b"\n" + block)
 
 
 def plain_records_in(block: bytes) -> list[tuple[bytes, bytes, bytes, bytes]]:

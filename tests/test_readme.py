@@ -29,7 +29,7 @@ DOCUMENTS = sorted(
     for path in (ROOT / folder).glob("*.md")
 )
 
-RUN = "python3 -m venv .venv && .venv/bin/pip install -q . && .venv/bin/ingest demo"
+RUN = "python3 -m venv .venv && .venv/bin/pip install -q '.[watch]' && .venv/bin/ingest demo"
 TEST = "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test]' && .venv/bin/pytest"
 
 

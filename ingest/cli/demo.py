@@ -18,6 +18,7 @@ from typing import NamedTuple
 import click
 
 from ingest.bench import local
+from ingest.cli.common import has_watch_packages
 from ingest.client import Client, ClientError
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import make_token
@@ -157,8 +158,12 @@ def demo(duration: float | None) -> None:
         layout.create()
         tokens = _register(layout)
         port = local.free_port()
-        with _Boiler() as boiler, _listener(layout, port, boiler) as process:
-            click.echo(_heading(layout, port, tokens[_BY_HAND]))
+        with (
+            _Boiler() as boiler,
+            _listener(layout, port, boiler) as process,
+            _page(layout) as page,
+        ):
+            click.echo(_heading(layout, port, tokens[_BY_HAND], page))
             devices = _start_devices(port, tokens, ending)
             deadline = time.monotonic() + (threading.TIMEOUT_MAX if duration is None else duration)
             lines = _show_log(layout, _Stopping(process, devices, ending, deadline))
@@ -195,7 +200,21 @@ def _listener(layout: Layout, port: int, boiler: _Boiler) -> Iterator[local.Proc
         raise click.ClickException(str(error)) from error
 
 
-def _heading(layout: Layout, port: int, token: str) -> str:
+@contextmanager
+def _page(layout: Layout) -> Iterator[str]:
+    """Serve the page if its packages are there; say where it is, or what is to be done."""
+    if not has_watch_packages():
+        yield "A page with curves of all this needs more packages: pip install 'ingest[watch]'"
+        return
+    port = local.free_port()
+    try:
+        with local.page(layout, port):
+            yield f"Look at it: http://{local.HOST}:{port}/"
+    except local.StartError as error:
+        raise click.ClickException(f"the page: {error}") from error
+
+
+def _heading(layout: Layout, port: int, token: str, page: str) -> str:
     auth = b64encode(f"\0{_BY_HAND}\0{token}".encode()).decode()
     says = [(kind.name, kind.says) for kind in _KINDS]
     says.append((_BOILER, "only answers: the listener asks it every second"))
@@ -203,6 +222,7 @@ def _heading(layout: Layout, port: int, token: str) -> str:
     return f"""\
 A listener on {local.HOST}:{port} keeps {layout.log_folder}/ingest.log. These are its devices:
 {devices}
+{page}
 Push to it yourself, from another terminal, in one of these ways:
   printf 'AUTH PLAIN {auth}\\nhello\\n' | nc -N {local.HOST} {port}
   echo hello | INGEST_TOKEN={token} ingest send {_BY_HAND} --to {local.HOST}:{port}

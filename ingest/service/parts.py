@@ -396,6 +396,7 @@ class Control(Service):
         commands: dict[str, Command] = {
             "connections": self._list_connections,
             "hold": self._hold,
+            "incidents": self._list_incidents,
             "release": self._records.journal.release_hold,
             "rotate": self._rotate,
             "status": self._snapshots.take,
@@ -425,6 +426,10 @@ class Control(Service):
         # A few at a time, each written at once, so that no device has to wait for thousands.
         each = map(Fragment, map(dumps, self._snapshots.connections()))
         return cooperate(map(listed.append, each)).whenDone().addCallback(lambda _: listed)
+
+    def _list_incidents(self) -> object:
+        newest = self._connections.fleet.incidents.newest()
+        return [incident._asdict() for incident in newest]
 
     def _rotate(self) -> Deferred[object]:
         self._refuse_if_held()

@@ -189,8 +189,9 @@ def makeService(options: Options) -> IService:
     """Make the service of `twistd ingest`."""
     from twisted.internet import reactor  # noqa: PLC0415 - the one place that chooses it
 
+    from ingest.ops.monotonic import use_monotonic_time  # noqa: PLC0415
     from ingest.service.parts import IListenerReactor  # noqa: PLC0415
-    from ingest.service.process import StartError, use_monotonic_time  # noqa: PLC0415
+    from ingest.service.process import StartError  # noqa: PLC0415
     from ingest.service.tree import ListenerService  # noqa: PLC0415
 
     chosen = cast(IListenerReactor, reactor)
