@@ -23,7 +23,7 @@ _SPARE_FILES = 192 + REFUSALS
 """File descriptors that a listener needs for other things than the devices that it lets in."""
 
 
-_SMALLEST_FILE = 4096  # bytes
+_SMALLEST_FILE = 512  # bytes
 
 
 class SettingsError(ValueError):

@@ -140,11 +140,12 @@ def _free(folder: Path) -> int:
 
 def _counts(account: Account) -> Counts:
     return Counts(
-        account.received_frames,
-        account.received_bytes,
-        account.written_frames,
-        account.written_bytes,
-        account.acknowledged_frames,
-        dict(account.refused_frames),
-        account.waiting_frames,
+        received_frames=account.received_frames,
+        received_bytes=account.received_bytes,
+        written_frames=account.written_frames,
+        written_bytes=account.written_bytes,
+        acknowledged_frames=account.acknowledged_frames,
+        refused_frames=dict(account.refused_frames),
+        unparsed_frames=account.unparsed_frames,
+        waiting_frames=account.waiting_frames,
     )
