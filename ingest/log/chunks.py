@@ -1,6 +1,6 @@
 """Which chunks of Fluent Forward the end of a log holds."""
 
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from ingest.log.files import DAMAGED, LogFile, log_files, open_log
@@ -11,36 +11,50 @@ WINDOW = 64 << 20
 """Bytes at the end of the log that are looked at: many times what a journal takes before it makes
 its devices wait, so that whatever was on its way at a crash is there."""
 
+_Chunks = list[tuple[str, str]]
 
-def recent_chunks(folder: Path, window: int = WINDOW) -> list[tuple[str, str]]:
+
+def recent_chunks(folder: Path, window: int = WINDOW) -> _Chunks:
     """Return the chunks whose records end a log, the oldest first.
 
     Returns:
-        The device and the `chunk` of each record.
+        The device and the `chunk` of records; of those of one chunk at least the last.
 
     Raises:
         OSError: the log can't be read.
     """
-    found: list[list[tuple[str, str]]] = []
-    for block in _blocks_backwards(folder):
-        found.append(chunks_in(block))
-        window -= len(block)
+    found: list[_Chunks] = []
+    for file in reversed(log_files(folder)):
         if window <= 0:
             break
-    return [chunk for chunks in reversed(found) for chunk in chunks]
-
-
-def _blocks_backwards(folder: Path) -> Iterator[bytes]:
-    for file in reversed(log_files(folder)):
         try:
-            yield from _blocks_of(file)
+            size, chunks = _read_packed(file) if file.compressed else _read_end(file, window)
         except (FileNotFoundError, *DAMAGED):
             continue  # retention has removed it, or `ingest verify` will name it
+        window -= size
+        found.append(chunks)
+    return list(chain.from_iterable(reversed(found)))
 
 
-def _blocks_of(file: LogFile) -> Iterator[bytes]:
+def _read_end(file: LogFile, window: int) -> tuple[int, _Chunks]:
+    """Return how many bytes were read, and the chunks in them."""
+    found: list[_Chunks] = []
+    size = 0
     with open_log(file) as stream:
-        if file.compressed:
-            yield from reversed(list(read_blocks(stream)))
-        else:
-            yield from read_blocks_backwards(stream, stream.seek(0, 2))
+        for block in read_blocks_backwards(stream, stream.seek(0, 2)):
+            found.append(chunks_in(block))
+            size += len(block)
+            if size >= window:
+                break
+    return size, list(chain.from_iterable(reversed(found)))
+
+
+def _read_packed(file: LogFile) -> tuple[int, _Chunks]:
+    """Do the same with a file that is read from its start only."""
+    found: dict[tuple[str, str], None] = {}
+    size = 0
+    with open_log(file) as stream:
+        for block in read_blocks(stream):
+            size += len(block)
+            found.update(dict.fromkeys(chunks_in(block)))
+    return size, list(found)

@@ -44,6 +44,8 @@ from ingest.wire.conversation import Converse
 
 DRAIN = 10.0
 """Seconds that stopping may take: for frames to become durable and devices to hear of it."""
+_CHUNKED = "forward"
+"""The protocol whose clients send chunks."""
 _DRAIN_SWEEP = 0.5
 _ROUND = 15.0  # seconds between two rounds at most, each of which notes who was seen
 
@@ -211,8 +213,15 @@ class Connections(Service):
         self.fleet = self._records.fleet = Fleet(parts)
         self.fleet.journal = self._records.journal
         self.fleet.shares = Shares(self._records.journal)
-        self.fleet.load_chunks(recent_chunks(self._layout.log_folder))
         super().startService()
+
+    def remember_chunks(self) -> None:
+        """Read from the end of the log which chunks it holds, for a protocol that has some.
+
+        Raises:
+            OSError: the log can't be read.
+        """
+        self.fleet.load_chunks(recent_chunks(self._layout.log_folder))
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -282,6 +291,8 @@ class Ports(Service):
             DoorError: the system does not let us.
         """
         fleet = self._connections.fleet
+        if any(entrance.protocol == _CHUNKED for entrance in self._entrances):
+            self._connections.remember_chunks()
         for protocol, converse, door in self._entrances:
             factory: IProtocolFactory = ConnectionFactory(fleet, protocol, converse)
             if door.is_proxied:
