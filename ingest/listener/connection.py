@@ -68,6 +68,7 @@ class Connection(Protocol):
         delivery: what it has brought, from the moment that the device was let in.
         read_size: bytes of one read at most.
         revocations: the mark of the last revocation when it was made; no key was looked up before.
+        socket: what is read, below TLS and other wrappers; None where the transport has none.
     """
 
     _log = Logger(namespace="ingest.listener")
@@ -117,7 +118,7 @@ class Connection(Protocol):
     def connectionMade(self) -> None:
         """Begin the conversation."""
         self._transport = cast(DeviceTransport, self.transport)
-        self._socket = socket_of(self.transport)
+        self.socket = socket_of(self.transport)
         self._read_at_most(FIRST_READ)
         self.heard = self._since = self.made = self._surroundings.now()
         self._surroundings.add(self)
@@ -198,7 +199,7 @@ class Connection(Protocol):
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 where there is none, or no longer."""
-        return self._socket.fileno() if self._socket is not None else -1
+        return self.socket.fileno() if self.socket is not None else -1
 
     @guarded
     def take_turn(self) -> None:
@@ -464,8 +465,8 @@ class Connection(Protocol):
 
     def _read_at_most(self, size: int) -> None:
         self.read_size = size
-        if self._socket is not None:
-            self._socket.bufferSize = size
+        if self.socket is not None:
+            self.socket.bufferSize = size
 
     def _answer_is_late(self) -> None:
         self._log.warn(
