@@ -59,7 +59,7 @@ class Servers(Factory):
     def __init__(self, made: list[Server]) -> None:
         self._made = made
 
-    def buildProtocol(self, addr: IAddress | None) -> Server:  # noqa: ARG002
+    def buildProtocol(self, addr: IAddress | None) -> Server:
         self._made.append(Server())
         return self._made[-1]
 
