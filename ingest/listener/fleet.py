@@ -428,6 +428,7 @@ class Fleet:
     def _watch_unread(self, now: float) -> None:
         if self._hangups is None:
             return
+        self._hangups.unwatch_read()
         unread = [member for member in self._passing if not member.is_reading]
         if self.paused and now - self._paused_at > _UNHEARD:
             unread += self._open

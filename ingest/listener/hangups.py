@@ -55,6 +55,13 @@ class Hangups:
             self._watched[fd] = connection
             self._epoll.register(fd, _EVENTS)
 
+    def unwatch_read(self) -> None:
+        """Watch those no longer that are read from again."""
+        for connection in [each for each in self._fds if each.is_reading]:
+            fd = self._fds.pop(connection)
+            del self._watched[fd]
+            self._epoll.unregister(fd)
+
     def forget(self, connection: Watched) -> None:
         """Called when a connection is lost, watched or not; its socket is closed, or is about to.
 
