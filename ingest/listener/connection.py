@@ -122,7 +122,7 @@ class Connection(Protocol):
         self._read_at_most(FIRST_READ)
         self.heard = self._since = self.made = self._surroundings.now()
         self._surroundings.add(self)
-        self._outlet = outlet_for(self._transport, self._acknowledgement)
+        self._outlet = outlet_for(self._transport, self)
         self.revocations = self._surroundings.last_revocation()
         context = self._surroundings.context(self.peer, self._refusal)
         self._conversation = self._converse(context)
@@ -322,6 +322,16 @@ class Connection(Protocol):
         elif self.phase is Phase.OPEN:
             self._outlet.acknowledge(seq)
 
+    def acknowledgement(self, seq: int) -> bytes:
+        """Ask the conversation how to acknowledge `seq`, unless the device was told already."""
+        delivery = self.delivery
+        if delivery is None or delivery.acknowledged == seq or self._outlet.broken:
+            return b""
+        data = self._conversation.acknowledge(seq)
+        if data:
+            delivery.acknowledged = seq
+        return data
+
     # What the conversation asks for.
 
     def _receive_early(self, data: bytes) -> None:
@@ -404,7 +414,7 @@ class Connection(Protocol):
         if lease is not None and lease.durable < lease.last:
             return
         self._enter(Phase.LINGERING)
-        words = b"" if lease is None else self._acknowledgement(lease.last)
+        words = b"" if lease is None else self.acknowledgement(lease.last)
         if self._error is not None:
             words += self._conversation.farewell(self._error)
         if words:
@@ -432,16 +442,6 @@ class Connection(Protocol):
             self._carry_out(cast(Timed, self._conversation).overdue())
         else:
             self._wait(seconds)  # the device may well have spoken, but we do not listen
-
-    def _acknowledgement(self, seq: int) -> bytes:
-        """Ask the conversation how to acknowledge `seq`, unless the device was told already."""
-        delivery = self.delivery
-        if delivery is None or delivery.acknowledged == seq or self._outlet.broken:
-            return b""
-        data = self._conversation.acknowledge(seq)
-        if data:
-            delivery.acknowledged = seq
-        return data
 
     def _close(self) -> None:
         """Close our side; all of it when the device has closed its own, or is not waited for."""
