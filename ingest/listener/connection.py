@@ -68,6 +68,7 @@ class Connection(Protocol):
         delivery: what it has brought, from the moment that the device was let in.
         read_size: bytes of one read at most.
         revocations: the mark of the last revocation when it was made; no key was looked up before.
+        socket: what is read, below TLS and other wrappers; None where the transport has none.
     """
 
     _log = Logger(namespace="ingest.listener")
@@ -117,11 +118,11 @@ class Connection(Protocol):
     def connectionMade(self) -> None:
         """Begin the conversation."""
         self._transport = cast(DeviceTransport, self.transport)
-        self._socket = socket_of(self.transport)
+        self.socket = socket_of(self.transport)
         self._read_at_most(FIRST_READ)
         self.heard = self._since = self.made = self._surroundings.now()
         self._surroundings.add(self)
-        self._outlet = outlet_for(self._transport, self._acknowledgement)
+        self._outlet = outlet_for(self._transport, self)
         self.revocations = self._surroundings.last_revocation()
         context = self._surroundings.context(self.peer, self._refusal)
         self._conversation = self._converse(context)
@@ -198,7 +199,7 @@ class Connection(Protocol):
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 where there is none, or no longer."""
-        return self._socket.fileno() if self._socket is not None else -1
+        return self.socket.fileno() if self.socket is not None else -1
 
     @guarded
     def take_turn(self) -> None:
@@ -321,6 +322,16 @@ class Connection(Protocol):
         elif self.phase is Phase.OPEN:
             self._outlet.acknowledge(seq)
 
+    def acknowledgement(self, seq: int) -> bytes:
+        """Ask the conversation how to acknowledge `seq`, unless the device was told already."""
+        delivery = self.delivery
+        if delivery is None or delivery.acknowledged == seq or self._outlet.broken:
+            return b""
+        data = self._conversation.acknowledge(seq)
+        if data:
+            delivery.acknowledged = seq
+        return data
+
     # What the conversation asks for.
 
     def _receive_early(self, data: bytes) -> None:
@@ -403,7 +414,7 @@ class Connection(Protocol):
         if lease is not None and lease.durable < lease.last:
             return
         self._enter(Phase.LINGERING)
-        words = b"" if lease is None else self._acknowledgement(lease.last)
+        words = b"" if lease is None else self.acknowledgement(lease.last)
         if self._error is not None:
             words += self._conversation.farewell(self._error)
         if words:
@@ -432,16 +443,6 @@ class Connection(Protocol):
         else:
             self._wait(seconds)  # the device may well have spoken, but we do not listen
 
-    def _acknowledgement(self, seq: int) -> bytes:
-        """Ask the conversation how to acknowledge `seq`, unless the device was told already."""
-        delivery = self.delivery
-        if delivery is None or delivery.acknowledged == seq or self._outlet.broken:
-            return b""
-        data = self._conversation.acknowledge(seq)
-        if data:
-            delivery.acknowledged = seq
-        return data
-
     def _close(self) -> None:
         """Close our side; all of it when the device has closed its own, or is not waited for."""
         if self._stream_ended or not self._lingers:
@@ -464,8 +465,8 @@ class Connection(Protocol):
 
     def _read_at_most(self, size: int) -> None:
         self.read_size = size
-        if self._socket is not None:
-            self._socket.bufferSize = size
+        if self.socket is not None:
+            self.socket.bufferSize = size
 
     def _answer_is_late(self) -> None:
         self._log.warn(

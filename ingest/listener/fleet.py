@@ -18,6 +18,7 @@ from ingest.listener.hangups import Hangups
 from ingest.listener.incidents import Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
 from ingest.listener.phases import Phase
+from ingest.listener.poller import Poller
 from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
@@ -49,6 +50,7 @@ class Parts:
         authenticator: checks tokens.
         admission: decides who is let in.
         hangups: hears of devices that go while nothing is read.
+        poller: serves the connections' sockets; the reactor does, where there is none.
         now: the time by which deadlines are kept: seconds since some moment; never set back.
         wall: the time by which records are stamped: seconds since 1970.
         rest: rests between reads.
@@ -59,6 +61,7 @@ class Parts:
     authenticator: Authenticator
     admission: Admission
     hangups: Hangups | None = None
+    poller: Poller | None = None
     now: _Clock = time.monotonic
     wall: _Clock = time.time
     rest: RestBetweenReads = field(default_factory=RestBetweenReads)
@@ -97,6 +100,7 @@ class Fleet:
         self._registry = parts.registry
         self._authenticator = parts.authenticator
         self._hangups = parts.hangups
+        self._poller = parts.poller
         self._after_read = parts.rest.after_read
         self._slow = SlowLane(parts.reactor)
         self.queue_up = Turns(parts.reactor).queue_up
@@ -176,6 +180,8 @@ class Fleet:
         self._members.add(connection)
         self._passing.add(connection)
         self.admission.count(self._all)
+        if self._poller is not None and connection.socket is not None:
+            self._poller.adopt(connection.socket)
 
     def check_token(self, peer: Peer, credentials: Credentials) -> Deferred[bool]:
         """See `Surroundings.check_token`."""
@@ -422,6 +428,7 @@ class Fleet:
     def _watch_unread(self, now: float) -> None:
         if self._hangups is None:
             return
+        self._hangups.unwatch_read()
         unread = [member for member in self._passing if not member.is_reading]
         if self.paused and now - self._paused_at > _UNHEARD:
             unread += self._open

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.tcp import Connection
 
 from ingest.journal.interface import Journal
 from ingest.listener.books import Delivery
@@ -27,6 +28,7 @@ class Member(Protocol):
         phase: where it stands.
         read_size: bytes of one read at most.
         revocations: the mark of the last revocation when the connection was made.
+        socket: what is read, below TLS and other wrappers; None where the transport has none.
     """
 
     protocol: str
@@ -37,6 +39,7 @@ class Member(Protocol):
     phase: Phase
     read_size: int
     revocations: int
+    socket: Connection | None
 
     @property
     def mechanism(self) -> str:

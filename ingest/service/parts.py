@@ -31,7 +31,8 @@ from ingest.listener.dialer import Dial, DialCounts, Dialer
 from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, listen
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
-from ingest.listener.hangups import Hangups, IHangupReactor
+from ingest.listener.hangups import Hangups
+from ingest.listener.poller import IDescriptorReactor, Poller
 from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
 from ingest.log.chunks import recent_chunks
@@ -50,7 +51,7 @@ _DRAIN_SWEEP = 0.5
 _ROUND = 15.0  # seconds between two rounds at most, each of which notes who was seen
 
 
-class IListenerReactor(IReactorCore, IReactorFromThreads, IHangupReactor, IReactorPorts):
+class IListenerReactor(IReactorCore, IReactorFromThreads, IDescriptorReactor, IReactorPorts):
     """What a listener needs of a reactor."""
 
 
@@ -206,9 +207,14 @@ class Connections(Service):
     def startService(self) -> None:
         """Make the fleet, which has no connections yet."""
         devices = self._devices
-        self._hangups = Hangups(self._reactor)
+        self._hangups, self._poller = Hangups(self._reactor), Poller(self._reactor)
         parts = Parts(
-            self._reactor, devices.registry, devices.authenticator, self._admission, self._hangups
+            self._reactor,
+            devices.registry,
+            devices.authenticator,
+            self._admission,
+            self._hangups,
+            self._poller,
         )
         self.fleet = self._records.fleet = Fleet(parts)
         self.fleet.journal = self._records.journal
@@ -236,6 +242,7 @@ class Connections(Service):
         if deadline.active():
             deadline.cancel()
         self._hangups.close()
+        self._poller.close()
         self._devices.record_seen(self.fleet.take_seen())
 
     def abort(self) -> None:

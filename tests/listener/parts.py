@@ -72,6 +72,23 @@ class Transport(StringTransport):
         return bool(self.producerState == "paused")
 
 
+class Acknowledger:
+    """Writes acknowledgements.
+
+    Attributes:
+        asked: the numbers it was asked for.
+        silent_at: the number of which it says nothing.
+    """
+
+    def __init__(self, silent_at: int = 0) -> None:
+        self.asked: list[int] = []
+        self.silent_at = silent_at
+
+    def acknowledgement(self, seq: int) -> bytes:
+        self.asked.append(seq)
+        return b"" if seq == self.silent_at else b"ACK %d\n" % seq
+
+
 class Listener:
     """Everything of a listener but its sockets, its disk and its time."""
 

@@ -1,6 +1,7 @@
 """What the two dialects say to each other, whatever bytes they use for it."""
 
 from dataclasses import dataclass
+from sys import intern
 from typing import Protocol
 
 from ingest.wire.conversation import Grant
@@ -44,7 +45,7 @@ def known_mechanism(name: str) -> str:
         raise PeerError(
             ErrorCode.MECHANISM_UNSUPPORTED, f"the mechanisms are {PLAIN} and {SCRAM_SHA_256}"
         )
-    return name
+    return intern(name)  # each connection keeps it
 
 
 class Dialect(Framing, Protocol):
