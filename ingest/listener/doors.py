@@ -71,6 +71,11 @@ class Door:
     endpoint: IStreamServerEndpoint
     is_proxied: bool
 
+    @property
+    def is_tls(self) -> bool:
+        """Whether connections are TLS from their first byte on."""
+        return "ssl" in self.text.lower().split(":")[:2]
+
 
 def parse_door(text: str, reactor: IReactorPorts) -> Door:
     """Make sense of an endpoint; nothing is opened but the files of keys and certificates.
@@ -194,6 +199,9 @@ def _remove_stale_socket(path: str) -> None:
 Address: TypeAlias = IPv4Address | IPv6Address
 
 
+_NO_ROOM = "{count} wait for their header already"
+
+
 class ProxyDoors(Factory):
     """Makes a door for each connection that a proxy passes on; one factory for all such ports.
 
@@ -215,6 +223,8 @@ class ProxyDoors(Factory):
         timeout: float,
         room: Callable[[], int],
         changed: Callable[[], None],
+        *,
+        is_wrapped: bool = True,
     ) -> None:
         """Make it.
 
@@ -225,7 +235,9 @@ class ProxyDoors(Factory):
             timeout: see above; may be changed, for later connections.
             room: see above.
             changed: see above.
+            is_wrapped: whether another factory, such as that of TLS, always wants a protocol.
         """
+        self._is_wrapped = is_wrapped
         self.inner = inner
         self.clock = clock
         self.timeout = timeout
@@ -249,14 +261,17 @@ class ProxyDoors(Factory):
             door.abortConnection()
         self.inner.doStop()
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:  # noqa: ARG002
-        """Make the door of a new connection."""
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
+        """Make the door of a new connection; where there is no room, none."""
+        if self.room() <= 0 and addr is not None and not self._is_wrapped:
+            self.count_refusal(addr, _NO_ROOM.format(count=len(self._waiting)))
+            return None
         return ProxyDoor(self)
 
     def arrived(self, door: "ProxyDoor") -> None:
         """Called when a connection is there and waits for its header."""
         if self.room() <= 0:
-            door.refuse(f"{len(self._waiting)} wait for their header already")
+            door.refuse(_NO_ROOM.format(count=len(self._waiting)))
         else:
             self._waiting.add(door)
             self.changed()

@@ -16,22 +16,29 @@ class ConnectionFactory(Factory):
 
     noisy = False
 
-    def __init__(self, fleet: Fleet, protocol: str, converse: Converse) -> None:
+    def __init__(
+        self, fleet: Fleet, protocol: str, converse: Converse, *, is_wrapped: bool = False
+    ) -> None:
         """Make the factory.
 
         Args:
             fleet: which the connections join.
             protocol: the name of what they speak.
             converse: makes their conversations.
+            is_wrapped: whether another factory, such as that of TLS, always wants a protocol.
         """
+        self._is_wrapped = is_wrapped
         self._fleet = fleet
         self._protocol = protocol
         self._converse = converse
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol:  # noqa: ARG002
-        """Make the protocol of a new connection; beyond all limits, one that cuts it."""
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:  # noqa: ARG002
+        """Make the protocol of a new connection; beyond all limits none, and it is closed at once.
+
+        The port has been told by then to accept no more, but goes on for a hundred or so.
+        """
         if self._fleet.is_full:
-            return _Refused()
+            return _Refused() if self._is_wrapped else None
         fleet = self._fleet
         connection = Connection(fleet, self._protocol, self._converse, fleet.refusal())
         connection.factory = self
@@ -39,10 +46,7 @@ class ConnectionFactory(Factory):
 
 
 class _Refused(Protocol):
-    """Cuts its connection, which was accepted before the port heard that it is to accept no more.
-
-    A factory that TLS wraps can't have None for that.
-    """
+    """Cuts its connection: the None of a factory that is wrapped."""
 
     def connectionMade(self) -> None:
         cast(DeviceTransport, self.transport).abortConnection()

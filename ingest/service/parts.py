@@ -301,14 +301,17 @@ class Ports(Service):
         if any(entrance.protocol == _CHUNKED for entrance in self._entrances):
             self._connections.remember_chunks()
         for protocol, converse, door in self._entrances:
-            factory: IProtocolFactory = ConnectionFactory(fleet, protocol, converse)
+            is_wrapped = door.is_proxied or door.is_tls
+            factory: IProtocolFactory = ConnectionFactory(
+                fleet, protocol, converse, is_wrapped=is_wrapped
+            )
             if door.is_proxied:
-                factory = self._behind_proxies(factory)
+                factory = self._behind_proxies(factory, is_wrapped=door.is_tls)
             self._ports.append(listen(door, factory))
         fleet.admission.ports = [cast(Port, port) for port in self._ports]
         super().startService()
 
-    def _behind_proxies(self, factory: IProtocolFactory) -> IProtocolFactory:
+    def _behind_proxies(self, factory: IProtocolFactory, *, is_wrapped: bool) -> IProtocolFactory:
         fleet = self._connections.fleet
 
         def room() -> int:
@@ -318,7 +321,9 @@ class Ports(Service):
         def changed() -> None:
             fleet.count_at_doors(sum(map(len, self._proxies)))
 
-        proxies = ProxyDoors(factory, self._reactor, fleet.handshake_timeout, room, changed)
+        proxies = ProxyDoors(
+            factory, self._reactor, fleet.handshake_timeout, room, changed, is_wrapped=is_wrapped
+        )
         self._proxies.append(proxies)
         return proxies
 

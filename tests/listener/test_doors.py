@@ -319,6 +319,7 @@ def test_it_is_the_transport_of_what_is_behind(doorway: Doorway) -> None:
 
 def test_it_is_tls_where_it_stands_on_tls(doorway: Doorway) -> None:
     door, transport = doorway.doors.buildProtocol(PROXY), Transport(peerAddress=PROXY)
+    assert door is not None
     alsoProvides(transport, ISSLTransport)
     door.makeConnection(transport)
     assert ISSLTransport.providedBy(door)
@@ -344,6 +345,7 @@ def test_a_device_behind_it(parts: Listener) -> None:
     parts.add("a")
     for host, answer in ((b"192.0.2.7", b"ERR plaintext-refused "), (b"127.0.0.1", b"OK ")):
         door, transport = doors.buildProtocol(PROXY), Transport(peerAddress=PROXY)
+        assert door is not None
         door.makeConnection(transport)
         door.dataReceived(b"PROXY TCP4 %b 192.0.2.1 50123 7650\r\n" % host + plain("a"))
         parts.clock.advance(0)
