@@ -46,11 +46,12 @@ def test_a_checkpoint_may_change_no_number(positions: Positions) -> None:
 
 def test_numbers_that_are_left_out_count_for_all_devices(path: Path, positions: Positions) -> None:
     positions.save({"a": 5}, _CHECKPOINT)
-    positions.skip(100, {})
-    positions.skip(10, {"a": 107, "b": 3})
+    positions.go_on_from({"a": 105}, 100)
+    positions.go_on_from({"a": 17, "b": 113}, 110)
     other = Positions(path)
-    assert [other.get(device) for device in ("a", "b", "unknown")] == [117, 13, 110]
-    assert other.numbers() == {"a": 117, "b": 13}
+    assert [other.get(device) for device in ("a", "b", "unknown")] == [105, 113, 110]
+    assert other.numbers() == {"a": 105, "b": 113}
+    assert (other.floor, other.highest()) == (110, 113)
     other.close()
 
 
