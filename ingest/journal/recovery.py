@@ -238,9 +238,10 @@ def _take_noted_jumps(folder: Path, positions: Positions) -> None:
     floor = max((jump.others for jump in jumps), default=1) - 1
     if floor <= positions.floor:
         return
-    last: dict[str, int] = {}
+    last = positions.numbers()
     for jump in jumps:
-        for device, number in jump.following.items():
+        for device in last.keys() | jump.following.keys():
+            number = jump.following.get(device, jump.others)
             last[device] = max(number - 1, last.get(device, 0))
     positions.go_on_from(last, floor)
 

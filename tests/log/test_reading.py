@@ -170,7 +170,9 @@ def test_of_many_old_files_only_the_ends_are_read(tmp_path: Path) -> None:
     for hour in range(10):  # full of holes: as good as 10 GiB to a reader
         path = tmp_path / f"ingest-20200101T{hour:02}0000.000Z.log"
         with path.open("wb") as stream:
-            stream.write(b'{"time":"2020-01-01T00:00:00.000000Z","device":"a","seq":1,"text":"x"}\n')
+            stream.write(
+                b'{"time":"2020-01-01T00:00:00.000000Z","device":"a","seq":1,"text":"x"}\n'
+            )
             stream.truncate(1 << 30)
     write(tmp_path / ACTIVE, line(6))
     before = _bytes_read()
