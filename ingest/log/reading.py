@@ -1,6 +1,5 @@
 """Reading the log back: lines and records, filtered, from the oldest or from the newest."""
 
-import os
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -12,10 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ingest.log.files import DAMAGED, SAMPLE, LogFile, open_log, snapshot, whole_end
+from ingest.log.files import DAMAGED, LogFile, open_log, snapshot, whole_end
 from ingest.record import TIME_SPAN, Record, first_since, line_finder, parse, record_time
 
 _BLOCK = 1 << 20
+_END = 1 << 12
+"""Bytes at either end of a file that are looked at before all of it is passed over."""
 
 
 @dataclass(frozen=True)
@@ -188,11 +189,11 @@ def _ends(file: LogFile) -> list[bytes]:
     """Read the begin and the end of a file; of a compressed one the begin, of a bad one nothing."""
     try:
         with open_log(file) as stream:
-            begin = stream.read(SAMPLE)
-            if file.compressed or len(begin) < SAMPLE:
+            begin = stream.read(_END)
+            if file.compressed or len(begin) < _END:
                 return [begin]
-            stream.seek(max(SAMPLE, stream.seek(0, os.SEEK_END) - SAMPLE))
-            return [begin, stream.read()]
+            end = whole_end(stream, _END)
+            return [begin, next(read_blocks_backwards(stream, end, _END), b"")]
     except (FileNotFoundError, *DAMAGED):
         return []
 
