@@ -62,6 +62,16 @@ class Layout:
         return self.state_folder / "control.sock"
 
     @property
+    def page_state(self) -> Path:
+        """What the page keeps: its place in the log, and the devices there (SQLite)."""
+        return self.state_folder / "page.db"
+
+    @property
+    def saved_queries(self) -> Path:
+        """Queries that people keep, by name (JSON)."""
+        return self.state_folder / "queries.json"
+
+    @property
     def rules_state(self) -> Path:
         """Where the rules stand, and what they have yet to tell whom (SQLite)."""
         return self.state_folder / "rules.db"

@@ -1,4 +1,4 @@
-"""Device names: the one rule for what they may look like."""
+"""Names that go through all rooms: those of devices, and those of line formats."""
 
 import re
 
@@ -6,6 +6,9 @@ DEVICE_NAME = r"[A-Za-z0-9._:-]{1,128}"
 """The rule as a regular expression."""
 
 _DEVICE_NAME = re.compile(DEVICE_NAME)
+
+FORMATS = ("opaque", "json", "logfmt", "influx", "graphite", "nmea", "csv")
+"""What a device's lines of text may be: see `ingest.wire.formats`."""
 
 RULE = "1 to 128 characters of A-Z a-z 0-9 . _ : -"
 

@@ -139,6 +139,13 @@ _HEAD = re.compile(
 # These begin with a LF and a literal: the search then skips to the start of a line without trying
 # each byte. No string within a record can hold a LF.
 _NUMBERED = re.compile(rb'\n\{"time":"[^"\n]*","device":"(%b)","seq":([1-9][0-9]{0,18}),' % _NAME)
+_CHUNK = re.compile(
+    rb'\n\{"time":"[^"\n]*","device":"(%b)","seq":[1-9][0-9]{0,18},'
+    rb'(?:"event_time":"[^"\n]*",)?(?:"tag":%b,)?"chunk":(%b),' % (_NAME, _STRING, _STRING)
+)
+_DATED = re.compile(
+    rb'\n\{"time":"([^"\n]{19})[^"\n]{8}","device":"(%b)","seq":([1-9][0-9]{0,18}),' % _NAME
+)
 _ANY_TIME = re.compile(rb'\n\{"time":"([^"\n]{27})"')
 _TIME = re.compile(rb'\n\{"time":"(%b\.[0-9]{6})Z"' % _SECOND)
 
@@ -160,7 +167,8 @@ class Record:
         event_time: the time that the device or its collector gave: UTC, RFC 3339, up to nine
             digits of the second.
         tag: what the device's protocol calls so.
-        chunk: the id of the chunk in which a client of Fluent Forward sent it.
+        chunk: the chunk in which a client of Fluent Forward sent it, and its place there: id, `/`
+            and a number from 0 on.
     """
 
     time: str
@@ -213,6 +221,26 @@ def first_since(block: bytes, since: bytes) -> int | None:
 def numbers_in(block: bytes) -> list[tuple[bytes, bytes]]:
     """Return the device and the number of each line in a block that begins as a record."""
     return _NUMBERED.findall(b"\n" + block)
+
+
+def chunks_in(block: bytes) -> list[tuple[str, str]]:
+    """Return the device and the `chunk` of each line in a block that begins as a record with one.
+
+    Of the records of one chunk that follow one another, the last one's.
+    """
+    if b'"chunk":' not in block:
+        return []
+    lines = _CHUNK.findall(b"\n" + block)
+    last = {(device, chunk.rpartition(b"/")[0]): chunk for device, chunk in lines}
+    return [(device.decode(), orjson.loads(chunk)) for (device, _), chunk in last.items()]
+
+
+def dated_numbers_in(block: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """Return the second, the device and the number of each line that begins as a record.
+
+    The second is as it is written, `2026-11-22T11:39:00`, and may be none.
+    """
+    return _DATED.findall(b"\n" + block)
 
 
 def plain_records_in(block: bytes) -> list[tuple[bytes, bytes, bytes, bytes]]:

@@ -27,7 +27,7 @@ MAY_KNOW = {
     "listener": {"wire", "devices", "journal", *_GROUND},
     "ops": _GROUND,
     "service": {"wire", "devices", "log", "journal", "listener", "ops", *_GROUND},
-    "watch": {"log", "devices", *_GROUND},
+    "watch": {"log", "devices", "ops", *_GROUND},
     "client": set(),
     "__main__": {"cli"},
     "bench": {"wire", "devices", "client", *_GROUND},

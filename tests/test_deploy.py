@@ -52,19 +52,28 @@ def settings(unit: Path) -> dict[str, str]:
 
 @needs("systemd-analyze")
 def test_systemd_takes_the_units(tmp_path: Path) -> None:
-    service = settings(DEPLOY / "ingest.service")
-    program = service["ExecStart"].split()[0]
-    assert program == "/opt/ingest/bin/twistd"
-    text = (DEPLOY / "ingest.service").read_text()
-    (tmp_path / "ingest.service").write_text(text.replace(program, str(TWISTD)))
+    services = ("ingest.service", "ingest-watch.service")
+    for name in services:
+        program = settings(DEPLOY / name)["ExecStart"].split()[0]
+        assert program == "/opt/ingest/bin/twistd"
+        text = (DEPLOY / name).read_text()
+        (tmp_path / name).write_text(text.replace(program, str(TWISTD)))
     shutil.copy(DEPLOY / "ingest.socket", tmp_path)
-    units = [tmp_path / "ingest.service", tmp_path / "ingest.socket"]
+    units = [tmp_path / name for name in (*services, "ingest.socket")]
     checked = run("systemd-analyze", "--man=no", "verify", *units)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
 
 
 def test_a_stop_has_time_to_drain() -> None:
     assert int(settings(DEPLOY / "ingest.service")["TimeoutStopSec"]) > DRAIN + 5
+
+
+def test_both_services_are_locked_up_alike() -> None:
+    listener, page = (settings(DEPLOY / f"{name}.service") for name in ("ingest", "ingest-watch"))
+    hardening = {name for name in listener if name.startswith(("Protect", "Private", "Restrict"))}
+    assert len(hardening) > 10
+    for name in (*hardening, "NoNewPrivileges", "CapabilityBoundingSet", "SystemCallFilter"):
+        assert page[name] == listener[name], name
 
 
 def test_service_and_socket_agree() -> None:
@@ -88,6 +97,7 @@ class Activated:
         """Start it."""
         _, *options = settings(DEPLOY / "ingest.service")["ExecStart"].split()
         options[options.index("--data") + 1] = str(data)
+        options[options.index("--http") + 1] = "tcp:0:interface=127.0.0.1"
         self._fd = listening.fileno()
         self._command = [sys.executable, "-c", _AS_SYSTEMD, str(self._fd), str(TWISTD), *options]
         self._output = data.with_name("output")

@@ -109,6 +109,23 @@ def listener(
 
 
 @contextmanager
+def page(layout: Layout, port: int) -> Iterator[Process]:
+    """Run `twistd ingest-watch` on a port of 127.0.0.1 while the block lasts.
+
+    Args:
+        layout: the data folder of a listener.
+        port: where the page is.
+
+    Raises:
+        StartError: it does not start.
+    """
+    endpoint = f"tcp:{port}:interface={HOST}"
+    command = (*_TWISTD, "-n", "--pidfile=", "ingest-watch", "--data", str(layout.data))
+    with running((*command, "--http", endpoint), port, layout.data / "page.txt") as process:
+        yield process
+
+
+@contextmanager
 def running(command: Sequence[str], port: int, output: Path) -> Iterator[Process]:
     """Run a command that listens on a port of 127.0.0.1 while the block lasts.
 

@@ -18,6 +18,8 @@ _COMMANDS = {
     "device": "ingest.cli.device",
     "export": "ingest.cli.export",
     "hold": "ingest.cli.control",
+    "page-password": "ingest.cli.page_password",
+    "poll": "ingest.cli.poll",
     "query": "ingest.cli.query",
     "release": "ingest.cli.control",
     "restore": "ingest.cli.backup",
@@ -58,7 +60,7 @@ class _Main(Commands):
     ) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name)
+        command = getattr(import_module(_COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 

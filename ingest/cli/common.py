@@ -17,8 +17,13 @@ _UNIX_TIME = re.compile(r"[0-9]{10}(?:[0-9]{3}){0,3}(?:\.[0-9]{1,9})?")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-WATCH_PACKAGES = ("duckdb", "pyarrow", "matplotlib")
+WATCH_PACKAGES = ("duckdb", "pyarrow", "matplotlib", "numpy")
 """What the extra `watch` brings for these commands."""
+
+
+def has_watch_packages() -> bool:
+    """Tell whether the extra `watch` is installed."""
+    return all(map(find_spec, WATCH_PACKAGES))
 
 
 def moment(_ctx: click.Context, _param: click.Parameter, text: str | None) -> datetime | None:
@@ -67,7 +72,7 @@ def needs_watch(command: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(command)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not all(map(find_spec, WATCH_PACKAGES)):
+        if not has_watch_packages():
             raise click.ClickException(
                 "this command needs more packages: pip install 'ingest[watch]'"
             )

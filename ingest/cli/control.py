@@ -94,6 +94,12 @@ def _facts(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "frames_per_s" in known:
         size = format_size(known.get("bytes_per_s", 0))
         yield "rate", f"{known['frames_per_s']:,.1f} frames/s, {size}/s"
+    if (dialled := known.get("dialled")) and dialled["devices"]:
+        yield (
+            "dialled",
+            f"{format_count(dialled['devices'], 'device')}, {dialled['down']:,} of them down;"
+            f" {format_count(dialled['calls'], 'call')}, {dialled['failures']:,} failed",
+        )
     if known.get("oldest_silence_device"):
         device = printable(known["oldest_silence_device"])
         yield "longest silence", f"{format_duration(known['oldest_silence_s'])}, {device}"
@@ -113,6 +119,8 @@ def _books(answer: Mapping[str, Any]) -> Table:
     table.add_row("written", f"{total['written_frames']:,}", format_size(total["written_bytes"]))
     table.add_row("waiting", f"{total['waiting_frames']:,}", format_size(answer["waiting_bytes"]))
     table.add_row("acknowledged", f"{total['acknowledged_frames']:,}", "")
+    if total.get("unparsed_frames"):
+        table.add_row("not in their format", f"{total['unparsed_frames']:,}", "")
     for reason, count in sorted(total["refused_frames"].items()):
         table.add_row(f"refused: {reason}", f"{count:,}", "")
     for field, label in (("errors", "ended by"), ("handshakes", "handshakes")):

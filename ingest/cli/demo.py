@@ -1,12 +1,14 @@
-"""`ingest demo`: a listener and three devices on this machine, to look at."""
+"""`ingest demo`: a listener and four devices on this machine, to look at."""
 
 import json
 import random
 import signal
+import socketserver
 import tempfile
 import threading
 import time
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,6 +18,7 @@ from typing import NamedTuple
 import click
 
 from ingest.bench import local
+from ingest.cli.common import has_watch_packages
 from ingest.client import Client, ClientError
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import make_token
@@ -57,6 +60,42 @@ _KINDS = (
         lambda: random.choice(["opened", "closed"]),
     ),
 )
+
+
+_BOILER = "boiler"
+
+
+class _Boiler(socketserver.ThreadingTCPServer):
+    """A device that only answers: a small TCP server, which the listener calls.
+
+    Attributes:
+        port: where it listens.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__((local.HOST, 0), _Answer)
+        self.port: int = self.server_address[1]
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def settings(self) -> str:
+        """The table by which the listener calls it."""
+        return (
+            f'[[dial]]\ndevice = "{_BOILER}"\nconnect = "tcp:{local.HOST}:{self.port}"\n'
+            'send = "Hello, IoT!"\nuntil = "\\n"\nevery = "1s"\nformat = "logfmt"\n'
+        )
+
+
+class _Answer(socketserver.BaseRequestHandler):
+    """Answers one question."""
+
+    def handle(self) -> None:
+        with suppress(OSError):
+            self.request.recv(1024)
+            self.request.sendall(f"temp={random.gauss(60, 2):.1f} bar=1.4\n".encode())
 
 
 class _Device(threading.Thread):
@@ -108,9 +147,10 @@ def _duration(text: str) -> float:
     "--for", "duration", type=_duration, metavar="DURATION", help="Stop after so long: 10s, 1m."
 )
 def demo(duration: float | None) -> None:
-    """Run a listener and three devices, and show the log as it grows, until Ctrl-C.
+    """Run a listener and four devices, and show the log as it grows, until Ctrl-C.
 
-    It works in a temporary folder, which it removes at the end.
+    Three push to the listener; the fourth only answers when the listener asks. It works in a
+    temporary folder, which it removes at the end.
     """
     ending = threading.Event()
     with tempfile.TemporaryDirectory(prefix="ingest-demo-") as folder, _signals_set(ending):
@@ -118,8 +158,12 @@ def demo(duration: float | None) -> None:
         layout.create()
         tokens = _register(layout)
         port = local.free_port()
-        with _listener(layout, port) as process:
-            click.echo(_heading(layout, port, tokens[_BY_HAND]))
+        with (
+            _Boiler() as boiler,
+            _listener(layout, port, boiler) as process,
+            _page(layout) as page,
+        ):
+            click.echo(_heading(layout, port, tokens[_BY_HAND], page))
             devices = _start_devices(port, tokens, ending)
             deadline = time.monotonic() + (threading.TIMEOUT_MAX if duration is None else duration)
             lines = _show_log(layout, _Stopping(process, devices, ending, deadline))
@@ -138,7 +182,7 @@ def _signals_set(ending: threading.Event) -> Iterator[None]:
 
 
 def _register(layout: Layout) -> dict[str, str]:
-    tokens = {name: make_token() for name in (*(kind.name for kind in _KINDS), _BY_HAND)}
+    tokens = {name: make_token() for name in (*(kind.name for kind in _KINDS), _BOILER, _BY_HAND)}
     with Registry(layout.devices) as registry:
         for name, token in tokens.items():
             registry.add(name, token)
@@ -146,20 +190,39 @@ def _register(layout: Layout) -> dict[str, str]:
 
 
 @contextmanager
-def _listener(layout: Layout, port: int) -> Iterator[local.Process]:
+def _listener(layout: Layout, port: int, boiler: _Boiler) -> Iterator[local.Process]:
+    settings = layout.data / "ingest.toml"
+    settings.write_text(boiler.settings)
     try:
-        with local.listener(layout, port) as process:
+        with local.listener(layout, port, options=("--config", str(settings))) as process:
             yield process
     except local.StartError as error:
         raise click.ClickException(str(error)) from error
 
 
-def _heading(layout: Layout, port: int, token: str) -> str:
+@contextmanager
+def _page(layout: Layout) -> Iterator[str]:
+    """Serve the page if its packages are there; say where it is, or what is to be done."""
+    if not has_watch_packages():
+        yield "A page with curves of all this needs more packages: pip install 'ingest[watch]'"
+        return
+    port = local.free_port()
+    try:
+        with local.page(layout, port):
+            yield f"Look at it: http://{local.HOST}:{port}/"
+    except local.StartError as error:
+        raise click.ClickException(f"the page: {error}") from error
+
+
+def _heading(layout: Layout, port: int, token: str, page: str) -> str:
     auth = b64encode(f"\0{_BY_HAND}\0{token}".encode()).decode()
-    devices = "\n".join(f"  {kind.name:<12} {kind.says}" for kind in _KINDS)
+    says = [(kind.name, kind.says) for kind in _KINDS]
+    says.append((_BOILER, "only answers: the listener asks it every second"))
+    devices = "\n".join(f"  {name:<12} {what}" for name, what in says)
     return f"""\
-A listener on {local.HOST}:{port} keeps {layout.log_folder}/ingest.log; three devices push to it:
+A listener on {local.HOST}:{port} keeps {layout.log_folder}/ingest.log. These are its devices:
 {devices}
+{page}
 Push to it yourself, from another terminal, in one of these ways:
   printf 'AUTH PLAIN {auth}\\nhello\\n' | nc -N {local.HOST} {port}
   echo hello | INGEST_TOKEN={token} ingest send {_BY_HAND} --to {local.HOST}:{port}
@@ -208,20 +271,22 @@ class _Stopping:
             self._stopped = True
 
 
-def _show_log(layout: Layout, wait: Callable[[], None]) -> int:
-    """Print the lines of the log; return how many are not by hand."""
-    by_devices = 0
+def _show_log(layout: Layout, wait: Callable[[], None]) -> Counter[str]:
+    """Print the lines of the log; return how many each device has."""
+    lines: Counter[str] = Counter()
     with suppress(_Drained):
         for line in follow(layout.log_folder, first=None, wait=wait):
             click.echo(line)
-            by_devices += json.loads(line)["device"] != _BY_HAND
-    return by_devices
+            lines[json.loads(line)["device"]] += 1
+    return lines
 
 
-def _conclude(devices: list[_Device], lines: int) -> None:
+def _conclude(devices: list[_Device], lines_of: Counter[str]) -> None:
+    lines = sum(lines_of[kind.name] for kind in _KINDS)
+    click.echo(f"\n{_BOILER} answered {lines_of[_BOILER]:,} times; of the devices that push:")
     sent = sum(device.sent for device in devices)
     acknowledged = sum(device.acknowledged for device in devices)
-    click.echo(f"\n{sent:,} frames sent, {acknowledged:,} acknowledged, {lines:,} lines in the log")
+    click.echo(f"{sent:,} frames sent, {acknowledged:,} acknowledged, {lines:,} lines in the log")
     for device in devices:
         if device.problem is not None:
             raise click.ClickException(f"a device stopped: {device.problem}")

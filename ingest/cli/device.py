@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, TypeVar
 
 import click
 from rich.console import Console
@@ -38,7 +38,10 @@ from ingest.devices.device import (
 from ingest.devices.registry import DeviceExists, Registry, RegistryError, UnknownDevice
 from ingest.devices.verifier import InvalidToken, Verifier, clean_token, derive_many, make_token
 from ingest.layout import DEFAULT_DATA, Layout
+from ingest.names import FORMATS
 from ingest.units import format_count, parse_duration
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class _Group(Commands):
@@ -80,6 +83,20 @@ def _duration(text: str) -> timedelta:
         raise click.BadParameter(str(error)) from error
 
 
+_BY_LISTENER = "listener"
+
+
+def _format_option(*more: str, required: bool = False) -> Callable[[_Command], _Command]:
+    return click.option(
+        "--format",
+        "line_format",
+        type=click.Choice((*FORMATS, *more)),
+        required=required,
+        help="What its lines of text are. Those of a format are parsed, and stored as data; what is"
+        " not in it stays text. Opaque lines are never looked into.",
+    )
+
+
 @click.group(cls=_Group)
 def device() -> None:
     """Say who may connect.
@@ -92,8 +109,9 @@ def device() -> None:
 @click.argument("name", type=_new_device_name)
 @click.option("--token", help="What the device will prove that it knows; made if not given.")
 @click.option("--note", default="", help="One line for people.")
+@_format_option()
 @click.pass_obj
-def add(layout: Layout, name: str, token: str | None, note: str) -> None:
+def add(layout: Layout, name: str, token: str | None, note: str, line_format: str | None) -> None:
     """Register a device and print its token, this once."""
     token = make_token() if token is None else clean_token(token)
     is_new = not layout.devices.exists()
@@ -103,13 +121,27 @@ def add(layout: Layout, name: str, token: str | None, note: str) -> None:
             if registry.get(name) is not None:
                 raise DeviceExists(name)
             _print_token(name, token)
-            registry.add(name, token, note)
+            registry.add(name, token, note, line_format or "")
         except DeviceExists as error:
             raise click.ClickException(
                 f"{error}; give it a new token with: {_command(layout, f'new-token {name}')}"
             ) from error
     _print_use(layout, name, token)
     _say_where(layout, is_new=is_new)
+
+
+@device.command("set")
+@click.argument("names", type=_device_name, metavar="NAME...", nargs=-1, required=True)
+@_format_option(_BY_LISTENER, required=True)
+@click.pass_obj
+def set_(layout: Layout, names: tuple[str, ...], line_format: str) -> None:
+    """Say what the lines of text of devices are.
+
+    It counts from the next time that a device connects. With `listener` its lines are what the
+    listener says that it connects to, and opaque if that says nothing.
+    """
+    given = "" if line_format == _BY_LISTENER else line_format
+    _change(layout, names, "changed", lambda registry, name: registry.set_format(name, given))
 
 
 def _say_where(layout: Layout, *, is_new: bool) -> None:
@@ -253,8 +285,8 @@ def _change(
 def import_(layout: Layout, file: BinaryIO) -> None:
     """Register the devices of a CSV file, all or none.
 
-    FILE may be - for standard input. Its first line is the header name,token,note in any order;
-    token and note may be missing. Blanks around a field are not part of it. Devices that are
+    FILE may be - for standard input. Its first line is the header name,token,note,format in any
+    order; all but name may be missing. Blanks around a field are not part of it. Devices that are
     registered already stay as they are.
     """
     entries, problems = parse_devices(file.read())
@@ -269,8 +301,11 @@ def import_(layout: Layout, file: BinaryIO) -> None:
         verifiers = _derive_with_progress([entry.token or made[entry.name] for entry in new])
         with _kept(layout, made) as path:
             added = registry.add_many(
-                (entry.name, verifier, entry.note)
-                for entry, verifier in zip(new, verifiers, strict=True)
+                (
+                    (entry.name, verifier, entry.note)
+                    for entry, verifier in zip(new, verifiers, strict=True)
+                ),
+                {entry.name: entry.line_format for entry in new if entry.line_format},
             )
     click.echo(f"{added} imported, {len(entries) - added} registered already")
     _say_where(layout, is_new=is_new)

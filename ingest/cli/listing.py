@@ -18,7 +18,7 @@ from ingest.devices.device import Device
 from ingest.journal.positions import read_positions
 from ingest.layout import Layout
 
-_COLUMNS = ("name", "enabled", "created", "last seen", "last peer", "next number")
+_COLUMNS = ("name", "enabled", "created", "last seen", "last peer", "next number", "format")
 
 
 class Connection(TypedDict):
@@ -89,6 +89,7 @@ class Listed:
             "last_seen": self.device.last_seen,
             "last_peer": self.device.last_peer,
             "next": self.next,
+            "format": self.device.line_format,
         }
 
     def cells(self) -> tuple[str, ...]:
@@ -99,6 +100,7 @@ class Listed:
             self.device.last_seen or "-",
             printable(self.device.last_peer or "-"),
             str(self.next),
+            printable(self.device.line_format or "-"),
         )
 
 

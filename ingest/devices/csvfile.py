@@ -6,21 +6,29 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple, TextIO
 
-from ingest.devices.device import Device, check_new_name, check_note
+from ingest.devices.device import Device, check_format, check_new_name, check_note
 from ingest.devices.verifier import clean_token
 
-_COLUMNS = ("name", "token", "note")
+_COLUMNS = ("name", "token", "note", "format")
 # A spreadsheet takes a cell for a formula that begins so, full-width forms included, and one that
 # begins with an apostrophe for text, without the apostrophe.
 _FORMULA = re.compile("'*[=+\\-@\t\r\uff1d\uff0b\uff0d\uff20]")
 
 
 class Entry(NamedTuple):
-    """One row of an import; `token` is empty where one must be made."""
+    """One row of an import.
+
+    Attributes:
+        name: the device's.
+        token: empty where one must be made.
+        note: the operator's.
+        line_format: one of `ingest.names.FORMATS`; empty where it is left to the listener.
+    """
 
     name: str
     token: str
     note: str
+    line_format: str = ""
 
 
 class Problem(NamedTuple):
@@ -31,9 +39,9 @@ class Problem(NamedTuple):
 
 
 def parse_devices(data: bytes) -> tuple[list[Entry], list[Problem]]:
-    """Read the file of an import: UTF-8, with the header name,token,note in any order.
+    """Read the file of an import: UTF-8, with the header name,token,note,format in any order.
 
-    The columns token and note may be missing; no name stands in the file twice. Blanks around a
+    All columns but the name may be missing; no name stands in the file twice. Blanks around a
     field are not part of it, and neither is the apostrophe that `write_devices` puts before what
     looks like a formula.
 
@@ -82,8 +90,8 @@ def _columns(header: list[str]) -> list[str]:
     columns = [cell.strip() for cell in header]
     if "name" not in columns or len(set(columns)) < len(columns) or set(columns) - set(_COLUMNS):
         raise ValueError(
-            "the first line must be the header name,token,note (in any order; token and note may"
-            f" be missing), not {','.join(header)!r}"
+            "the first line must be the header name,token,note,format (in any order; all but name"
+            f" may be missing), not {','.join(header)!r}"
         )
     return columns
 
@@ -93,7 +101,10 @@ def _entry(columns: list[str], fields: list[str]) -> Entry:
         raise ValueError(f"{len(columns)} fields expected, {len(fields)} found")
     row = dict(zip(columns, map(str.strip, fields), strict=True))
     token = row.get("token", "")
-    entry = Entry(row["name"], token and clean_token(token), _from_cell(row.get("note", "")))
+    note, line_format = _from_cell(row.get("note", "")), row.get("format", "")
+    entry = Entry(row["name"], token and clean_token(token), note, line_format)
+    if line_format:
+        check_format(line_format)
     check_new_name(entry.name)
     check_note(entry.note)
     return entry
@@ -108,13 +119,13 @@ def _from_cell(text: str) -> str:
 
 
 def write_devices(file: TextIO, devices: Iterable[Device]) -> None:
-    """Write devices under the header name,enabled,created,note,last_seen,last_peer.
+    """Write devices under the header name,enabled,created,note,last_seen,last_peer,format.
 
     `enabled` is true or false; what is not known is empty. What a spreadsheet would take for a
     formula, such as a note that begins with =, gets an apostrophe in front of it.
     """
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("name", "enabled", "created", "note", "last_seen", "last_peer"))
+    writer.writerow(("name", "enabled", "created", "note", "last_seen", "last_peer", "format"))
     writer.writerows(
         (
             device.name,
@@ -123,6 +134,7 @@ def write_devices(file: TextIO, devices: Iterable[Device]) -> None:
             _to_cell(device.note),
             device.last_seen,
             _to_cell(device.last_peer or ""),
+            device.line_format,
         )
         for device in devices
     )

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
-from ingest.names import RULE, is_device_name
+from ingest.names import FORMATS, RULE, is_device_name
 
 
 class InvalidName(ValueError):  # noqa: N818
     """The name breaks the rule for device names."""
+
+
+class InvalidFormat(ValueError):  # noqa: N818
+    """There is no line format of that name."""
 
 
 class InvalidNote(ValueError):  # noqa: N818
@@ -24,6 +28,8 @@ class Device:
         note: the operator's, one line or empty.
         last_seen: when it last connected or sent, RFC 3339; None if never.
         last_peer: from where, `host:port`; None if never.
+        line_format: what its lines of text are, one of `ingest.names.FORMATS`; None where that is
+            left to its listener.
     """
 
     name: str
@@ -32,6 +38,7 @@ class Device:
     note: str
     last_seen: str | None
     last_peer: str | None
+    line_format: str | None = None
 
 
 def check_name(name: str) -> None:
@@ -68,3 +75,15 @@ def check_note(note: str) -> None:
     for character in note:
         if character < " " or "\x7f" <= character <= "\x9f" or "\ud800" <= character <= "\udfff":
             raise InvalidNote(f"a note is one line of text without {character!r}")
+
+
+def check_format(line_format: str) -> None:
+    """Refuse what is no line format.
+
+    Raises:
+        InvalidFormat: with those that there are.
+    """
+    if line_format not in FORMATS:
+        raise InvalidFormat(
+            f"{line_format!r} is no format of lines; there are {', '.join(FORMATS)}"
+        )

@@ -6,7 +6,7 @@ connection are noted by triggers, so no process can forget to.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,9 +16,9 @@ from typing import Any, Self
 
 import orjson
 
-from ingest.devices.device import Device, check_name, check_note
+from ingest.devices.device import Device, check_format, check_name, check_note
 from ingest.devices.file import opening
-from ingest.devices.schema import APPLICATION_ID, BECOME, LATER, SCHEMA, SCHEMA_VERSION
+from ingest.devices.schema import ADDITIONS, APPLICATION_ID, BECOME, SCHEMA, SCHEMA_VERSION
 from ingest.devices.verifier import Verifier, decoy, derive
 
 _BUSY_SECONDS = 5.0
@@ -29,8 +29,9 @@ _INSERT = (
     " VALUES (?, 1, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING"
 )
 _SELECT = (
-    "SELECT name, enabled, created, note, time, peer"
+    "SELECT name, enabled, created, note, time, peer, format"
     " FROM devices LEFT JOIN seen ON seen.device = devices.name"
+    " LEFT JOIN formats ON formats.device = devices.name"
 )
 _SELECT_VERIFIER = (
     "SELECT salt, iterations, stored_key, server_key FROM devices WHERE name = ? AND enabled"
@@ -48,6 +49,11 @@ _SET_ENABLED = "UPDATE devices SET enabled = :enabled WHERE name = :name"
 _SET_TOKEN = (
     "UPDATE devices SET salt = :salt, iterations = :iterations, stored_key = :stored_key,"
     " server_key = :server_key WHERE name = :name"
+)
+_SET_FORMAT = "INSERT OR REPLACE INTO formats SELECT name, :format FROM devices WHERE name = :name"
+_INSERT_FORMAT = (
+    "INSERT OR REPLACE INTO formats SELECT :name, :format"
+    " WHERE NOT EXISTS (SELECT 1 FROM devices WHERE name = :name)"
 )
 _UPSERT_SEEN = """
     INSERT INTO seen (device, time, peer)
@@ -138,34 +144,48 @@ class Registry:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._connection.close()
 
-    def add(self, name: str, token: str, note: str = "") -> None:
+    def add(self, name: str, token: str, note: str = "", line_format: str = "") -> None:
         """Register a device, enabled.
 
+        Args:
+            name: its name.
+            token: what it will prove that it knows.
+            note: the operator's.
+            line_format: see `set_format`.
+
         Raises:
-            InvalidName, InvalidToken, InvalidNote: see there.
+            InvalidName, InvalidToken, InvalidNote, InvalidFormat: see there.
             DeviceExists: the name is registered already.
         """
-        if not self.add_many([(name, derive(token), note)]):
+        formats = {name: line_format} if line_format else {}
+        if not self.add_many([(name, derive(token), note)], formats):
             raise DeviceExists(name)
 
-    def add_many(self, devices: Iterable[tuple[str, Verifier, str]]) -> int:
+    def add_many(
+        self, devices: Iterable[tuple[str, Verifier, str]], formats: Mapping[str, str] | None = None
+    ) -> int:
         """Register devices in one transaction: all of them or, after an error, none.
 
         Args:
             devices: name, verifier and note of each; names registered already stay as they are.
+            formats: what the lines of some of them are; see `set_format`.
 
         Returns:
             How many were new.
 
         Raises:
-            InvalidName, InvalidNote: see there.
+            InvalidName, InvalidNote, InvalidFormat: see there.
         """
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         # Made before the transaction: whoever feeds us slowly must not lock out other writers.
         rows = [_row(name, verifier, note, created) for name, verifier, note in devices]
+        given = formats or {}
+        for line_format in set(given.values()):
+            check_format(line_format)
         try:
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(_INSERT_FORMAT, map(_format_row, given.items()))
                 return self._connection.executemany(_INSERT, rows).rowcount
         except sqlite3.Error as error:
             raise self._failure(error) from error
@@ -186,6 +206,26 @@ class Registry:
             UnknownDevice: it is not registered.
         """
         self._change(name, _SET_TOKEN, **asdict(derive(token)))
+
+    def set_format(self, name: str, line_format: str) -> None:
+        """Say what a device's lines of text are; it counts when the device connects again.
+
+        Args:
+            name: the device.
+            line_format: one of `ingest.names.FORMATS`; empty for what its listener has.
+
+        Raises:
+            InvalidFormat: see there.
+            UnknownDevice: it is not registered.
+        """
+        if line_format:
+            check_format(line_format)
+        self._change(name, _SET_FORMAT, format=line_format)
+
+    def format_of(self, name: str) -> str:
+        """Return what a device's lines of text are; empty where that is left to its listener."""
+        rows = self._query("SELECT format FROM formats WHERE device = ?", name)
+        return str(rows[0][0]) if rows else ""
 
     def remove(self, name: str) -> None:
         """Forget a device; the listener cuts its connection.
@@ -312,9 +352,11 @@ class Registry:
     def _prepare(self, make: bool) -> None:
         try:
             self._identify(make)
-            if not self._query("SELECT 1 FROM sqlite_master WHERE name = 'meta'"):
-                self.check()  # nothing is added to a file that is damaged, or still being copied
-                self._run("SELECT 1 FROM sqlite_master WHERE name = 'meta'", LATER)
+            for table, statements in ADDITIONS:
+                is_there = f"SELECT 1 FROM sqlite_master WHERE name = '{table}'"
+                if not self._query(is_there):
+                    self.check()  # nothing is added to what is damaged, or still being copied
+                    self._run(is_there, statements)
             self._decoy_key = self._meta("decoys")
         except BaseException:
             self._connection.close()
@@ -363,7 +405,7 @@ class Registry:
         good, *keys = self._query(_SELECT_KEYS, name, *row)[0]
         return good, Verifier(*keys)
 
-    def _change(self, name: str, statement: str, **values: int | bytes) -> None:
+    def _change(self, name: str, statement: str, **values: int | str | bytes) -> None:
         if not self._execute(statement, {"name": name, **values}).rowcount:
             raise UnknownDevice(name)
 
@@ -394,6 +436,10 @@ def _row(name: str, verifier: Verifier, note: str, created: str) -> tuple[str | 
     )  # fmt: skip
 
 
+def _format_row(item: tuple[str, str]) -> dict[str, str]:
+    return {"name": item[0], "format": item[1]}
+
+
 def _device(row: tuple[Any, ...]) -> Device:
-    name, enabled, *rest = row
-    return Device(name, bool(enabled), *rest)
+    name, enabled, created, note, seen, peer, line_format = row
+    return Device(name, bool(enabled), created, note, seen, peer, line_format or None)

@@ -88,6 +88,19 @@ LATER = (
     ),
 )
 
+# A table of its own, so that an older ingest, which copies rows of `devices` whole, still can.
+FORMATS = (
+    "CREATE TABLE formats (device TEXT PRIMARY KEY, format TEXT NOT NULL) WITHOUT ROWID",
+    """
+    CREATE TRIGGER format_forgotten AFTER DELETE ON devices BEGIN
+        DELETE FROM formats WHERE device = OLD.name;
+    END
+    """,
+)
+
+ADDITIONS = (("meta", LATER), ("formats", FORMATS))
+"""What format 1 got later: a table that tells whether it is there, and what makes it."""
+
 _FIELDS = "enabled, created, note, salt, iterations, stored_key, server_key"
 _THEIRS = ", ".join(f"theirs.{field}" for field in _FIELDS.split(", "))
 
@@ -106,5 +119,7 @@ BECOME = (
         WHERE name NOT IN (SELECT name FROM main.devices)
     """,
     "INSERT OR IGNORE INTO main.seen SELECT * FROM source.seen",
+    "DELETE FROM main.formats WHERE device NOT IN (SELECT device FROM source.formats)",
+    "INSERT OR REPLACE INTO main.formats SELECT * FROM source.formats",
     "INSERT OR REPLACE INTO main.meta SELECT * FROM source.meta WHERE name = 'decoys'",
 )

@@ -79,6 +79,7 @@ class ActiveFile:
         self._path = folder / ACTIVE
         self._intent = intent
         self._closed = newest_closed
+        self._follows = newest_closed  # what `_closed` was when this file was opened
         self._home = home
         self._disk = disk
         self._clock = clock
@@ -98,7 +99,7 @@ class ActiveFile:
     @property
     def mark(self) -> Mark:
         """Where the log ends now."""
-        return Mark(self._closed or "", self._head.hex(), self.size)
+        return Mark(self._follows or "", self._head.hex(), self.size)
 
     def append(self, blocks: Sequence[bytes], *, sync: bool) -> None:
         """Write whole lines at the end and wait until they are on disk.
@@ -202,6 +203,7 @@ class ActiveFile:
         self._close_file()
         self._keep_spares()
         self._fd = fd
+        self._follows = self._closed
         self._head = head
         self._cached_from = 0
         self._identity = found

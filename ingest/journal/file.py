@@ -30,6 +30,7 @@ from ingest.journal.intent import IntentFile
 from ingest.journal.interface import FlowControl, Holder, Lease, Trouble
 from ingest.journal.keeper import Keeper
 from ingest.journal.leases import Leases
+from ingest.journal.measures import Measures, Probe, TimedDisk
 from ingest.journal.recovery import recover
 from ingest.journal.rotation import RotationPolicy
 from ingest.journal.writer import Commit, Writer
@@ -81,6 +82,7 @@ class FileJournal:
         *,
         disk: Disk | None = None,
         clock: Clock | None = None,
+        measures: Measures | None = None,
     ) -> None:
         """Recover the log; `start` begins to write.
 
@@ -92,6 +94,7 @@ class FileJournal:
             report: tells the operator, on the journal's thread.
             disk: the system calls; those of the operating system by default.
             clock: the clocks; those of the operating system by default.
+            measures: who is told how much is written, and how long it takes.
 
         Raises:
             OSError: the log can't be read, mended or made.
@@ -106,10 +109,20 @@ class FileJournal:
         self._disk_trouble: Trouble | None = None
         self._positions_trouble: Trouble | None = None
         self._positions_path = layout.positions
-        disk, clock = disk or Disk(), clock or Clock()
+        self._measures = measures or Measures()
+        clock = clock or Clock()
+        disk = disk or (TimedDisk(measures.sync_seconds) if measures else Disk())
+        self._probe = Probe(clock.monotonic, self._measures.ack_seconds)
         home = Home((layout.log_folder, layout.lock), disk, clock)
         self._intent = IntentFile(layout.intent, disk)
-        recovered = recover(layout.log_folder, layout.positions, self._intent, self._report)
+        recovered = recover(
+            layout.log_folder,
+            layout.positions,
+            self._intent,
+            self._report,
+            disk=disk,
+            clock=clock,
+        )
         self._known, self._floor = recovered.known, recovered.floor
         self._leases = Leases(self._position, self._report)
         active = ActiveFile(
@@ -151,6 +164,8 @@ class FileJournal:
         """See `Journal.append`."""
         self.writer.put((lease, lease.number(records), block))
         self.backlog += len(block)
+        if self._probe.lease is None:
+            self._probe.follow(lease)
         if self.backlog > BACKLOG:
             self._pause()
 
@@ -211,6 +226,10 @@ class FileJournal:
 
     def committed(self, commit: Commit) -> None:
         """See `Owner.committed`."""
+        changed = {lease.device: last for lease, last, _ in commit.items}
+        # Here and now: a checkpoint says where the log ends, and must not say it without these.
+        self._known.update(changed)
+        self.keeper.note(changed, commit.mark)
         self._call_soon(self._committed, commit)
 
     def failing(self, error: OSError) -> None:
@@ -251,19 +270,19 @@ class FileJournal:
     def _committed(self, commit: Commit) -> None:
         # Everyone's numbers first, then the flow, and only then the holders, whose answers depend
         # on others' code: what one of them does must not keep anything from the rest.
-        changed: dict[str, int] = {}
         leases: dict[Lease, None] = {}
+        backlog = self.backlog
         for lease, last, block in commit.items:
             size = len(block)
             lease.written += size
             self.backlog -= size
             lease.durable = last
             leases[lease] = None
-            changed[lease.device] = last
-        self._known.update(changed)
-        self.keeper.note(changed, commit.mark)
+        self._measures.commit_bytes(backlog - self.backlog)
+        self._measures.commit_seconds(commit.seconds)
         self._resume_if_relieved()
         self._leases.announce(leases)
+        self._probe.look()
 
     def _failing(self, error: OSError) -> None:
         is_replaced = isinstance(error, FolderReplacedError)

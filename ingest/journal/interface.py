@@ -68,6 +68,11 @@ class Lease:
         self.written = 0
         self.holder: Holder | None = holder
 
+    @property
+    def following(self) -> int:
+        """The number of the next record."""
+        return self.last + 1
+
     def number(self, records: int) -> int:
         """Number `records` more records, and return the last one's number.
 

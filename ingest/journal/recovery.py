@@ -8,12 +8,14 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from ingest.journal.clock import Clock
+from ingest.journal.disk import Disk
 from ingest.journal.events import (
     FileDamaged,
     NumbersSkipped,
@@ -26,7 +28,6 @@ from ingest.journal.events import (
 from ingest.journal.intent import IntentFile
 from ingest.journal.positions import Checkpoint, Positions, new_identity
 from ingest.journal.removal import Removal, read_removal
-from ingest.layout import open_own
 from ingest.log.files import (
     ACTIVE,
     DAMAGED,
@@ -37,7 +38,6 @@ from ingest.log.files import (
     open_log,
     rotated_name,
     sample,
-    sync_folder,
     whole_end,
 )
 from ingest.log.jumps import all_jumps, note_jump
@@ -55,6 +55,8 @@ _DAMAGED_FILE = "a file of the log that tells newest numbers is damaged"
 
 _IDENTITY = ".ingest-log"
 _BLOCK = 4 << 20
+_UNSYNCED = 16 << 20
+"""Bytes at the end of a file that are more than one commit: all that was before them is synced."""
 _DAMAGED_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -90,22 +92,31 @@ class _Numbers(NamedTuple):
     damaged: bool = False
 
 
-def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Report) -> Recovered:
+def recover(
+    folder: Path,
+    positions_path: Path,
+    intent: IntentFile,
+    report: Report,
+    *,
+    disk: Disk,
+    clock: Clock,
+) -> Recovered:
     """Make the log whole and find out each device's newest number.
 
     Raises:
         OSError: the log can't be read or mended.
         sqlite3.Error: `positions.db` can't be made.
     """
+    now = datetime.fromtimestamp(clock.wall(), UTC)
     files = log_files(folder)
     removal = read_removal(folder)
-    brought = _complete_write(files, intent, report)
-    if _cut_torn_lines(folder, _newest_closed(files, removal), report):
+    brought = _complete_write(files, intent, disk, report)
+    if _cut_torn_lines(folder, _newest_closed(files, removal), disk, now, report):
         files = log_files(folder)
     positions = _open_positions(positions_path, report)
     try:
         checkpoint = positions.checkpoint()
-        log = _identity_of(folder, checkpoint)
+        log = _identity_of(folder, checkpoint, disk)
         if checkpoint is not None and checkpoint.log != log:
             report(PositionsSetAside(positions_path, "belongs to another log"))
             positions.close()
@@ -113,9 +124,9 @@ def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Repo
             positions, checkpoint = Positions(positions_path), None
         _take_noted_jumps(folder, positions)
         if checkpoint is None:
-            read, is_end_there = _read_all(files, positions_path, report), True
+            read, is_end_there = _read_all(files, positions_path, disk, report), True
         else:
-            read, is_end_there = _read_since(checkpoint, files, positions, report)
+            read, is_end_there = _read_since(checkpoint, files, positions, disk, report)
         changed = _changed(read, positions)
         is_brought = all(
             last <= changed.get(device, positions.get(device)) for device, last in brought.items()
@@ -123,9 +134,9 @@ def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Repo
         if _tells_too_little(checkpoint, removal, read, positions):
             above = max(removal.highest, *changed.values(), 0)
             why = _DAMAGED_FILE if read.damaged else _GONE
-            changed = _skip(folder, changed, positions, report, why, above=above)
+            changed = _skip(folder, changed, positions, now, report, why, above=above)
         elif not (is_end_there and is_brought):
-            changed = _skip(folder, changed, positions, report, _END_MISSING)
+            changed = _skip(folder, changed, positions, now, report, _END_MISSING)
         known, floor = positions.numbers() | changed, positions.floor
     finally:
         positions.close()
@@ -133,7 +144,7 @@ def recover(folder: Path, positions_path: Path, intent: IntentFile, report: Repo
 
 
 def _complete_write(
-    files: list[LogFile], intent_file: IntentFile, report: Report
+    files: list[LogFile], intent_file: IntentFile, disk: Disk, report: Report
 ) -> dict[str, int]:
     """Finish the write that a kill cut short.
 
@@ -151,56 +162,80 @@ def _complete_write(
             return {}
         missing = intent.offset + len(intent.data) - size
         if size > intent.offset and missing > 0:
-            with file.path.open("ab") as stream:
-                stream.write(intent.data[-missing:])
-                stream.flush()
-                os.fdatasync(stream.fileno())
+            with disk.opened(file.path, os.O_WRONLY | os.O_APPEND) as fd:
+                disk.write_all(fd, intent.data[-missing:])
+                disk.fdatasync(fd)
             report(WriteCompleted(file.path, size))
     found: dict[bytes, int] = {}
     _read_positions(BytesIO(intent.data), found, {})
     return _decoded(found)
 
 
-def _cut_torn_lines(folder: Path, newest_closed: str | None, report: Report) -> bool:
+def _cut_torn_lines(
+    folder: Path, newest_closed: str | None, disk: Disk, now: datetime, report: Report
+) -> bool:
     """Cut what ends within a line at its last whole line; return whether anything did.
 
     The active file gets the name of a closed one first and is cut second, since a `tail -F` prints
     a file again when it shrinks. A crash may have come between the two.
     """
-    found = newest_closed is not None and _cut_torn_line(folder / newest_closed, report)
+    found = newest_closed is not None and _cut_torn_line(folder / newest_closed, disk, report)
     active = folder / ACTIVE
     if not _is_torn(active):
         return found
-    closed = active.rename(folder / rotated_name(datetime.now(UTC), newest_closed))
-    active.touch(0o644)
-    return _cut_torn_line(closed, report)
+    closed = folder / rotated_name(now, newest_closed)
+    disk.rename(active, closed)
+    disk.close(disk.open(active, os.O_WRONLY | os.O_CREAT, 0o644))
+    return _cut_torn_line(closed, disk, report)
 
 
 def _is_torn(path: Path) -> bool:
-    if not path.exists():
-        return False
+    return path.exists() and _sound_end(path) < path.stat().st_size
+
+
+def _sound_end(path: Path) -> int:
+    """Find where the whole lines of a file end, of which the last ones may not be synced.
+
+    What is written reaches a disk in any order. After a power cut a file system that has the size
+    and not the data shows zeros (XFS does, and ext4 with `data=writeback`), and behind such a hole
+    there may be whole lines. No record holds a NUL, which JSON escapes.
+    """
     with path.open("rb") as stream:
-        return whole_end(stream) < stream.seek(0, os.SEEK_END)
+        start = stream.seek(max(0, path.stat().st_size - _UNSYNCED))
+        hole = stream.read().find(b"\0")
+        return whole_end(stream, before=None if hole < 0 else start + hole)
 
 
-def _cut_torn_line(closed: Path, report: Report) -> bool:
+def _cut_torn_line(closed: Path, disk: Disk, report: Report) -> bool:
     if not _is_torn(closed):
         return False
-    with closed.open("r+b") as stream:
-        end, size = whole_end(stream), stream.seek(0, os.SEEK_END)
-        stream.truncate(end)
-        os.fsync(stream.fileno())
+    end, size = _sound_end(closed), closed.stat().st_size
+    with disk.opened(closed, os.O_RDWR) as fd:
+        disk.ftruncate(fd, end)
+        disk.fsync(fd)
     if not end:
-        closed.unlink()
-    sync_folder(closed.parent)
+        disk.unlink(closed)
+    disk.sync_folder(closed.parent)
     report(TornLineCut(closed, size, end))
     return True
 
 
 def _newest_closed(files: Iterable[LogFile], removal: Removal) -> str | None:
     """Return the newest name that was ever given to a file: the next one must be above it."""
-    names = (file.path.name.removesuffix(file.compressed) for file in files if file.closed)
-    return max(*names, removal.newest, "") or None
+    file = _last_closed(files)
+    name = "" if file is None else file.path.name.removesuffix(file.compressed)
+    return max(name, removal.newest) or None
+
+
+def _unsettled(files: list[LogFile]) -> list[LogFile]:
+    """Return the files that a kill may have left in the midst of a change that is not synced."""
+    closed = _last_closed(files)
+    return [file for file in files if file == closed or file in files[-2:]]
+
+
+def _last_closed(files: Iterable[LogFile]) -> LogFile | None:
+    closed = [file for file in files if file.closed]
+    return max(closed, key=lambda file: file.path.name, default=None)
 
 
 def _open_positions(path: Path, report: Report) -> Positions:
@@ -221,14 +256,18 @@ def _set_aside(path: Path) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _identity_of(folder: Path, checkpoint: Checkpoint | None) -> str:
+def _identity_of(folder: Path, checkpoint: Checkpoint | None, disk: Disk) -> str:
     """Return the identity that the log keeps beside its files, or give it one."""
     path = folder / _IDENTITY
     if path.exists():
         return path.read_text().strip()
     log = checkpoint.log if checkpoint else new_identity()
-    with os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), "w") as stream:
-        stream.write(log + "\n")
+    fd = disk.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        disk.write_all(fd, log.encode() + b"\n")
+        disk.fdatasync(fd)
+    finally:
+        disk.close(fd)
     return log
 
 
@@ -271,10 +310,13 @@ def _tells_too_little(
     )
 
 
-def _read_all(files: list[LogFile], positions_path: Path, report: Report) -> _Numbers:
+def _read_all(files: list[LogFile], positions_path: Path, disk: Disk, report: Report) -> _Numbers:
     if not files:
         return _Numbers({}, {})
     begun = time.monotonic()
+    for file in _unsettled(files):
+        with suppress(FileNotFoundError):  # somebody has just moved it
+            _put_on_disk(file, max(0, file.path.stat().st_size - _UNSYNCED), disk)
     read = _read(((file, 0) for file in files), report)
     taken = time.monotonic() - begun
     report(PositionsRebuilt(positions_path, len(files), len(read.newest), taken))
@@ -282,7 +324,11 @@ def _read_all(files: list[LogFile], positions_path: Path, report: Report) -> _Nu
 
 
 def _read_since(
-    checkpoint: Checkpoint, files: list[LogFile], positions: Positions, report: Report
+    checkpoint: Checkpoint,
+    files: list[LogFile],
+    positions: Positions,
+    disk: Disk,
+    report: Report,
 ) -> tuple[_Numbers, bool]:
     """Read what came after the mark; return also whether it is all there."""
     mark = checkpoint.mark
@@ -293,8 +339,12 @@ def _read_since(
         index = files.index(marked)
         strays = [file for file in files[:index] if not file.closed and _is_ahead(file, positions)]
         places = [(marked, mark.offset), *((file, 0) for file in strays + files[index + 1 :])]
-        for file, offset in places:
-            _put_on_disk(file, offset)
+    for file, offset in places:
+        _put_on_disk(file, offset, disk)
+    for file in _unsettled(files):
+        if all(file != read for read, _ in places):
+            with suppress(FileNotFoundError):
+                _put_on_disk(file, file.path.stat().st_size, disk)  # it may have been cut
     read = _read(places, report)
     is_up_to_date = checkpoint.clean and not _changed(read, positions)
     return read, is_whole or is_up_to_date or not mark.head
@@ -313,6 +363,7 @@ def _skip(
     folder: Path,
     changed: dict[str, int],
     positions: Positions,
+    now: datetime,
     report: Report,
     why: str,
     above: int = 0,
@@ -323,6 +374,7 @@ def _skip(
         folder: the log's.
         changed: numbers that are newer than the positions.
         positions: get the numbers that are left out.
+        now: the time to note.
         report: tells the operator.
         why: in words.
         above: a number that every device is to go on above: none may have been given beyond it
@@ -333,26 +385,25 @@ def _skip(
     floor = max(positions.floor, above) + SKIPPED
     # First, so that no number is left out that the log's readers can't be told of.
     following = {device: last + 1 for device, last in skipped.items()}
-    note_jump(folder, datetime.now(UTC), following, floor + 1)
+    note_jump(folder, now, following, floor + 1)
     positions.go_on_from(skipped, floor)
     report(NumbersSkipped(SKIPPED, why))
     return {device: skipped[device] for device in changed}
 
 
-def _put_on_disk(file: LogFile, offset: int) -> None:
+def _put_on_disk(file: LogFile, offset: int, disk: Disk) -> None:
     """Sync what a file holds from `offset` on: `next` will tell devices that it is on disk.
 
     A kill may have come before the sync, or after one that failed: then the kernel takes the
     pages for clean and a sync alone does nothing (fsync(2), EIO). So they are written again, with
     the bytes that they have.
     """
-    fd = os.open(file.path, os.O_RDONLY if file.compressed else os.O_RDWR)
-    try:
-        while not file.compressed and (block := os.pread(fd, _BLOCK, offset)):
-            offset += os.pwrite(fd, block, offset)
-        os.fdatasync(fd)
-    finally:
-        os.close(fd)
+    # What is not ours to write, nobody of ours wrote just now.
+    is_written = not file.compressed and os.access(file.path, os.W_OK)
+    with disk.opened(file.path, os.O_RDWR if is_written else os.O_RDONLY) as fd:
+        while is_written and (block := disk.pread(fd, _BLOCK, offset)):
+            offset += disk.pwritev(fd, [block], offset)
+        disk.fdatasync(fd)
 
 
 def _is_newer(file: LogFile, mark: Place) -> bool:

@@ -44,10 +44,17 @@ _NEVER = object()
 
 
 class Commit(NamedTuple):
-    """Records that are on disk now, and where the log ends."""
+    """Records that are on disk now.
+
+    Attributes:
+        items: the records.
+        mark: where the log ends.
+        seconds: how long it took to write them.
+    """
 
     items: list[Item]
     mark: Mark
+    seconds: float
 
 
 class Wait(NamedTuple):
@@ -299,13 +306,15 @@ class Writer:
         return max(1, bisect_right(ends, min(room, _MAX_COMMIT)))
 
     def _commit(self, items: list[Item]) -> _Work:
+        begun = self._clock.monotonic()
         blocks = list(map(_BLOCK_OF, items))
         yield from self._follow()
         yield from self._persist(
             lambda: self._active.append(blocks, sync=self._sync),
             lambda: self._active.resume(sync=self._sync),
         )
-        self._owner.committed(Commit(items, self._active.mark))
+        seconds = self._clock.monotonic() - begun
+        self._owner.committed(Commit(items, self._active.mark, seconds))
 
     def _rotate(self) -> _Work:
         """Close the file; where that fails, go on with it and try again later.

@@ -24,6 +24,8 @@ class Account:
         written_bytes: bytes of those records.
         acknowledged_frames: frames that the device was told of.
         refused_frames: frames that were no frames, by error code.
+        unparsed_frames: frames that were stored as they came, since they are not in the format
+            that the device should send.
     """
 
     received_frames: int = 0
@@ -32,6 +34,7 @@ class Account:
     written_bytes: int = 0
     acknowledged_frames: int = 0
     refused_frames: Counter[str] = field(default_factory=Counter)
+    unparsed_frames: int = 0
 
     def add(self, other: "Account") -> None:
         """Add another account to this one."""
@@ -41,6 +44,7 @@ class Account:
         self.written_bytes += other.written_bytes
         self.acknowledged_frames += other.acknowledged_frames
         self.refused_frames += other.refused_frames
+        self.unparsed_frames += other.unparsed_frames
 
     @property
     def waiting_frames(self) -> int:
@@ -53,18 +57,22 @@ class Delivery:
     """What one connection brought; it reads on as its lease does.
 
     Attributes:
+        protocol: what is spoken on it.
         lease: under which it appends.
         received_bytes: bytes that came.
         acknowledged: the newest number that the device was told of, or was let in with.
         brought_bytes: bytes of the records that were made of its frames.
         refused: the error code of the frame that ended it, if one did.
+        unparsed: how many frames are not in the format that they should have.
     """
 
+    protocol: str
     lease: Lease
     received_bytes: int
     acknowledged: int
     brought_bytes: int = 0
     refused: str = ""
+    unparsed: int = 0
 
     @property
     def is_durable(self) -> bool:
@@ -83,16 +91,23 @@ class Delivery:
 
     def account(self) -> Account:
         """Return its account as of now."""
-        before = self.lease.first - 1
-        refused = Counter({self.refused: 1} if self.refused else ())
-        return Account(
-            self.lease.last - before + refused.total(),
-            self.received_bytes,
-            self.lease.durable - before,
-            self.lease.written,
-            self.acknowledged - before,
-            refused,
-        )
+        account = Account()
+        self.add_to(account)
+        return account
+
+    def add_to(self, account: Account) -> None:
+        """Add what it brought so far to an account."""
+        lease = self.lease
+        before = lease.first - 1
+        account.received_frames += lease.last - before
+        account.received_bytes += self.received_bytes
+        account.written_frames += lease.durable - before
+        account.written_bytes += lease.written
+        account.acknowledged_frames += self.acknowledged - before
+        if self.refused:
+            account.received_frames += 1
+            account.refused_frames[self.refused] += 1
+        account.unparsed_frames += self.unparsed
 
 
 class Books:
@@ -105,6 +120,7 @@ class Books:
     def __init__(self) -> None:
         self.connections = 0
         self._closed: dict[str, Account] = {}
+        self._closed_totals: dict[str, Account] = {}  # the same, by protocol
         self._ended: list[Delivery] = []
 
     def end(self, delivery: Delivery) -> None:
@@ -116,7 +132,8 @@ class Books:
         ended, self._ended = self._ended, []
         for delivery in ended:
             if delivery.is_durable:
-                self._closed.setdefault(delivery.lease.device, Account()).add(delivery.account())
+                delivery.add_to(self._closed.setdefault(delivery.lease.device, Account()))
+                delivery.add_to(self._closed_totals.setdefault(delivery.protocol, Account()))
             else:
                 self._ended.append(delivery)
 
@@ -130,8 +147,23 @@ class Books:
         for device, closed in self._closed.items():
             accounts.setdefault(device, Account()).add(closed)
         for delivery in (*self._ended, *open_deliveries):
-            accounts.setdefault(delivery.lease.device, Account()).add(delivery.account())
+            delivery.add_to(accounts.setdefault(delivery.lease.device, Account()))
         return accounts
+
+    def totals(self, open_deliveries: Iterable[Delivery]) -> dict[str, Account]:
+        """Return the account of all devices by protocol, as of now.
+
+        It looks at the connections that are there, and not at every device that ever was.
+
+        Args:
+            open_deliveries: those of the connections that have not ended.
+        """
+        totals: dict[str, Account] = {}
+        for protocol, closed in self._closed_totals.items():
+            totals.setdefault(protocol, Account()).add(closed)
+        for delivery in (*self._ended, *open_deliveries):
+            delivery.add_to(totals.setdefault(delivery.protocol, Account()))
+        return totals
 
 
 def total(accounts: Iterable[Account]) -> Account:

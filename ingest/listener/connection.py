@@ -1,11 +1,12 @@
 """One device's connection: the pump between its transport, its conversation and the journal."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import cast
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -18,7 +19,7 @@ from ingest.listener.outlet import DeviceTransport, NoOutlet, Outlet, outlet_for
 from ingest.listener.peer import peer_of, socket_of
 from ingest.listener.phases import PHASES, TAKING, Deadline, Phase
 from ingest.listener.surroundings import Surroundings
-from ingest.record import Values, record_block
+from ingest.record import record_block
 from ingest.wire.conversation import (
     CheckToken,
     Claim,
@@ -29,6 +30,8 @@ from ingest.wire.conversation import (
     Grant,
     Peer,
     Send,
+    Timed,
+    Wait,
 )
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError
 from ingest.wire.framing import Frames
@@ -58,30 +61,44 @@ class Connection(Protocol):
     """Carries out what the conversation says, as a `Holder` of the device's lease.
 
     Attributes:
+        protocol: what is spoken on it.
         phase: where it stands.
         heard: when the device last sent something, by `Surroundings.now`.
         claimed: the name that the device claims, proved or not; empty before it claims one.
         delivery: what it has brought, from the moment that the device was let in.
         read_size: bytes of one read at most.
+        revocations: the mark of the last revocation when it was made; no key was looked up before.
+        socket: what is read, below TLS and other wrappers; None where the transport has none.
     """
 
     _log = Logger(namespace="ingest.listener")
 
+    # Most connections never have their own: a conversation without deadlines costs no memory.
+    _timer: IDelayedCall | None = None
+    _lingers = True
+
     def __init__(
-        self, surroundings: Surroundings, converse: Converse, refusal: PeerError | None = None
+        self,
+        surroundings: Surroundings,
+        protocol: str,
+        converse: Converse,
+        refusal: PeerError | None = None,
     ) -> None:
         """Make the protocol of a connection that is about to be made.
 
         Args:
             surroundings: what it sees of all others.
+            protocol: the name of what is spoken on it.
             converse: makes its conversation.
             refusal: why it is not let in, whatever the device says.
         """
         self._surroundings = surroundings
+        self.protocol = protocol
         self._converse = converse
         self._refusal = refusal
         self._conversation: Conversation
         self._outlet: Outlet = _NO_OUTLET
+        self._journal = surroundings.journal  # or, once it claims a name to share, `shares`
         self._lease: Lease | None = None
         self._error: PeerError | None = None
         self._early = b""  # what waits for its turn
@@ -89,6 +106,7 @@ class Connection(Protocol):
         self._spent = 0.0  # seconds of the handshake that the device has taken so far
         self._reading = True
         self._resting = False
+        self._is_shared = False  # the name is
         self._stream_ended = False  # the device has closed its side
         self.phase = Phase.GREETING
         self.claimed = ""
@@ -100,12 +118,12 @@ class Connection(Protocol):
     def connectionMade(self) -> None:
         """Begin the conversation."""
         self._transport = cast(DeviceTransport, self.transport)
-        self._socket = socket_of(self.transport)
+        self.socket = socket_of(self.transport)
         self._read_at_most(FIRST_READ)
         self.heard = self._since = self.made = self._surroundings.now()
         self._surroundings.add(self)
-        self._outlet = outlet_for(self._transport, self._acknowledgement)
-        self._revocations = self._surroundings.last_revocation()
+        self._outlet = outlet_for(self._transport, self)
+        self.revocations = self._surroundings.last_revocation()
         context = self._surroundings.context(self.peer, self._refusal)
         self._conversation = self._converse(context)
         self._carry_out(self._conversation.begin())
@@ -181,7 +199,7 @@ class Connection(Protocol):
 
     def fileno(self) -> int:
         """Return the socket's descriptor; -1 where there is none, or no longer."""
-        return self._socket.fileno() if self._socket is not None else -1
+        return self.socket.fileno() if self.socket is not None else -1
 
     @guarded
     def take_turn(self) -> None:
@@ -274,10 +292,16 @@ class Connection(Protocol):
     def granted(self, lease: Lease) -> None:
         """See `Holder.granted`."""
         self._lease = lease
-        self.delivery = Delivery(lease, self._sent_ahead, lease.last)
+        self.delivery = Delivery(self.protocol, lease, self._sent_ahead, lease.last)
         self._enter(Phase.OPEN)
         self._surroundings.let_in(self)
-        grant = Grant(lease.last + 1, self._surroundings.stamp())
+        grant = Grant(
+            lease.last + 1,
+            self._surroundings.stamp(),
+            self._surroundings.format_of(lease.device),
+            lambda seq: lease.durable >= seq,
+            self._surroundings.chunks(lease.device) if self._is_shared else None,
+        )
         self._carry_out(self._conversation.granted(grant))
 
     @guarded
@@ -298,6 +322,16 @@ class Connection(Protocol):
         elif self.phase is Phase.OPEN:
             self._outlet.acknowledge(seq)
 
+    def acknowledgement(self, seq: int) -> bytes:
+        """Ask the conversation how to acknowledge `seq`, unless the device was told already."""
+        delivery = self.delivery
+        if delivery is None or delivery.acknowledged == seq or self._outlet.broken:
+            return b""
+        data = self._conversation.acknowledge(seq)
+        if data:
+            delivery.acknowledged = seq
+        return data
+
     # What the conversation asks for.
 
     def _receive_early(self, data: bytes) -> None:
@@ -316,7 +350,7 @@ class Connection(Protocol):
         for event in events:
             match event:
                 case Frames():
-                    self._append(event.values)
+                    self._append(event)
                 case Send():
                     self._outlet.send(event.data)
                 case CheckToken():
@@ -324,17 +358,22 @@ class Connection(Protocol):
                 case Claim():
                     self._claim(event)
                 case Ended():
+                    self._lingers = event.lingers
                     self._end(event.error)
+                case Wait():
+                    self._wait(event.seconds)
 
-    def _append(self, values: Values) -> None:
+    def _append(self, frames: Frames) -> None:
+        values = frames.values
         if not values.items:
             return
         lease, delivery = self._lease, self.delivery
         assert lease is not None and delivery is not None
+        delivery.unparsed += frames.unparsed
         stamp = self._surroundings.stamp()
-        block = record_block(stamp, lease.device.encode(), lease.last + 1, values)
+        block = record_block(stamp, lease.device.encode(), lease.following, values)
         delivery.brought_bytes += len(block)
-        self._surroundings.journal.append(lease, block, len(values.items))
+        self._journal.append(lease, block, len(values.items))
 
     def _check_token(self, credentials: Credentials) -> None:
         self.claimed = credentials.device
@@ -354,8 +393,11 @@ class Connection(Protocol):
     def _claim(self, claim: Claim) -> None:
         self.claimed = claim.device
         self._enter(Phase.CLAIMING)
-        self._surroundings.check_claim(claim, self._revocations)
-        self._surroundings.journal.claim(claim.device, self)
+        self._surroundings.check_claim(claim, self.revocations)
+        self._is_shared = claim.shared
+        if claim.shared:
+            self._journal = self._surroundings.shares
+        self._journal.claim(claim.device, self)
 
     def _end(self, error: PeerError | None) -> None:
         self._error = error
@@ -372,7 +414,7 @@ class Connection(Protocol):
         if lease is not None and lease.durable < lease.last:
             return
         self._enter(Phase.LINGERING)
-        words = b"" if lease is None else self._acknowledgement(lease.last)
+        words = b"" if lease is None else self.acknowledgement(lease.last)
         if self._error is not None:
             words += self._conversation.farewell(self._error)
         if words:
@@ -380,19 +422,30 @@ class Connection(Protocol):
         self._close()
         self._release()
 
-    def _acknowledgement(self, seq: int) -> bytes:
-        """Ask the conversation how to acknowledge `seq`, unless the device was told already."""
-        delivery = self.delivery
-        if delivery is None or delivery.acknowledged == seq or self._outlet.broken:
-            return b""
-        data = self._conversation.acknowledge(seq)
-        if data:
-            delivery.acknowledged = seq
-        return data
+    def _wait(self, seconds: float | None) -> None:
+        self._stop_waiting()
+        if seconds is not None:
+            self._timer = self._surroundings.call_later(seconds, partial(self._overdue, seconds))
+
+    def _stop_waiting(self) -> None:
+        if self._timer is None:
+            return
+        if self._timer.active():
+            self._timer.cancel()
+        self._timer = None
+
+    @guarded
+    def _overdue(self, seconds: float) -> None:
+        if self.phase is not Phase.OPEN:
+            return
+        if self._reading:
+            self._carry_out(cast(Timed, self._conversation).overdue())
+        else:
+            self._wait(seconds)  # the device may well have spoken, but we do not listen
 
     def _close(self) -> None:
-        """Close our side, and all of it when the device has closed its own."""
-        if self._stream_ended:
+        """Close our side; all of it when the device has closed its own, or is not waited for."""
+        if self._stream_ended or not self._lingers:
             self._transport.loseConnection()
         else:
             self._outlet.finish()
@@ -412,8 +465,8 @@ class Connection(Protocol):
 
     def _read_at_most(self, size: int) -> None:
         self.read_size = size
-        if self._socket is not None:
-            self._socket.bufferSize = size
+        if self.socket is not None:
+            self.socket.bufferSize = size
 
     def _answer_is_late(self) -> None:
         self._log.warn(
@@ -438,6 +491,7 @@ class Connection(Protocol):
         if self.phase is Phase.LOST:
             return
         self._enter(Phase.LOST)
+        self._stop_waiting()
         self._outlet = _NO_OUTLET  # it knows us: as a cycle, both would wait for the collector
         self._early = b""
         try:
@@ -447,7 +501,7 @@ class Connection(Protocol):
 
     def _withdraw_claim(self) -> None:
         if self._lease is None and self.claimed:
-            self._surroundings.journal.withdraw(self.claimed, self)
+            self._journal.withdraw(self.claimed, self)
 
     def _release(self) -> None:
         lease, delivery = self._lease, self.delivery
@@ -457,4 +511,4 @@ class Connection(Protocol):
             self._surroundings.left(self, delivery)
         finally:
             self._lease = None
-            self._surroundings.journal.release(lease)
+            self._journal.release(lease)

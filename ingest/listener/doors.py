@@ -52,6 +52,8 @@ class DoorError(Exception):
     """An endpoint makes no sense or can't be opened; the text is one line that says why."""
 
     def __init__(self, text: str, reason: str) -> None:
+        self.text = text
+        self.reason = reason
         super().__init__(f"--listen {text}: {reason}")
 
 

@@ -16,21 +16,24 @@ class ConnectionFactory(Factory):
 
     noisy = False
 
-    def __init__(self, fleet: Fleet, converse: Converse) -> None:
+    def __init__(self, fleet: Fleet, protocol: str, converse: Converse) -> None:
         """Make the factory.
 
         Args:
             fleet: which the connections join.
+            protocol: the name of what they speak.
             converse: makes their conversations.
         """
         self._fleet = fleet
+        self._protocol = protocol
         self._converse = converse
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol:  # noqa: ARG002
         """Make the protocol of a new connection; beyond all limits, one that cuts it."""
         if self._fleet.is_full:
             return _Refused()
-        connection = Connection(self._fleet, self._converse, self._fleet.refusal())
+        fleet = self._fleet
+        connection = Connection(fleet, self._protocol, self._converse, fleet.refusal())
         connection.factory = self
         return connection
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from ingest.devices.registry import Registry, RegistryError
@@ -17,9 +17,12 @@ from ingest.listener.books import Account, Books, Delivery
 from ingest.listener.hangups import Hangups
 from ingest.listener.incidents import Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
+from ingest.listener.phases import Phase
+from ingest.listener.poller import Poller
 from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
+from ingest.wire.chunks import RecentChunks
 from ingest.wire.conversation import Claim, Context, Peer, Standing, host_of
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.sasl import Credentials, StoredKeys, auth_failed
@@ -47,6 +50,7 @@ class Parts:
         authenticator: checks tokens.
         admission: decides who is let in.
         hangups: hears of devices that go while nothing is read.
+        poller: serves the connections' sockets; the reactor does, where there is none.
         now: the time by which deadlines are kept: seconds since some moment; never set back.
         wall: the time by which records are stamped: seconds since 1970.
         rest: rests between reads.
@@ -57,6 +61,7 @@ class Parts:
     authenticator: Authenticator
     admission: Admission
     hangups: Hangups | None = None
+    poller: Poller | None = None
     now: _Clock = time.monotonic
     wall: _Clock = time.time
     rest: RestBetweenReads = field(default_factory=RestBetweenReads)
@@ -67,6 +72,7 @@ class Fleet:
 
     Attributes:
         journal: where records go; set before the first connection.
+        shares: where records of shared names go; the same.
         admission: decides who is let in.
         books: what came and what became of it.
         incidents: what went wrong with connections.
@@ -78,6 +84,7 @@ class Fleet:
     _log = Logger(namespace="ingest.listener")
 
     journal: Journal
+    shares: Journal
 
     def __init__(self, parts: Parts) -> None:
         self.admission = parts.admission
@@ -88,10 +95,12 @@ class Fleet:
         self.registry_health = ""
         self.now = parts.now
         self._wall = parts.wall
+        self._reactor = parts.reactor
         self._stamp = Stamper()
         self._registry = parts.registry
         self._authenticator = parts.authenticator
         self._hangups = parts.hangups
+        self._poller = parts.poller
         self._after_read = parts.rest.after_read
         self._slow = SlowLane(parts.reactor)
         self.queue_up = Turns(parts.reactor).queue_up
@@ -101,9 +110,13 @@ class Fleet:
         self._seen_at = Stamper()
         self._members: set[Member] = set()
         self._passing: set[Member] = set()  # those of them that come or go
-        self._devices: dict[str, Member] = {}
+        self._open: dict[Member, None] = {}  # those that were let in
+        self._chunks = RecentChunks()
+        self.load_chunks = self._chunks.load
+        self.chunks = self._chunks.of
         self._revocation = parts.registry.last_revocation()
         self._paused_at = 0.0
+        self._paused_for = 0.0
         self._looked_at = self.now()
         self._stopped: Deferred[None] | None = None
 
@@ -167,6 +180,8 @@ class Fleet:
         self._members.add(connection)
         self._passing.add(connection)
         self.admission.count(self._all)
+        if self._poller is not None and connection.socket is not None:
+            self._poller.adopt(connection.socket)
 
     def check_token(self, peer: Peer, credentials: Credentials) -> Deferred[bool]:
         """See `Surroundings.check_token`."""
@@ -197,10 +212,21 @@ class Fleet:
         except RegistryError:
             raise _no_registry() from None
 
+    def format_of(self, device: str) -> str:
+        """See `Surroundings.format_of`."""
+        try:
+            return self._registry.format_of(device)
+        except RegistryError:
+            raise _no_registry() from None
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+        """See `Surroundings.call_later`."""
+        return self._reactor.callLater(seconds, call)
+
     def let_in(self, connection: Member) -> None:
         """See `Surroundings.let_in`."""
         self._passing.discard(connection)
-        self._devices[connection.device] = connection
+        self._open[connection] = None
         self.incidents.handshakes[f"{connection.mechanism}/ok"] += 1
         self._note_seen(connection)
 
@@ -208,8 +234,7 @@ class Fleet:
         """See `Surroundings.left`."""
         self._passing.add(connection)
         self.books.end(delivery)
-        if self._devices.get(connection.device) is connection:
-            del self._devices[connection.device]
+        self._open.pop(connection, None)
         self._note_seen(connection)
 
     def ended(self, connection: Member, error: PeerError) -> None:
@@ -255,7 +280,7 @@ class Fleet:
         """Stop reading frames from all devices."""
         self.paused = True
         self._paused_at = self.now()
-        for connection in list(self._devices.values()):  # one that fails leaves
+        for connection in list(self._open):  # one that fails leaves
             connection.update_reading()
 
     def resume(self) -> None:
@@ -265,7 +290,8 @@ class Fleet:
         a few turns all progress alike.
         """
         self.paused = False
-        for connection in random.sample(list(self._devices.values()), len(self._devices)):
+        self._paused_for += self.now() - self._paused_at
+        for connection in random.sample(list(self._open), len(self._open)):
             connection.update_reading()
 
     # What the service asks for.
@@ -306,17 +332,37 @@ class Fleet:
         While the registry can't be read, those that are connected stay so, and nobody is let in.
         """
         try:
-            self._revocation, names = self._registry.revoked_since(self._revocation)
+            mark, names = self._registry.revoked_since(self._revocation)
+            proved = self._proved(names)
+            revoked = [connection for connection in proved if self._is_outdated(connection)]
         except RegistryError as error:
             self._tell_registry(str(error))
             return
+        self._revocation = mark
         self._tell_registry("")
-        for name in names:
-            connection = self._devices.get(name)
-            if connection is not None:
-                connection.fail(
-                    PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
-                )
+        for connection in revoked:
+            connection.fail(
+                PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
+            )
+
+    def _proved(self, names: Collection[str]) -> list[Member]:
+        """Return the connections that have proved one of some names, and may wait for a lease."""
+        if not names:
+            return []
+        wanted = frozenset(names)
+        held = [each for each in self._open if each.device in wanted]
+        claiming = [each for each in self._passing if each.phase is Phase.CLAIMING]
+        return held + [each for each in claiming if each.claimed in wanted]
+
+    def _is_outdated(self, connection: Member) -> bool:
+        """Tell whether a device that was revoked has proved its name by keys from before.
+
+        It may have come since, with its new token: to cut it would tell it to stay away.
+        """
+        since = connection.revocations
+        if since <= self._revocation:
+            return True
+        return connection.claimed in self._registry.revoked_since(since)[1]
 
     def _tell_registry(self, health: str) -> None:
         if health == self.registry_health:
@@ -329,10 +375,20 @@ class Fleet:
 
     def accounts(self) -> dict[str, Account]:
         """Return the account of each device that came since the start."""
-        members = self._devices.values()
         return self.books.accounts(
-            member.delivery for member in members if member.delivery is not None
+            member.delivery for member in self._open if member.delivery is not None
         )
+
+    def totals(self) -> dict[str, Account]:
+        """Return the account of all devices since the start, by protocol."""
+        return self.books.totals(
+            member.delivery for member in self._open if member.delivery is not None
+        )
+
+    @property
+    def paused_seconds(self) -> float:
+        """For how long the journal has taken no more, all times together."""
+        return self._paused_for + (self.now() - self._paused_at if self.paused else 0.0)
 
     def members(self) -> Iterator[Member]:
         """Go through the connections."""
@@ -340,7 +396,7 @@ class Fleet:
 
     def devices(self) -> Collection[Member]:
         """Return the connections of devices that were let in."""
-        return self._devices.values()
+        return self._open
 
     def stop(self) -> Deferred[None]:
         """Say good-bye to all; fires when the last connection is gone."""
@@ -372,16 +428,16 @@ class Fleet:
     def _watch_unread(self, now: float) -> None:
         if self._hangups is None:
             return
+        self._hangups.unwatch_read()
         unread = [member for member in self._passing if not member.is_reading]
         if self.paused and now - self._paused_at > _UNHEARD:
-            unread += self._devices.values()
+            unread += self._open
         for connection in unread:
             self._hangups.watch(connection)
 
     def _go_round(self) -> Iterator[None]:
-        for device in list(self._devices):
-            connection = self._devices.get(device)
-            if connection is not None:
+        for connection in list(self._open):
+            if connection in self._open:
                 self._note_seen(connection)
                 connection.check_deadline(self.now())
             yield

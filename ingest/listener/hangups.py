@@ -7,18 +7,16 @@ nothing is read, and devices that give up would keep their descriptors here unti
 import select
 from typing import Protocol
 
-from twisted.internet.interfaces import IReactorFDSet, IReactorTime, IReadDescriptor
+from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
+
+from ingest.listener.poller import IDescriptorReactor
 
 _EVENTS = select.EPOLLRDHUP | select.EPOLLET
 _GONE = select.EPOLLHUP | select.EPOLLERR
 PATIENCE = 10.0
 """Seconds that a device may wait for an acknowledgement after it has closed its side, while nothing
 is read. The system can't tell one that waits from one that has gone; the former will resume."""
-
-
-class IHangupReactor(IReactorFDSet, IReactorTime):
-    """What it needs of a reactor."""
 
 
 class Watched(Protocol):
@@ -42,7 +40,7 @@ class Hangups:
     It is a descriptor of its own (epoll(7)), which the reactor watches as it does any other.
     """
 
-    def __init__(self, reactor: IHangupReactor) -> None:
+    def __init__(self, reactor: IDescriptorReactor) -> None:
         self._reactor = reactor
         self._epoll = select.epoll()
         self._watched: dict[int, Watched] = {}
@@ -56,6 +54,13 @@ class Hangups:
             self._fds[connection] = fd
             self._watched[fd] = connection
             self._epoll.register(fd, _EVENTS)
+
+    def unwatch_read(self) -> None:
+        """Watch those no longer that are read from again."""
+        for connection in [each for each in self._fds if each.is_reading]:
+            fd = self._fds.pop(connection)
+            del self._watched[fd]
+            self._epoll.unregister(fd)
 
     def forget(self, connection: Watched) -> None:
         """Called when a connection is lost, watched or not; its socket is closed, or is about to.

@@ -4,14 +4,37 @@ The first incident of a kind is one line, with device, peer and reason. What fol
 is one more line for all of them.
 """
 
+import time
 from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
 
 from twisted.logger import Logger
 
 _NAMED = 3
 """How many devices a summary names, those with the most incidents."""
+_NAME = 128
+"""Characters of a claimed name that are kept."""
 _KEYS = 1000
 """How many devices and addresses are told apart within a minute, for each kind."""
+
+
+class Incident(NamedTuple):
+    """The newest incident of a device.
+
+    Attributes:
+        at: when it was, in seconds since 1970.
+        kind: an error code of the protocol, or a word like it.
+        device: the name that was claimed, proved or not.
+        host: where it came from.
+        text: the reason, for people.
+    """
+
+    at: float
+    kind: str
+    device: str
+    host: str
+    text: str
 
 
 class Incidents:
@@ -23,10 +46,12 @@ class Incidents:
             error code.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.counts: Counter[str] = Counter()
         self.handshakes: Counter[str] = Counter()
         self._unsaid: dict[str, Counter[tuple[str, str]]] = {}
+        self._newest: dict[str, Incident] = {}
+        self._clock = clock
         self._log = Logger(namespace="ingest.listener")
 
     def note(self, kind: str, device: str, host: str, text: str) -> None:
@@ -39,6 +64,7 @@ class Incidents:
             text: the reason, for people.
         """
         self.counts[kind] += 1
+        self._remember(Incident(self._clock(), kind, device[:_NAME], host, text))
         if kind not in self._unsaid:
             self._unsaid[kind] = Counter()
             self._log.warn(
@@ -49,6 +75,18 @@ class Incidents:
         unsaid = self._unsaid[kind]
         key = (device, host)
         unsaid[key if key in unsaid or len(unsaid) < _KEYS else ("", "other addresses")] += 1
+
+    def newest(self) -> list[Incident]:
+        """Return the newest incident of each device, of the `_KEYS` devices that had any last."""
+        return list(self._newest.values())
+
+    def _remember(self, incident: Incident) -> None:
+        if not incident.device:
+            return
+        self._newest.pop(incident.device, None)
+        self._newest[incident.device] = incident
+        if len(self._newest) > _KEYS:
+            del self._newest[next(iter(self._newest))]
 
     def summarise(self) -> None:
         """Say what was not said yet; called once a minute."""
@@ -70,4 +108,4 @@ class Incidents:
 
 def _quoted(device: str) -> str:
     """Write a claimed name so that it steers no terminal and garbles no line."""
-    return ascii(device[:128]) if device else "no name yet"
+    return ascii(device[:_NAME]) if device else "no name yet"

@@ -4,15 +4,18 @@ A device that does not read costs a constant: while its connection takes nothing
 is held, and when there is room the conversation is asked what to say of it.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet import tcp
 from twisted.internet.interfaces import IAddress, IPullProducer, IPushProducer, ISSLTransport
 from zope.interface import implementer
 
-Acknowledge = Callable[[int], bytes]
-"""Writes the acknowledgement of all frames up to a number."""
+
+class Acknowledging(Protocol):
+    """Who says what an acknowledgement looks like."""
+
+    def acknowledgement(self, seq: int) -> bytes:
+        """Write the acknowledgement of all frames up to `seq`; empty where none is to be sent."""
 
 
 class Outlet(Protocol):
@@ -67,11 +70,11 @@ class DeviceTransport(Protocol):
         """See `IPushProducer`."""
 
 
-def outlet_for(transport: DeviceTransport, acknowledge: Acknowledge) -> Outlet:
+def outlet_for(transport: DeviceTransport, connection: Acknowledging) -> Outlet:
     """Make the way out over a transport: the short one for a plain socket."""
     if isinstance(transport, tcp.Connection):
-        return SocketOutlet(transport, acknowledge)
-    return BufferedOutlet(transport, acknowledge)
+        return SocketOutlet(transport, connection)
+    return BufferedOutlet(transport, connection)
 
 
 @implementer(IPullProducer)
@@ -84,7 +87,7 @@ class SocketOutlet:
     """
 
     __slots__ = (
-        "_acknowledge",
+        "_connection",
         "_finishing",
         "_full",
         "_held",
@@ -93,9 +96,9 @@ class SocketOutlet:
         "broken",
     )
 
-    def __init__(self, transport: tcp.Connection, acknowledge: Acknowledge) -> None:
+    def __init__(self, transport: tcp.Connection, connection: Acknowledging) -> None:
         self._transport = transport
-        self._acknowledge = acknowledge
+        self._connection = connection
         self._full = False
         self._registered = False
         self._finishing = False
@@ -121,7 +124,7 @@ class SocketOutlet:
         """See `Outlet.acknowledge`."""
         if self._full:
             self._held = seq
-        elif data := self._acknowledge(seq):
+        elif data := self._connection.acknowledgement(seq):
             self.send(data)
 
     def finish(self) -> None:
@@ -149,7 +152,7 @@ class SocketOutlet:
 
     def _take_held(self) -> bytes:
         held, self._held = self._held, 0
-        return self._acknowledge(held) if held else b""
+        return self._connection.acknowledgement(held) if held else b""
 
 
 @implementer(IPushProducer)
@@ -159,11 +162,11 @@ class BufferedOutlet:
     What can't be sent is the transport's to tell, which then loses the connection.
     """
 
-    __slots__ = ("_acknowledge", "_full", "_held", "_transport", "broken")
+    __slots__ = ("_connection", "_full", "_held", "_transport", "broken")
 
-    def __init__(self, transport: DeviceTransport, acknowledge: Acknowledge) -> None:
+    def __init__(self, transport: DeviceTransport, connection: Acknowledging) -> None:
         self._transport = transport
-        self._acknowledge = acknowledge
+        self._connection = connection
         self._full = False
         self._held = 0
         self.broken = False
@@ -177,7 +180,7 @@ class BufferedOutlet:
         """See `Outlet.acknowledge`."""
         if self._full:
             self._held = seq
-        elif data := self._acknowledge(seq):
+        elif data := self._connection.acknowledgement(seq):
             self._transport.write(data)
 
     def finish(self) -> None:
@@ -204,7 +207,7 @@ class BufferedOutlet:
 
     def _take_held(self) -> bytes:
         held, self._held = self._held, 0
-        return self._acknowledge(held) if held else b""
+        return self._connection.acknowledgement(held) if held else b""
 
 
 class NoOutlet:

@@ -1,12 +1,16 @@
 """What a connection sees of all others, and what they see of it."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.tcp import Connection
 
 from ingest.journal.interface import Journal
 from ingest.listener.books import Delivery
 from ingest.listener.phases import Phase
+from ingest.wire.chunks import Chunks
 from ingest.wire.conversation import Claim, Context, Peer
 from ingest.wire.errors import PeerError
 from ingest.wire.sasl import Credentials
@@ -16,20 +20,26 @@ class Member(Protocol):
     """What the fleet sees of one connection.
 
     Attributes:
+        protocol: what is spoken on it.
         heard: when the device last sent something, by `Surroundings.now`.
         made: when the connection was made, by the same.
         claimed: the name that the device claims, proved or not; empty before it claims one.
         delivery: what it has brought; None before the device was let in.
         phase: where it stands.
         read_size: bytes of one read at most.
+        revocations: the mark of the last revocation when the connection was made.
+        socket: what is read, below TLS and other wrappers; None where the transport has none.
     """
 
+    protocol: str
     heard: float
     made: float
     claimed: str
     delivery: Delivery | None
     phase: Phase
     read_size: int
+    revocations: int
+    socket: Connection | None
 
     @property
     def mechanism(self) -> str:
@@ -86,6 +96,13 @@ class Surroundings(Protocol):
         """Where records go."""
 
     @property
+    def shares(self) -> Journal:
+        """Where records of shared names go: see `Claim.shared`."""
+
+    def chunks(self, device: str) -> Chunks:
+        """Return the chunks that a device has sent lately."""
+
+    @property
     def paused(self) -> bool:
         """Whether the journal takes no more for now."""
 
@@ -132,6 +149,16 @@ class Surroundings(Protocol):
         Raises:
             PeerError: it has, or can't be asked now.
         """
+
+    def format_of(self, device: str) -> str:
+        """Return what a device's lines of text are; empty where the registry does not say.
+
+        Raises:
+            PeerError: it can't be asked now.
+        """
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
+        """Call something after so many seconds."""
 
     def let_in(self, connection: Member) -> None:
         """Called when a device has proved its name and holds its lease."""

@@ -249,9 +249,15 @@ def sample(file: LogFile) -> Sample:
     return Sample("" if begun is None else record_time(begun).decode(), numbers)
 
 
-def whole_end(stream: BinaryIO, size: int = 1 << 16) -> int:
-    """Find where the last whole line of an uncompressed file ends; 0 if it holds none."""
-    end = stream.seek(0, os.SEEK_END)
+def whole_end(stream: BinaryIO, size: int = 1 << 16, before: int | None = None) -> int:
+    """Find where the last whole line of an uncompressed file ends; 0 if it holds none.
+
+    Args:
+        stream: the file.
+        size: how many bytes to read at once.
+        before: where to begin; None for the end of the file.
+    """
+    end = stream.seek(0, os.SEEK_END) if before is None else before
     while end:
         start = max(0, end - size)
         stream.seek(start)

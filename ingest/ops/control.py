@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import orjson
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IAddress, IReactorUNIX
 from twisted.internet.protocol import Factory, connectionDone
@@ -56,7 +57,7 @@ class _ControlProtocol(LineOnlyReceiver):
         self._reply({"error": failure.getErrorMessage()})
 
     def _reply(self, reply: dict[str, object]) -> None:
-        self.sendLine(json.dumps(reply).encode())
+        self.sendLine(orjson.dumps(reply, option=orjson.OPT_NON_STR_KEYS))
 
 
 class _ControlFactory(Factory):

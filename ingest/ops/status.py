@@ -1,10 +1,21 @@
 """What an operator may know of a running listener, as one snapshot."""
 
 from collections import deque
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Final
 
-Json = dict[str, Any]
+TROUBLES: Final = (
+    "disk-failing",
+    "folder-replaced",
+    "writer-failed",
+    "positions-failing",
+    "registry-failing",
+)
+"""What may be wrong with a listener, in one word each."""
+TAKES_FRAMES: Final = frozenset({"ok", "positions-failing"})
+"""With which health frames are taken from all who connect."""
+RESTART_HELPS: Final = frozenset({"writer-failed"})
+"""With which health nothing else helps."""
 
 
 @dataclass(frozen=True)
@@ -18,34 +29,42 @@ class Counts:
     acknowledged_frames: int = 0
     refused_frames: dict[str, int] = field(default_factory=dict)
     waiting_frames: int = 0
+    unparsed_frames: int = 0
 
 
 @dataclass(frozen=True)
-class Status:
-    """One moment of a listener.
+class Summary:
+    """One moment of a listener, as far as its cost does not grow with the devices that ever came.
 
     Attributes:
-        health: `ok`, or in one word what is wrong.
+        health: `ok`, or one of `TROUBLES`.
         reason: what is wrong, for a person; empty if nothing is.
         version: of the program.
         pid: of its process.
         uptime_s: seconds since it started.
         connections: how many there are.
+        max_connections: how many there may be.
+        connections_accepted: how many there were, since it started.
         devices_connected: how many devices are connected.
         oldest_silence_s: for how many seconds the quietest of them has sent nothing.
         oldest_silence_device: its name; empty if none is connected.
         frames_per_s: frames received a second, over the last minute.
         bytes_per_s: bytes received a second, over the last minute.
         waiting_bytes: bytes that wait for the disk.
+        is_paused: whether no device is read from, since the disk is behind.
+        paused_s: for how many seconds that was so, since it started.
+        rotations: how many log files it has closed.
         holding_until_s: seconds until `ingest hold` ends by itself; 0 while nothing is held.
         disk_free_bytes: what is free where the log is.
         disk_full_in_s: seconds until it is full at the present rate; None where it never will be.
         errors: how often something went wrong with a connection, by name.
         handshakes: how many ended well and how many did not, by `mechanism/result`.
         listening: where connections are accepted, for people.
+        dialled: of the devices that only answer how many there are, how many are down, how often
+            they were called, and how often that failed.
         settings: the settings in force, as they are written.
         total: the books of all devices.
-        devices: the books by device.
+        protocols: the books by protocol.
     """
 
     health: str
@@ -54,25 +73,44 @@ class Status:
     pid: int
     uptime_s: float
     connections: int
+    max_connections: int
+    connections_accepted: int
     devices_connected: int
     oldest_silence_s: float
     oldest_silence_device: str
     frames_per_s: float
     bytes_per_s: float
     waiting_bytes: int
+    is_paused: bool
+    paused_s: float
+    rotations: int
     holding_until_s: float
     disk_free_bytes: int
     disk_full_in_s: float | None
     errors: dict[str, int]
     handshakes: dict[str, int]
     listening: list[str]
+    dialled: dict[str, int]
     settings: dict[str, str]
     total: Counts
-    devices: dict[str, Counts]
+    protocols: dict[str, Counts]
 
-    def as_json(self) -> Json:
-        """Return it for JSON."""
-        return asdict(self)
+    def in_words(self) -> str:
+        """Return one line for a person."""
+        health = f"{self.health}: {self.reason}" if self.reason else self.health
+        devices = "1 device" if self.devices_connected == 1 else f"{self.devices_connected} devices"
+        return f"{health}; {devices} connected, {self.frames_per_s:.0f} frames/s"
+
+
+@dataclass(frozen=True)
+class Status(Summary):
+    """The same, and the books of each device.
+
+    Attributes:
+        devices: the books by device.
+    """
+
+    devices: dict[str, Counts]
 
 
 class Rates:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
+from orjson import Fragment, dumps
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import (
@@ -19,18 +20,24 @@ from twisted.logger import Logger, LogLevel
 
 from ingest.devices.registry import Registry, RegistryError
 from ingest.devices.watched import WatchedRegistry
-from ingest.journal.events import Event
+from ingest.journal.events import Event, Rotated
 from ingest.journal.file import FileJournal, JournalPolicy
+from ingest.journal.measures import Measures
 from ingest.journal.writer import HOLD
 from ingest.layout import Layout
 from ingest.listener.admission import REFUSALS, Admission, Port
 from ingest.listener.authentication import Authenticator
+from ingest.listener.dialer import Dial, DialCounts, Dialer
 from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, listen
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
-from ingest.listener.hangups import Hangups, IHangupReactor
+from ingest.listener.hangups import Hangups
+from ingest.listener.poller import IDescriptorReactor, Poller
+from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
+from ingest.log.chunks import recent_chunks
 from ingest.ops.control import Command, ControlError, ControlSocket
+from ingest.ops.status import Summary
 from ingest.service.process import FolderLock, raise_file_limit
 from ingest.service.settings import Settings
 from ingest.service.snapshot import Snapshots
@@ -38,11 +45,13 @@ from ingest.wire.conversation import Converse
 
 DRAIN = 10.0
 """Seconds that stopping may take: for frames to become durable and devices to hear of it."""
+_CHUNKED = "forward"
+"""The protocol whose clients send chunks."""
 _DRAIN_SWEEP = 0.5
 _ROUND = 15.0  # seconds between two rounds at most, each of which notes who was seen
 
 
-class IListenerReactor(IReactorCore, IReactorFromThreads, IHangupReactor, IReactorPorts):
+class IListenerReactor(IReactorCore, IReactorFromThreads, IDescriptorReactor, IReactorPorts):
     """What a listener needs of a reactor."""
 
 
@@ -107,14 +116,26 @@ class Devices(Service):
 
 
 class Records(Service):
-    """The journal."""
+    """The journal.
+
+    Attributes:
+        rotations: how many files it has closed.
+    """
 
     journal: FileJournal
     fleet: Fleet
 
-    def __init__(self, layout: Layout, policy: JournalPolicy, reactor: IReactorFromThreads) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        policy: JournalPolicy,
+        measures: Measures | None,
+        reactor: IReactorFromThreads,
+    ) -> None:
+        self.rotations = 0
         self._layout = layout
         self._policy = policy
+        self._measures = measures
         self._reactor = reactor
         self._log = Logger(namespace="ingest.journal")
 
@@ -126,7 +147,12 @@ class Records(Service):
             sqlite3.Error: `positions.db` can't be made.
         """
         self.journal = FileJournal(
-            self._layout, self._policy, self._reactor.callFromThread, self, self._report
+            self._layout,
+            self._policy,
+            self._reactor.callFromThread,
+            self,
+            self._report,
+            measures=self._measures,
         )
         self.journal.start()
         super().startService()
@@ -153,6 +179,7 @@ class Records(Service):
         self.fleet.resume()
 
     def _report(self, event: Event) -> None:
+        self.rotations += isinstance(event, Rotated)
         level = LogLevel.warn if event.is_warning else LogLevel.info
         self._log.emit(level, "{event}", event=event)
 
@@ -163,8 +190,14 @@ class Connections(Service):
     fleet: Fleet
 
     def __init__(
-        self, devices: Devices, records: Records, admission: Admission, reactor: IListenerReactor
+        self,
+        layout: Layout,
+        devices: Devices,
+        records: Records,
+        admission: Admission,
+        reactor: IListenerReactor,
     ) -> None:
+        self._layout = layout
         self._devices = devices
         self._records = records
         self._admission = admission
@@ -174,13 +207,27 @@ class Connections(Service):
     def startService(self) -> None:
         """Make the fleet, which has no connections yet."""
         devices = self._devices
-        self._hangups = Hangups(self._reactor)
+        self._hangups, self._poller = Hangups(self._reactor), Poller(self._reactor)
         parts = Parts(
-            self._reactor, devices.registry, devices.authenticator, self._admission, self._hangups
+            self._reactor,
+            devices.registry,
+            devices.authenticator,
+            self._admission,
+            self._hangups,
+            self._poller,
         )
         self.fleet = self._records.fleet = Fleet(parts)
         self.fleet.journal = self._records.journal
+        self.fleet.shares = Shares(self._records.journal)
         super().startService()
+
+    def remember_chunks(self) -> None:
+        """Read from the end of the log which chunks it holds, for a protocol that has some.
+
+        Raises:
+            OSError: the log can't be read.
+        """
+        self.fleet.load_chunks(recent_chunks(self._layout.log_folder))
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
@@ -195,6 +242,7 @@ class Connections(Service):
         if deadline.active():
             deadline.cancel()
         self._hangups.close()
+        self._poller.close()
         self._devices.record_seen(self.fleet.take_seen())
 
     def abort(self) -> None:
@@ -226,6 +274,7 @@ class Connections(Service):
 class Entrance(NamedTuple):
     """Where connections come in, and what makes their conversations."""
 
+    protocol: str
     converse: Converse
     door: Door
 
@@ -249,8 +298,10 @@ class Ports(Service):
             DoorError: the system does not let us.
         """
         fleet = self._connections.fleet
-        for converse, door in self._entrances:
-            factory: IProtocolFactory = ConnectionFactory(fleet, converse)
+        if any(entrance.protocol == _CHUNKED for entrance in self._entrances):
+            self._connections.remember_chunks()
+        for protocol, converse, door in self._entrances:
+            factory: IProtocolFactory = ConnectionFactory(fleet, protocol, converse)
             if door.is_proxied:
                 factory = self._behind_proxies(factory)
             self._ports.append(listen(door, factory))
@@ -287,8 +338,46 @@ class Ports(Service):
             proxies.timeout = seconds
 
 
+class Dials(Service):
+    """Calls the devices that only answer."""
+
+    def __init__(
+        self, dials: Sequence[Dial], connections: Connections, reactor: IReactorTime
+    ) -> None:
+        self._dials = dials
+        self._connections = connections
+        self._reactor = reactor
+
+    def startService(self) -> None:
+        """Begin to call them.
+
+        Raises:
+            DialError: an endpoint makes no sense.
+        """
+        self._dialer = Dialer(self._connections.fleet, self._reactor)
+        self._dialer.dial(self._dials)
+        super().startService()
+
+    def stopService(self) -> None:
+        """Call nobody any more."""
+        super().stopService()
+        self._dialer.stop()
+
+    def dial(self, dials: Sequence[Dial]) -> None:
+        """See `Dialer.dial`."""
+        self._dialer.dial(dials)
+
+    def counts(self) -> DialCounts:
+        """See `Dialer.counts`."""
+        return self._dialer.counts()
+
+
 class Control(Service):
-    """Answers the `ingest` command."""
+    """Answers the `ingest` command.
+
+    Attributes:
+        settings: returns the settings in force; set before the start.
+    """
 
     settings: Callable[[], Settings]
 
@@ -298,8 +387,10 @@ class Control(Service):
         connections: Connections,
         records: Records,
         ports: Ports,
+        dials: Dials,
         reactor: IListenerReactor,
     ) -> None:
+        self._dials = dials
         self._layout = layout
         self._connections = connections
         self._records = records
@@ -313,14 +404,20 @@ class Control(Service):
             CannotListenError: the socket can't be made.
         """
         self._snapshots = Snapshots(
-            self._connections.fleet, self._records.journal, self.settings, self._ports.addresses
+            self._connections.fleet,
+            self._records.journal,
+            self.settings,
+            self._ports.addresses,
+            lambda: self._records.rotations,
+            self._dials.counts,
         )
         commands: dict[str, Command] = {
             "connections": self._list_connections,
             "hold": self._hold,
+            "incidents": self._list_incidents,
             "release": self._records.journal.release_hold,
             "rotate": self._rotate,
-            "status": lambda: self._snapshots.take().as_json(),
+            "status": self._snapshots.take,
         }
         self._socket = ControlSocket(self._reactor, self._layout.control, commands)
         super().startService()
@@ -334,11 +431,23 @@ class Control(Service):
         """See `Snapshots.sample`."""
         self._snapshots.sample()
 
+    def summary(self) -> Summary:
+        """See `Snapshots.summary`."""
+        return self._snapshots.summary()
+
+    def health(self) -> tuple[str, str]:
+        """See `Snapshots.health`."""
+        return self._snapshots.health()
+
     def _list_connections(self) -> Deferred[object]:
-        listed: list[dict[str, Any]] = []
-        # A few at a time, so that no device has to wait for a list of thousands.
-        done = cooperate(map(listed.append, self._snapshots.connections())).whenDone()
-        return done.addCallback(lambda _: listed)
+        listed: list[Fragment] = []
+        # A few at a time, each written at once, so that no device has to wait for thousands.
+        each = map(Fragment, map(dumps, self._snapshots.connections()))
+        return cooperate(map(listed.append, each)).whenDone().addCallback(lambda _: listed)
+
+    def _list_incidents(self) -> object:
+        newest = self._connections.fleet.incidents.newest()
+        return [incident._asdict() for incident in newest]
 
     def _rotate(self) -> Deferred[object]:
         self._refuse_if_held()

@@ -4,10 +4,6 @@ import fcntl
 import gc
 import os
 import resource
-import time
-from typing import Any
-
-from twisted.internet.interfaces import IReactorTime
 
 from ingest.layout import Layout, open_own
 
@@ -18,20 +14,6 @@ are gone before the next: they are no reason to look for garbage, as they are by
 
 class StartError(Exception):
     """The listener can't start; the text is one line for a person."""
-
-
-def use_monotonic_time(reactor: IReactorTime) -> None:
-    """Let a reactor keep its time by a clock that nobody sets; before it runs.
-
-    Twisted's reactors ask `time.time`: when the clock is set back by an hour, whatever waits waits
-    an hour longer, and when it is set ahead, all time-outs come at once.
-    """
-    waiting: Any = reactor.getDelayedCalls()
-    shift = time.monotonic() - reactor.seconds()
-    reactor.seconds = time.monotonic  # type: ignore[method-assign]
-    for call in waiting:
-        call.seconds = time.monotonic
-        call.time += shift
 
 
 def raise_file_limit() -> int:

@@ -14,14 +14,16 @@ from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import DEFAULT_DATA
 from ingest.listener.admission import REFUSALS, Limits
+from ingest.listener.dialer import Dial
 from ingest.listener.protocols import DEFAULT, split
-from ingest.units import format_duration, format_size, parse_duration, parse_size
+from ingest.service.dials import parse_dials
+from ingest.units import format_count, format_duration, format_size, parse_duration, parse_size
 
-_SPARE_FILES = 128 + REFUSALS
+_SPARE_FILES = 192 + REFUSALS
 """File descriptors that a listener needs for other things than the devices that it lets in."""
 
 
-_SMALLEST_FILE = 4096  # bytes
+_SMALLEST_FILE = 512  # bytes
 
 
 class SettingsError(ValueError):
@@ -109,6 +111,10 @@ def _timeout(text: str) -> float:
     return seconds
 
 
+def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    return lambda text: None if text == "none" else parse(text)
+
+
 def _default_max_connections() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = 1 << 20 if hard == resource.RLIM_INFINITY else hard
@@ -125,6 +131,7 @@ class Settings:
     """All settings, parsed. Sizes are in bytes, durations in seconds; 0 stands for no bound."""
 
     listen: tuple[Listen, ...] = DEFAULT_LISTEN
+    dial: tuple[Dial, ...] = ()
     allow_plaintext_auth: bool = False
     data: Path = _setting(
         str(DEFAULT_DATA), _folder, "the folder of the log and of all else that is kept", "DIR"
@@ -172,6 +179,23 @@ class Settings:
         "DURATION",
     )  # fmt: skip
 
+    http: str | None = _setting(
+        "none", _or_none(str),
+        "answer /metrics, /livez and /readyz here, such as tcp:7680:interface=127.0.0.1; with"
+        " other hosts in reach, --http-token-file is needed",
+        "ENDPOINT",
+    )  # fmt: skip
+    http_token_file: Path | None = _setting(
+        "none", _or_none(Path),
+        "a file with the bearer token that /metrics wants; read again at SIGHUP",
+        "FILE",
+    )  # fmt: skip
+    log_format: str = _setting(
+        "text", _one_of("text", "json"),
+        "how the listener's own log is written: text, or a line of JSON for each event",
+        "FORMAT",
+    )  # fmt: skip
+
     def limits(self) -> Limits:
         """Return what connections may do; no more of them than there are descriptors for."""
         return Limits(
@@ -203,7 +227,7 @@ class Settings:
         )
 
 
-AT_START: Final = ("listen", "data", "durability")
+AT_START: Final = ("listen", "data", "durability", "http", "http_token_file", "log_format")
 """The settings that count from one start to the next."""
 
 _FORMATS: dict[object, Callable[[float], str]] = {
@@ -217,6 +241,10 @@ _FORMATS: dict[object, Callable[[float], str]] = {
 
 
 def _write(metadata: Mapping[str, Any], value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, tuple) and value and isinstance(value[0], Dial):
+        return format_count(len(value), "device")  # they may be thousands
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     if isinstance(value, bool):
@@ -226,7 +254,7 @@ def _write(metadata: Mapping[str, Any], value: Any) -> str:
 
 
 PARSED: Final = tuple(field_ for field_ in fields(Settings) if field_.metadata)
-"""The settings that have one value with a parser: all but `listen` and the switch."""
+"""The settings that have one value with a parser: all but `listen`, `dial` and the switch."""
 
 
 def option_name(name: str) -> str:
@@ -342,6 +370,8 @@ def _parse(name: str, value: Any) -> Any:
         if not listens:
             raise ValueError("a list of endpoints is wanted")
         return tuple(map(parse_listen, listens))
+    if name == "dial":
+        return parse_dials(value)
     if name == "allow_plaintext_auth":
         if not isinstance(value, bool):
             raise ValueError("true or false is wanted")

@@ -10,15 +10,17 @@ from typing import Any
 
 from ingest.journal.file import FileJournal
 from ingest.listener.books import Account, total
+from ingest.listener.dialer import DialCounts
 from ingest.listener.fleet import Fleet
-from ingest.ops.status import Counts, Rates, Status
+from ingest.listener.phases import Phase
+from ingest.ops.status import Counts, Rates, Status, Summary
 from ingest.service.settings import Settings
 
 SAMPLES = 5.0  # seconds between two samples of the rates
 
 
 class Snapshots:
-    """Makes a `Status` when it is asked for one."""
+    """Makes a `Summary` or a `Status` when it is asked for one."""
 
     def __init__(
         self,
@@ -26,6 +28,8 @@ class Snapshots:
         journal: FileJournal,
         settings: Callable[[], Settings],
         listening: Sequence[str],
+        rotations: Callable[[], int],
+        dialled: Callable[[], DialCounts],
     ) -> None:
         """Begin to keep the rates.
 
@@ -34,54 +38,72 @@ class Snapshots:
             journal: where records go.
             settings: returns the settings in force.
             listening: where connections are accepted.
+            rotations: returns how many log files were closed.
+            dialled: counts the calls to devices that only answer.
         """
         self._fleet = fleet
         self._journal = journal
         self._settings = settings
         self._listening = list(listening)
+        self._rotations = rotations
+        self._dialled = dialled
         self._started = fleet.now()
+        self._version = version("ingest")
         self._rates = Rates()
         self.sample()
 
     def sample(self) -> None:
         """Note how much has come; called every `SAMPLES` seconds."""
-        summed = total(self._fleet.accounts().values())
+        summed = total(self._fleet.totals().values())
         self._rates.sample(
             self._fleet.now(), summed.received_frames, summed.received_bytes, summed.written_bytes
         )
 
-    def take(self) -> Status:
-        """Make a snapshot as of now."""
-        fleet, accounts = self._fleet, self._fleet.accounts()
-        health, reason = self._health()
+    def summary(self) -> Summary:
+        """Make a snapshot as of now, without the books of each device."""
+        fleet, totals = self._fleet, self._fleet.totals()
+        health, reason = self.health()
         frames_per_s, bytes_per_s, written_per_s = self._rates.per_second()
         free = _free(self._journal.log_folder)
         quietest = min(fleet.devices(), key=lambda member: member.heard, default=None)
-        return Status(
+        return Summary(
             health=health,
             reason=reason,
-            version=version("ingest"),
+            version=self._version,
             pid=os.getpid(),
             uptime_s=fleet.now() - self._started,
             connections=len(fleet),
-            devices_connected=len(fleet.devices()),
+            max_connections=fleet.admission.limits.max_connections,
+            connections_accepted=fleet.books.connections,
+            devices_connected=len({member.device for member in fleet.devices()}),
             oldest_silence_s=0.0 if quietest is None else fleet.now() - quietest.heard,
             oldest_silence_device="" if quietest is None else quietest.device,
             frames_per_s=frames_per_s,
             bytes_per_s=bytes_per_s,
             waiting_bytes=self._journal.backlog,
+            is_paused=fleet.paused,
+            paused_s=fleet.paused_seconds,
+            rotations=self._rotations(),
             holding_until_s=self._journal.hold_ends_in,
             disk_free_bytes=free,
             disk_full_in_s=free / written_per_s if written_per_s else None,
             errors=dict(fleet.incidents.counts),
             handshakes=dict(fleet.incidents.handshakes),
             listening=self._listening,
+            dialled=asdict(self._dialled()),
             settings=self._settings().as_written(),
-            total=_counts(total(accounts.values())),
-            devices={name: _counts(account) for name, account in accounts.items()},
+            total=_counts(total(totals.values())),
+            protocols={name: _counts(account) for name, account in totals.items()},
         )
 
-    def _health(self) -> tuple[str, str]:
+    def take(self) -> Status:
+        """Make a snapshot as of now."""
+        accounts = self._fleet.accounts()
+        devices = {name: _counts(account) for name, account in accounts.items()}
+        return Status(**vars(self.summary()), devices=devices)
+
+    def health(self) -> tuple[str, str]:
+        """Return what is wrong, in a word and in words; `ok` and nothing if all is well."""
         trouble = self._journal.health
         if trouble is not None:
             return trouble.kind, trouble.reason
@@ -99,8 +121,10 @@ class Snapshots:
                 "device": member.device or member.claimed,
                 "is_proved": bool(member.device),
                 "peer": str(member.peer),
+                "protocol": member.protocol,
                 "phase": member.phase.name.lower(),
                 "is_reading": member.is_reading,
+                "is_paused": member.phase is Phase.OPEN and not member.is_reading,
                 "connected_s": now - member.made,
                 "heard_s_ago": now - member.heard,
                 "waiting_frames": 0 if account is None else account.waiting_frames,
@@ -115,9 +139,13 @@ def _free(folder: Path) -> int:
 
 
 def _counts(account: Account) -> Counts:
-    fields = asdict(account) | {
-        # `asdict` copies a Counter as if it counted its items.
-        "refused_frames": dict(account.refused_frames),
-        "waiting_frames": account.waiting_frames,
-    }
-    return Counts(**fields)
+    return Counts(
+        received_frames=account.received_frames,
+        received_bytes=account.received_bytes,
+        written_frames=account.written_frames,
+        written_bytes=account.written_bytes,
+        acknowledged_frames=account.acknowledged_frames,
+        refused_frames=dict(account.refused_frames),
+        unparsed_frames=account.unparsed_frames,
+        waiting_frames=account.waiting_frames,
+    )

@@ -1,16 +1,27 @@
 """`twistd ingest`: its options, and the service that they make."""
 
+# ruff: noqa: E402 - signals may come while the rest is imported, and must be safe from now on
+from ingest.service.signals import HANGUP
+
+HANGUP.install()
+
+
 import os
 import re
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 from twisted.application.service import IService
+from twisted.logger import ILogObserver
 from twisted.python import usage
+from twisted.python.logfile import LogFile
 
 from ingest.listener.protocols import DEFAULT, protocols
+from ingest.ops.jsonlog import json_observer
 from ingest.service.settings import (
     DEFAULT_LISTEN,
     PARSED,
@@ -23,10 +34,10 @@ from ingest.service.settings import (
     parse_listen,
     read_settings,
 )
-from ingest.service.signals import HANGUP
 
 _UNKNOWN = re.compile(r"option (--\S+) not recognized")
 _PID_FILE = "twistd.pid"  # unless `twistd --pidfile` says otherwise
+_LOG_FILE = "twistd.log"  # unless `twistd --logfile` does
 
 
 class Options(usage.Options):
@@ -60,9 +71,9 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
-        HANGUP.install()  # as early as we can
         super().__init__()
         self.listen: list[Listen] = []
+        self.make_observer: Callable[[], ILogObserver] | None = None
 
     @property
     def is_daemonized(self) -> bool:
@@ -137,6 +148,8 @@ class Options(usage.Options):
         twistd = self.parent
         if twistd is not None and twistd["nodaemon"] and twistd["pidfile"] == _PID_FILE:
             twistd["pidfile"] = ""
+        if twistd is not None and self.settings.log_format == "json":
+            self.make_observer = _json_log(twistd)
 
     def read(self) -> Settings:
         """Put the settings together; the file is read afresh.
@@ -156,12 +169,29 @@ class Options(usage.Options):
         return read_settings(given, Path(self["config"]) if self["config"] else None)
 
 
+def _json_log(twistd: usage.Options) -> Callable[[], ILogObserver]:
+    """Return what makes the observer that writes JSON to where twistd would write its text.
+
+    Raises:
+        UsageError: it is to write elsewhere, or nowhere.
+    """
+    for other in ("logger", "syslog"):
+        if twistd[other]:
+            raise usage.UsageError(f"--log-format json makes no sense with twistd's --{other}")
+    in_background = not twistd["nodaemon"]
+    name = twistd["logfile"] or (_LOG_FILE if in_background else "-")
+    if name == "-" and in_background:
+        raise usage.UsageError("in the background there is no standard output to log to")
+    return lambda: json_observer(sys.stdout if name == "-" else LogFile.fromFullPath(name))
+
+
 def makeService(options: Options) -> IService:
     """Make the service of `twistd ingest`."""
     from twisted.internet import reactor  # noqa: PLC0415 - the one place that chooses it
 
+    from ingest.ops.monotonic import use_monotonic_time  # noqa: PLC0415
     from ingest.service.parts import IListenerReactor  # noqa: PLC0415
-    from ingest.service.process import StartError, use_monotonic_time  # noqa: PLC0415
+    from ingest.service.process import StartError  # noqa: PLC0415
     from ingest.service.tree import ListenerService  # noqa: PLC0415
 
     chosen = cast(IListenerReactor, reactor)
@@ -169,6 +199,8 @@ def makeService(options: Options) -> IService:
     try:
         # In the background standard error is closed, but for a copy of it.
         stderr = os.fdopen(os.dup(2), "w") if options.is_daemonized else None
-        return ListenerService(options.settings, chosen, options.read, stderr=stderr)
+        service = ListenerService(options.settings, chosen, options.read, stderr=stderr)
     except StartError as error:
         raise SystemExit(f"ingest: can't start: {error}") from None
+    service.make_observer = options.make_observer
+    return service

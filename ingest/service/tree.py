@@ -1,36 +1,45 @@
 """The listener as a tree of services: what stands on what, and so starts and stops in which order.
 
 Folder        the data folder is there, and is ours alone
+Web           metrics and health over HTTP, if they are wanted: until all else has stopped
 Devices       the registry, and the threads that check tokens
 Records       the journal: recovers the log, and writes it
 Connections   the fleet; when it stops, all that was accepted becomes durable and is told
 Ports         where connections are accepted
+Dials         the devices that are called, since they only answer
 Housekeeping  what is done again and again
 Control       answers the `ingest` command
 Signals       SIGHUP, SIGINT, SIGTERM
+Systemd       says that all is there
 """
 
+import os
 import sqlite3
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import IO
+from typing import IO, Any
 
 from twisted.internet.error import CannotListenError
-from twisted.logger import Logger
+from twisted.logger import ILogObserver, Logger
 
 from ingest.devices.registry import RegistryError
+from ingest.journal.measures import Measures
 from ingest.layout import Layout
 from ingest.listener.admission import Admission
+from ingest.listener.dialer import DialError, check_dials
 from ingest.listener.doors import DoorError, parse_door
 from ingest.listener.protocols import find
 from ingest.log.files import ACTIVE
+from ingest.ops.metrics import Metrics
+from ingest.ops.notify import Notifier
 from ingest.service.housekeeping import Chore, Housekeeping
 from ingest.service.inorder import InOrder
 from ingest.service.parts import (
     Connections,
     Control,
     Devices,
+    Dials,
     Entrance,
     Folder,
     IListenerReactor,
@@ -42,6 +51,9 @@ from ingest.service.reload import changes
 from ingest.service.settings import Listen, Settings, SettingsError
 from ingest.service.signals import Signals
 from ingest.service.snapshot import SAMPLES
+from ingest.service.systemd import Systemd
+from ingest.service.web import View, Web
+from ingest.wire.errors import ErrorCode
 from ingest.wire.options import OptionError, Options
 
 _OFTEN = 0.25  # seconds between two looks at what was revoked, and at who takes too long
@@ -50,7 +62,11 @@ _SUMMARY = 60.0  # seconds between two summaries of what went wrong with connect
 
 
 class ListenerService(InOrder):
-    """A listener. Its services are made here, and hear of each other by what they are given."""
+    """A listener. Its services are made here, and hear of each other by what they are given.
+
+    Attributes:
+        make_observer: makes what writes the log of the process; twistd does if it is None.
+    """
 
     def __init__(
         self,
@@ -77,30 +93,54 @@ class ListenerService(InOrder):
         self._settings = settings
         self._reread = reread
         self._stderr = stderr
+        self.make_observer: Callable[[], ILogObserver] | None = None
         self._log = Logger(namespace="ingest")
         try:
             entrances = [_entrance(listen, reactor) for listen in settings.listen]
-        except DoorError as error:
+            check_dials(settings.dial, reactor)
+        except (DoorError, DialError) as error:
             raise StartError(str(error)) from None
+        self._reactor = reactor
         self._layout = Layout(settings.data)
         self._admission = Admission(settings.limits())
         self._devices = Devices(self._layout, reactor)
-        self._records = Records(self._layout, settings.journal_policy(), reactor)
-        self._connections = Connections(self._devices, self._records, self._admission, reactor)
+        metrics = Metrics((each.protocol for each in entrances), ErrorCode)
+        measures = _measures(metrics) if settings.http else None
+        self._records = Records(self._layout, settings.journal_policy(), measures, reactor)
+        self._connections = Connections(
+            self._layout, self._devices, self._records, self._admission, reactor
+        )
         self._ports = Ports(entrances, self._connections, reactor)
-        control = Control(self._layout, self._connections, self._records, self._ports, reactor)
+        self._dials = Dials(settings.dial, self._connections, reactor)
+        control = Control(
+            self._layout, self._connections, self._records, self._ports, self._dials, reactor
+        )
         control.settings = lambda: self._settings
+        view = View(control.summary, control.health, lambda: bool(self.running))
+        self._systemd = Systemd(Notifier(os.environ), view.summary, view.health, reactor)
+        self._web = None
+        if settings.http:
+            self._web = Web(settings.http, settings.http_token_file, view, metrics, reactor)
         for service in (
             Folder(self._layout),
+            *([] if self._web is None else [self._web]),
             self._devices,
             self._records,
             self._connections,
             self._ports,
+            self._dials,
             Housekeeping(reactor, self._chores(control)),
             control,
             Signals(reactor, self.reload, self._connections.abort),
+            self._systemd,
         ):
             service.setServiceParent(self)
+
+    def setServiceParent(self, parent: Any) -> None:
+        """See `IService`; twistd looks at the application for an observer of its log."""
+        super().setServiceParent(parent)
+        if self.make_observer is not None:
+            parent.setComponent(ILogObserver, self.make_observer())
 
     def startService(self) -> None:
         """Open the files, bind the ports and begin.
@@ -128,18 +168,26 @@ class ListenerService(InOrder):
 
     def reload(self) -> None:
         """Reopen the log, read the settings again, and say what has changed and what has not."""
+        with self._systemd.reloading():
+            self._reload()
+
+    def _reload(self) -> None:
         self._records.journal.reopen()
         try:
             settings = self._reread()
-        except SettingsError as error:
+            check_dials(settings.dial, self._reactor)
+        except (SettingsError, DialError) as error:
             self._log.error("the settings stay as they are: {error}", error=str(error))
             return
         for line in changes(self._settings, settings):
             self._log.info("{line}", line=line)
         self._settings = settings.with_those_of_the_start(self._settings)
         self._admission.limits = settings.limits()
+        self._dials.dial(settings.dial)
         self._ports.set_timeout(settings.handshake_timeout)
         self._records.journal.set_policy(settings.journal_policy())
+        if self._web is not None:
+            self._web.reload()
         self._log.info("the log is reopened and the settings are read again")
 
     def _chores(self, control: Control) -> list[Chore]:
@@ -150,6 +198,7 @@ class ListenerService(InOrder):
             Chore("rounds", _ROUNDS, fleet.go_round_if_due),
             Chore("summaries", _SUMMARY, fleet.summarise),
             Chore("rates", SAMPLES, control.sample),
+            *self._systemd.chores(),
         ]
 
     def _announce(self) -> None:
@@ -166,12 +215,21 @@ class ListenerService(InOrder):
             )
 
 
+def _measures(metrics: Metrics) -> Measures:
+    return Measures(
+        metrics.commit_bytes.observe,
+        metrics.commit_seconds.observe,
+        metrics.sync_seconds.observe,
+        metrics.ack_seconds.observe,
+    )
+
+
 def _entrance(listen: Listen, reactor: IListenerReactor) -> Entrance:
     try:
         converse = find(listen.protocol).make_converse(Options(listen.options))
     except (KeyError, OptionError) as error:
         raise DoorError(str(listen), error.args[0]) from None
-    return Entrance(converse, parse_door(listen.endpoint, reactor))
+    return Entrance(listen.protocol, converse, parse_door(listen.endpoint, reactor))
 
 
 def _in_words(error: Exception) -> str:

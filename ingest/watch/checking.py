@@ -46,10 +46,14 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     except (orjson.JSONDecodeError, RecursionError) as error:
         raise RefusedError("the query is nested too deeply") from error
     except RefusedError as refused:
-        if refused.position is not None:  # DuckDB counts bytes
-            before = sql.encode()[: refused.position]
-            refused.position = len(before.decode(errors="ignore"))
+        if refused.position is not None:
+            refused.position = characters(sql, refused.position)
         raise
+
+
+def characters(sql: str, position: int) -> int:
+    """Count the characters of a query before a position, which DuckDB counts in bytes."""
+    return len(sql.encode()[:position].decode(errors="ignore"))
 
 
 def _check_tree(parsed: dict[str, Any]) -> None:

@@ -88,8 +88,9 @@ def _run(layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Lim
     lock(connection, layout)
     try:
         plan = view.plan(sql)
-    except duckdb.BinderException as error:
-        raise RefusedError(_binder_text(error, view.columns)) from error
+    except (duckdb.BinderException, duckdb.CatalogException) as error:
+        text = _binder_text(error, view.columns)
+        raise RefusedError(text, view.find_mistake(sql)) from error
     since, until = _latest(scope.since, plan.since), _earliest(scope.until, plan.until)
     view.create(scope, snapshot.between(since, until), plan.used)
     truncated = _send(connection.sql(sql), limits)

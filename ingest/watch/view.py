@@ -2,8 +2,8 @@
 
 import os
 import re
-from collections.abc import Collection, Iterable
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +12,7 @@ import duckdb
 import orjson
 
 from ingest.log.files import DAMAGED, LogFile, open_log
+from ingest.watch.checking import characters
 from ingest.watch.columns import METADATA, count_fields
 from ingest.watch.schema import (
     RECORD,
@@ -102,16 +103,9 @@ class LogView:
         Raises:
             duckdb.Error: the query does not fit the view.
         """
-        columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in self.columns.items())
-        self._connection.execute(f"CREATE TABLE log ({columns})")
-        # It would find out that an empty table gives nothing, and leave its scan out.
-        self._connection.execute("SET disabled_optimizers = 'statistics_propagation'")
-        try:
-            self._connection.sql(sql)  # its errors point into `sql` itself
+        with self._empty_table():
+            self._connection.sql(sql)  # its errors are about `sql` itself
             ((_, plan),) = self._connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()
-        finally:
-            self._connection.execute("RESET disabled_optimizers")
-            self._connection.execute("DROP TABLE log")
         scans = [_limits(filters) for filters in _scan_filters(orjson.loads(plan))]
         since = min((begin for begin, _ in scans), default=datetime.min)
         until = max((end for _, end in scans), default=datetime.max)
@@ -122,6 +116,31 @@ class LogView:
             None if until == datetime.max else until.replace(tzinfo=UTC),
             frozenset(name for name in self.columns if name.lower() in said),
         )
+
+    def find_mistake(self, sql: str) -> int | None:
+        """Tell where in a query that `plan` refused the mistake is.
+
+        Returns:
+            The position in characters from 0; None if DuckDB does not say.
+        """
+        with self._empty_table():
+            ((position,),) = self._connection.execute(
+                "SELECT json_serialize_plan(?) ->> 'position'", [sql]
+            ).fetchall()
+        return None if position is None else characters(sql, int(position))
+
+    @contextmanager
+    def _empty_table(self) -> Iterator[None]:
+        """Have an empty table with the columns of the view, and its name."""
+        columns = ", ".join(f"{quoted(name)} {kind}" for name, kind in self.columns.items())
+        self._connection.execute(f"CREATE TABLE log ({columns})")
+        # It would find out that an empty table gives nothing, and leave its scan out.
+        self._connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+        try:
+            yield
+        finally:
+            self._connection.execute("RESET disabled_optimizers")
+            self._connection.execute("DROP TABLE log")
 
     def create(
         self, scope: Scope, pieces: Iterable[Piece], used: Collection[str] | None = None

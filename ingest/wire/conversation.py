@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol, TypeAlias
 
+from ingest.wire.chunks import Chunks
 from ingest.wire.errors import PeerError
 from ingest.wire.framing import Frames
 from ingest.wire.sasl import Credentials, FindKeys
@@ -48,22 +49,38 @@ class Standing(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Get the lease on `device`, whose name is proved now; answer with `granted`."""
+    """Get the lease on `device`, whose name is proved now; answer with `granted`.
+
+    Attributes:
+        device: its name.
+        standing: what the registry must say of it.
+        shared: whether several connections may have the name at once. Then each has numbers of its
+            own, from 1 on: for protocols whose clients do not count along. Else a newer connection
+            takes over from an older one.
+    """
 
     device: str
     standing: Standing = Standing.PROVED
+    shared: bool = False
 
 
 class Grant(NamedTuple):
     """What the shell says when the device is let in.
 
     Attributes:
-        following: the number of the device's next frame.
+        following: the number of the next frame.
         time: now: UTC, RFC 3339, microseconds.
+        line_format: what its lines of text are, one of `ingest.names.FORMATS`; empty where the
+            registry leaves that to the listener.
+        is_durable: tells whether the frames up to a number are on disk.
+        chunks: the chunks that the device has sent lately; None unless its name is shared.
     """
 
     following: int
     time: bytes
+    line_format: str = ""
+    is_durable: Callable[[int], bool] = lambda seq: False  # noqa: ARG005
+    chunks: Chunks | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +89,25 @@ class Ended:
 
     Attributes:
         error: what the device did wrong, or what ends the conversation from our side; None when
-            the device has closed its side.
+            nothing is wrong, such as when the device has closed its side.
+        lingers: whether the device is given time to read what was sent last and to close its side.
     """
 
     error: PeerError | None
+    lingers: bool = True
 
 
-Event: TypeAlias = Send | CheckToken | Claim | Frames | Ended
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Call `Timed.overdue` when so many seconds are over; None: not at all.
+
+    It counts from now. Bytes that come in between don't put it off; only another `Wait` does.
+    """
+
+    seconds: float | None
+
+
+Event: TypeAlias = Send | CheckToken | Claim | Frames | Ended | Wait
 
 
 class Peer(NamedTuple):
@@ -180,6 +209,13 @@ class Conversation(Protocol):
 
     def farewell(self, error: PeerError) -> bytes:
         """Write why the connection closes."""
+
+
+class Timed(Conversation, Protocol):
+    """A conversation with deadlines of its own: one that brings `Wait`."""
+
+    def overdue(self) -> Sequence[Event]:
+        """Go on after the time of the last `Wait` is over."""
 
 
 Converse: TypeAlias = Callable[[Context], Conversation]

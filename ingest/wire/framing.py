@@ -1,6 +1,7 @@
 """Framing: where the frames in a stream of bytes end, and how the stream is answered."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, TypeAlias
 
 from ingest.record import NO_VALUES, Values
 from ingest.wire.errors import PeerError
@@ -12,13 +13,19 @@ class Frames(NamedTuple):
     Attributes:
         values: what is stored of them.
         error: what came behind them that is no frame; nothing after it was read.
+        unparsed: how many of them are not in the format that they should have; they are stored as
+            `text` or `raw`.
     """
 
     values: Values
     error: PeerError | None = None
+    unparsed: int = 0
 
 
 NO_FRAMES = Frames(NO_VALUES)
+
+LineFormat: TypeAlias = Callable[[bytes], Frames]
+"""Makes the values of whole lines, each with its LF; an empty line has none."""
 
 
 class Framing(Protocol):

@@ -15,12 +15,12 @@ import ormsgpack
 from ingest.record import NO_VALUES, Values, printable
 from ingest.wire.errors import PeerError, bad_frame
 from ingest.wire.framing import Frames
+from ingest.wire.json_values import complete, values_of
 from ingest.wire.mapping import encode
 from ingest.wire.msgpack_scanner import ends_of_objects, is_single_object
 
 _ARRAY_32: Final = b"\xdd"
 _PARTS = 16
-_LINE_END = orjson.Fragment(b"\n")
 
 # NaN and the infinities. Each begins with a single byte, which `re` finds as fast as memory reads.
 _NOT_FINITE = re.compile(rb"\x7f(?<=[\xca\xcb]\x7f)")
@@ -74,47 +74,26 @@ def make_objects(number: int, data: bytes) -> list[Any]:
 def _plain_values(number: int, data: bytes) -> Values | None:
     """Make the values of objects that plain JSON can hold; None if it can't hold one of them."""
     try:
-        objects = make_objects(number, data)
+        return plain_values(make_objects(number, data), data)
+    except ValueError:
+        return None
+
+
+def plain_values(objects: list[Any], data: bytes) -> Values | None:
+    """Make the values of objects, as `_plain_values` does; `data` is what they were made of."""
+    try:
         types = set(map(type, objects))
         if NoneType in types:
             types.remove(NoneType)
             objects = [value for value in objects if value is not None]
         dumped = orjson.dumps(objects)
-    except (ValueError, TypeError):
+    except TypeError:
         return None
     if b"$" in dumped and b'{"$' in dumped:
         return None  # perhaps a map that looks like one of our wrappers
     if b"null" in dumped and (_NOT_FINITE.search(data) or _NEGATIVE_NOT_FINITE.search(data)):
         return None  # perhaps a number that is not finite, which orjson writes as null
-    return _lines_of(objects, dumped, are_maps=types == {dict})
-
-
-def _lines_of(objects: list[Any], dumped: bytes, *, are_maps: bool) -> Values:
-    """Cut the values of single objects out of the JSON of all of them.
-
-    The worked example, maps that are cut between `}` and `{`, and then objects of any kind:
-
-        [{"a":1},{"b":2}]           is cut into   [{"a":1   "b":2}]
-        [{"a":[{"c":1},{"c":2}]}]   is cut into more pieces than there are objects: it is no good
-        [1,[2,{"a":3}]]             is written again, with line ends that no JSON of orjson has:
-        [1,\\n,[2,{"a":3}]]          is cut into   1   [2,{"a":3}]
-
-    What opens and closes each map then stands once in `Values`, and so costs nothing.
-    """
-    if not objects:
-        return NO_VALUES
-    whole = printable(dumped)
-    if len(objects) == 1:
-        return Values(b',"data":', [whole[1:-1]], b"}\n")
-    if are_maps:
-        values = whole.split(b"},{")
-        if len(values) == len(objects):
-            values[0], values[-1] = values[0][2:], values[-1][:-2]
-            return Values(b',"data":{', values, b"}}\n")
-    parts: list[Any] = [_LINE_END] * (2 * len(objects) - 1)
-    parts[::2] = objects
-    values = printable(orjson.dumps(parts))[1:-1].split(b",\n,")
-    return Values(b',"data":', values, b"}\n")
+    return values_of(objects, dumped, are_maps=types == {dict})
 
 
 def _by_parts(data: bytes, begin: int, ends: list[int]) -> Iterator[bytes]:
@@ -142,15 +121,8 @@ def _by_parts(data: bytes, begin: int, ends: list[int]) -> Iterator[bytes]:
     for first in range(0, len(ends), size):
         part = ends[first : first + size]
         values = _plain_values(len(part), data[begin : part[-1]])
-        yield from _by_parts(data, begin, part) if values is None else _complete(values)
+        yield from _by_parts(data, begin, part) if values is None else complete(values)
         begin = part[-1]
-
-
-def _complete(values: Values) -> list[bytes]:
-    """Return the values as whole JSON documents."""
-    if values.opening.endswith(b"{"):
-        return [b"{%b}" % item for item in values.items]
-    return list(values.items)
 
 
 def _encode(packed: bytes) -> bytes:

@@ -10,6 +10,8 @@ from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeAlias
 
+from ingest.units import parse_size
+
 Network: TypeAlias = IPv4Network | IPv6Network
 
 
@@ -69,6 +71,21 @@ class Options:
         if value not in (True, False, "true", "false"):
             raise OptionError(f"{name}: true or false is wanted")
         return value in (True, "true")
+
+    def size(self, name: str, default: str) -> int:
+        """Return a size in bytes, such as `16MiB`, of at least one.
+
+        Raises:
+            OptionError: it is something else.
+        """
+        value = self._take(name)
+        try:
+            size = parse_size(str(default if value is None else value))
+        except ValueError as error:
+            raise OptionError(f"{name}: {error}") from None
+        if not size:
+            raise OptionError(f"{name}: a size of at least one byte is wanted")
+        return size
 
     def networks(self, name: str) -> tuple[Network, ...]:
         """Return networks such as `10.0.0.0/8`; a list of them, or one string with commas.

@@ -306,3 +306,21 @@ def _send_and_stop(listener: Listener) -> int:
         device.push_all("a", "b", last=2)
     listener.stop()
     return 2
+
+
+def test_a_backup_from_before_there_were_formats(tmp_path: Path) -> None:
+    older, ours, archive = Layout(tmp_path / "older"), Layout(tmp_path / "ours"), tmp_path / "b"
+    older.create()
+    with Registry(older.devices) as registry:
+        registry.add_many([("a", _VERIFIER, "")])
+    with closing(sqlite3.connect(older.devices)) as database, database:
+        database.execute("DROP TRIGGER format_forgotten")
+        database.execute("DROP TABLE formats")
+    ours.create()
+    with Registry(ours.devices) as registry:
+        registry.add_many([("a", _VERIFIER, "")], {"a": "json"})
+    for layout, command in ((older, "backup"), (ours, "restore")):
+        done = CliRunner().invoke(main, ["--data", str(layout.data), command, str(archive)])
+        assert done.exit_code == 0, done.output
+    with Registry(ours.devices) as registry:
+        assert registry.format_of("a") == ""

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from ingest.bench import local
-from ingest.cli import main
+from ingest.cli import common, main
 
 
 def test_the_totals_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,9 +18,22 @@ def test_the_totals_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", path)
     result = CliRunner().invoke(main, ["demo", "--for", "3s"])
     assert result.exit_code == 0, result.output
+    assert re.search(
+        r'"device":"boiler","seq":1,"data":\{"temp":[0-9.]+,"bar":1.4\}', result.output
+    )
     assert re.search(r"\n(\d+) frames sent, \1 acknowledged, \1 lines in the log\n", result.output)
-    for device in ("thermometer", "power-meter", "front-door"):
+    assert re.search(r"\nLook at it: http://127\.0\.0\.1:\d+/\n", result.output)
+    for device in ("thermometer", "power-meter", "front-door", "boiler"):
         assert f'"device":"{device}","seq":1,' in result.output
+
+
+def test_without_the_packages_of_the_page_it_says_how_to_get_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(common, "WATCH_PACKAGES", ("no_such_package",))
+    result = CliRunner().invoke(main, ["demo", "--for", "1s"])
+    assert result.exit_code == 0, result.output
+    assert "needs more packages: pip install 'ingest[watch]'\n" in result.output
 
 
 def test_a_listener_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:

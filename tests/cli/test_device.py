@@ -272,13 +272,14 @@ def test_list_in_a_pipe(run: Run) -> None:
     header, second, first = run("list").stdout.splitlines()
     created = header.index("created")
     assert header == (
-        "name      enabled  created               last seen             last peer    next number"
+        "name      enabled  created               last seen             last peer    "
+        "next number  format"
     )
     assert first[:created] + first[created + 20 :] == (
-        "sensor-1  yes        2026-11-22T11:39:00Z  127.0.0.1:9  42"
+        "sensor-1  yes        2026-11-22T11:39:00Z  127.0.0.1:9  42           -"
     )
     assert second.split()[:2] == ["s2", "no"]
-    assert second.split()[3:] == ["-", "-", "1"]
+    assert second.split()[3:] == ["-", "-", "1", "-"]
 
 
 @pytest.mark.usefixtures("filled")
@@ -294,7 +295,12 @@ def test_list_on_a_terminal(layout: Layout) -> None:
     os.close(ours)
     assert process.returncode == 0
     cells = [line.split("│")[1:-1] for line in printed.decode().splitlines() if "│" in line]
-    assert [cell.strip() for cell in cells[-1]][3:] == ["2026-11-22T11:39:00Z", "127.0.0.1:9", "42"]
+    assert [cell.strip() for cell in cells[-1]][3:] == [
+        "2026-11-22T11:39:00Z",
+        "127.0.0.1:9",
+        "42",
+        "-",
+    ]
 
 
 @pytest.mark.usefixtures("filled")
@@ -308,6 +314,7 @@ def test_list_as_json(run: Run) -> None:
         "last_seen": "2026-11-22T11:39:00Z",
         "last_peer": "127.0.0.1:9",
         "next": 42,
+        "format": None,
     }
     assert (second["enabled"], second["last_seen"], second["next"]) == (False, None, 1)
     assert json.loads(run("show", "sensor-1", "--json").stdout) == first
@@ -318,7 +325,7 @@ def test_show(run: Run) -> None:
     lines = [line.split(maxsplit=1) for line in run("show", "s2").stdout.splitlines()]
     assert lines[0] == ["name", "s2"]
     assert lines[1] == ["enabled", "no"]
-    assert lines[-2:] == [["next", "number  1"], ["note", "-"]]
+    assert lines[-3:] == [["next", "number  1"], ["format", "-"], ["note", "-"]]
 
 
 @pytest.mark.usefixtures("filled")
@@ -328,7 +335,38 @@ def test_export(run: Run, tmp_path: Path) -> None:
     assert run("export").stdout == file.read_text()
     rows = _rows(file)
     assert [row["name"] for row in rows] == ["s2", "sensor-1"]
-    assert list(rows[0]) == ["name", "enabled", "created", "note", "last_seen", "last_peer"]
+    assert list(rows[0]) == [
+        *("name", "enabled", "created", "note", "last_seen", "last_peer", "format"),
+    ]
+
+
+def test_formats(run: Run, tmp_path: Path) -> None:
+    assert run("add", "a", "--format", "json").exit_code == 0
+    assert run("add", "b").exit_code == 0
+    file = tmp_path / "more.csv"
+    file.write_text("name,format\nc,influx\na,csv\n")
+    assert "1 imported, 1 registered already" in run("import", str(file)).output
+    assert [row["format"] for row in csv.DictReader(run("export").stdout.splitlines())] == [
+        *("json", "", "influx"),
+    ]
+    assert run("set", "b", "c", "--format", "logfmt").stdout == "changed b\nchanged c\n"
+    assert run("set", "a", "--format", "listener").exit_code == 0
+    assert [each["format"] for each in json.loads(run("list", "--json").stdout)] == [
+        *(None, "logfmt", "logfmt"),
+    ]
+    assert "format       logfmt" in run("show", "b").stdout
+
+
+def test_a_format_that_there_is_not(run: Run) -> None:
+    run("add", "a")
+    for arguments in (("set", "a", "--format", "yaml"), ("add", "b", "--format", "yaml")):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert "'yaml' is not one of 'opaque', 'json'" in result.output
+    assert "Missing option '--format'" in run("set", "a").output
+    unknown = run("set", "nobody", "--format", "json")
+    assert unknown.exit_code == 1
+    assert "device nobody is not registered" in unknown.output
 
 
 def test_a_damaged_registry(run: Run, layout: Layout) -> None:

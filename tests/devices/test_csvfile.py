@@ -85,6 +85,14 @@ def test_formulas(note: str) -> None:
     assert (row["note"], row["last_peer"]) == ("'" + note, "'=1:2")
 
 
+def test_formats() -> None:
+    entries, problems = parse_devices(b"format,name\njson,a\n,b\nyaml,c\n")
+    assert entries == [Entry("a", "", "", "json"), Entry("b", "", "", "")]
+    assert [(line, reason.split(";")[0]) for line, reason in problems] == [
+        (4, "'yaml' is no format of lines")
+    ]
+
+
 def test_not_utf_8() -> None:
     assert parse_devices(b"name\na\n\xff\n") == ([], [Problem(3, "not UTF-8")])
 
@@ -106,10 +114,10 @@ def test_written_tokens_can_be_imported(tokens: list[str]) -> None:
 def test_export() -> None:
     file = io.StringIO(newline="")
     created = "2026-11-22T11:39:00Z"
-    seen = Device("b", False, created, 'the "left", one', created, "127.0.0.1:9")
+    seen = Device("b", False, created, 'the "left", one', created, "127.0.0.1:9", "json")
     write_devices(file, [Device("a", True, created, "", None, None), seen])
     assert file.getvalue() == (
-        "name,enabled,created,note,last_seen,last_peer\n"
-        "a,true,2026-11-22T11:39:00Z,,,\n"
-        'b,false,2026-11-22T11:39:00Z,"the ""left"", one",2026-11-22T11:39:00Z,127.0.0.1:9\n'
+        "name,enabled,created,note,last_seen,last_peer,format\n"
+        "a,true,2026-11-22T11:39:00Z,,,,\n"
+        'b,false,2026-11-22T11:39:00Z,"the ""left"", one",2026-11-22T11:39:00Z,127.0.0.1:9,json\n'
     )

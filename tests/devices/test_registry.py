@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.devices.device import Device, InvalidName, InvalidNote
+from ingest.devices.device import Device, InvalidFormat, InvalidName, InvalidNote
 from ingest.devices.registry import DeviceExists, Registry, RegistryError, UnknownDevice
 from ingest.devices.verifier import InvalidToken, decoy, derive, matches
 from tests.devices.tokens import legal_tokens
@@ -26,6 +26,16 @@ class TestContract:
     def registry(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Registry]:
         with Registry(":memory:" if request.param == "memory" else tmp_path / "d.db") as registry:
             yield registry
+
+    def test_who_may_connect_without_a_token(self, registry: Registry) -> None:
+        registry.add_many((name, _VERIFIER, "") for name in ("on", "off"))
+        registry.set_enabled("off", False)
+        for unregistered in (False, True):
+            allowed = [
+                registry.may_connect(name, unregistered=unregistered)
+                for name in ("on", "off", "unknown")
+            ]
+            assert allowed == [True, False, unregistered]
 
     def test_it_begins_empty(self, registry: Registry) -> None:
         assert registry.count() == 0
@@ -343,3 +353,46 @@ def test_a_later_format(path: Path) -> None:
 def test_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(RegistryError, match=r"can't open .*missing/devices\.db: No such file"):
         Registry(tmp_path / "missing" / "devices.db")
+
+
+def test_formats(path: Path) -> None:
+    with Registry(path) as listener, Registry(path) as command:
+        command.add("a", "token", "", "json")
+        command.add_many([("a", _VERIFIER, ""), ("b", _VERIFIER, "")], {"a": "csv", "b": "nmea"})
+        mark = listener.last_revocation()
+        assert [listener.format_of(name) for name in ("a", "b", "nobody")] == ["json", "nmea", ""]
+        command.set_format("a", "")
+        assert listener.format_of("a") == ""
+        assert [device.line_format for device in listener.devices()] == [None, "nmea"]
+        assert listener.revoked_since(mark)[1] == []  # nobody is cut
+        command.remove("b")
+        command.add("b", "token")
+        assert listener.format_of("b") == ""
+        with pytest.raises(UnknownDevice):
+            command.set_format("nobody", "json")
+        with pytest.raises(InvalidFormat, match="there are opaque, json"):
+            command.set_format("a", "yaml")
+        with pytest.raises(InvalidFormat):
+            command.add("c", "token", "", "yaml")
+        assert command.get("c") is None
+
+
+def test_a_registry_from_before_there_were_formats(path: Path) -> None:
+    with Registry(path) as registry:
+        registry.add("a", "token")
+    with closing(sqlite3.connect(path)) as older, older:
+        older.execute("DROP TRIGGER format_forgotten")
+        older.execute("DROP TABLE formats")
+    with Registry(path, make=False) as registry:
+        assert registry.format_of("a") == ""
+        registry.set_format("a", "json")
+        assert registry.format_of("a") == "json"
+
+
+def test_formats_are_taken_over_from_another_registry(path: Path) -> None:
+    with Registry(path) as source:
+        source.add_many([("a", _VERIFIER, ""), ("b", _VERIFIER, "")], {"a": "json"})
+    with Registry(path.with_name("ours")) as registry:
+        registry.add_many([("b", _VERIFIER, ""), ("c", _VERIFIER, "")], {"b": "csv", "c": "csv"})
+        registry.become(path)
+        assert [device.line_format for device in registry.devices()] == ["json", None]

@@ -279,3 +279,22 @@ def test_a_file_from_before_there_were_revisions(path: Path) -> None:
         _change(path, lambda registry: registry.add_many([("b", _OTHER, "")]))
         assert watched.revision() != before
         assert watched.revoked_since(0)[1] == []
+
+
+@pytest.mark.parametrize("put", [_rename, _remove_and_copy, _overwrite])
+def test_names_that_need_no_token_are_revoked_when_the_file_is_replaced(
+    watched: WatchedRegistry, path: Path, copy: Path, put: Put
+) -> None:
+    assert watched.may_connect("unknown", unregistered=True)
+    mark = watched.last_revocation()
+    put(copy, path)
+    assert "unknown" in watched.revoked_since(mark)[1]
+    assert not watched.may_connect("disabled", unregistered=True)
+
+
+def test_nobody_may_connect_while_the_file_is_gone(watched: WatchedRegistry, path: Path) -> None:
+    path.unlink()
+    with pytest.raises(RegistryError):
+        watched.revoked_since(watched.last_revocation())
+    with pytest.raises(RegistryError):
+        watched.may_connect("kept", unregistered=True)

@@ -21,9 +21,9 @@ from tests.endtoend.listener import (
 START = (TWISTD, "-n", "--pidfile=", "ingest")
 
 OPTIONS = {
-    "allow-plaintext-auth", "compress", "config", "data", "durability", "handshake-timeout",
-    "idle-timeout", "keep-bytes", "keep-days", "keep-files", "listen", "listen-option",
-    "max-connections", "max-frame", "rotate-every", "rotate-size",
+    "allow-plaintext-auth", "compress", "config", "data", "durability", "handshake-timeout", "http",
+    "http-token-file", "idle-timeout", "keep-bytes", "keep-days", "keep-files", "listen",
+    "listen-option", "log-format", "max-connections", "max-frame", "rotate-every", "rotate-size",
 }  # fmt: skip
 
 

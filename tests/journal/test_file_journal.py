@@ -51,6 +51,20 @@ def test_numbers_go_on_after_a_restart(tmp_path: Path) -> None:
     assert len(driven.lines()) == 9
 
 
+@pytest.mark.parametrize("is_rebooted", [False, True])
+def test_a_close_saves_the_numbers_that_nobody_has_heard_of(
+    is_rebooted: bool, tmp_path: Path
+) -> None:
+    driven, holder = open_journal(tmp_path)
+    append(driven.journal, holder.lease, 3)
+    driven.journal.close()  # with its last answers on their way
+    if is_rebooted:
+        driven.layout.intent.unlink()
+    again, holder = open_journal(tmp_path)
+    assert holder.told == [("granted", 3)]
+    again.close()
+
+
 def test_a_rotation_on_demand(tmp_path: Path) -> None:
     driven, holder = open_journal(tmp_path)
     closed: list[Path | None] = []

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.journal.clock import Clock
 from ingest.journal.disk import Disk
 from ingest.journal.intent import IntentFile
 from ingest.journal.positions import Positions, read_positions
@@ -253,7 +254,14 @@ def _recover_and_die(data: Path) -> None:
     """Start, and be killed before anything of it is saved."""
     layout = Layout(data)
     with closing(IntentFile(layout.intent, Disk())) as intent:
-        recover(layout.log_folder, layout.positions, intent, lambda event: None)
+        recover(
+            layout.log_folder,
+            layout.positions,
+            intent,
+            lambda event: None,
+            disk=Disk(),
+            clock=Clock(),
+        )
 
 
 # An operator at work while the listener is stopped.
@@ -395,8 +403,28 @@ def test_a_start_that_was_killed_before_it_cut_is_taken_up(tmp_path: Path) -> No
     assert [parse(line).seq for line in _lines(tmp_path)] == [1, 2, 3, 4]
 
 
-def test_what_next_tells_is_synced_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    crash(tmp_path, "a=3", "checkpoint", "a=2")
+def _forget_positions(data: Path) -> None:
+    for path in (data / "state").glob("positions.db*"):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("before", "spoil"),
+    [
+        (("a=3", "checkpoint"), lambda data: None),
+        (("a=3", "checkpoint"), _forget_positions),
+        (("a=3",), lambda data: None),  # the checkpoint of the start knows no record
+        (("a=1", "rotate", "a=2"), _forget_positions),
+    ],
+)
+def test_what_next_tells_is_synced_first(
+    before: tuple[str, ...],
+    spoil: Callable[[Path], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crash(tmp_path, *before, "a=2")
+    spoil(tmp_path)
     active = tmp_path / "log" / ACTIVE
     content = active.read_bytes()
     written: list[int] = []
@@ -407,9 +435,40 @@ def test_what_next_tells_is_synced_first(tmp_path: Path, monkeypatch: pytest.Mon
         real(fd)
 
     real = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr(Disk, "fdatasync", staticmethod(fdatasync))
     with Running(tmp_path) as running:
         synced += written
         assert running.following("a") == 6
     assert active.stat().st_ino in synced
     assert active.read_bytes() == content
+
+
+def test_a_closed_file_that_was_cut_and_not_synced_is_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or what was cut off may be back after a power cut, beside its copy in the next file."""
+    crash(tmp_path, "a=3", "rotate", "a=1", "checkpoint")
+    (closed,) = (tmp_path / "log").glob("ingest-*.log")
+    synced: list[int] = []
+
+    def fdatasync(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        real(fd)
+
+    real = os.fdatasync
+    monkeypatch.setattr(Disk, "fdatasync", staticmethod(fdatasync))
+    with Running(tmp_path):
+        assert closed.stat().st_ino in synced
+
+
+def test_lines_behind_a_hole_are_cut(tmp_path: Path) -> None:
+    """A power cut may leave a file's size, and zeros in the place of some of its pages."""
+    crash(tmp_path, "a=3", "checkpoint", "a=3")
+    active = tmp_path / "log" / ACTIVE
+    lines = active.read_bytes().splitlines(keepends=True)
+    active.write_bytes(b"".join((*lines[:3], bytes(len(lines[3]) + 7), lines[4][7:], lines[5])))
+    _forget_intent(tmp_path)
+    with Running(tmp_path) as running:
+        assert running.following("a") == 4
+        running.write("a", 1)
+    assert [parse(line).seq for line in _lines(tmp_path)] == [1, 2, 3, 4]

@@ -20,6 +20,7 @@ from ingest.listener.authentication import Authenticator
 from ingest.listener.connection import Connection
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
+from ingest.listener.shares import Shares
 from ingest.wire.ingest1.session import make_converse
 from ingest.wire.options import Options
 
@@ -71,6 +72,23 @@ class Transport(StringTransport):
         return bool(self.producerState == "paused")
 
 
+class Acknowledger:
+    """Writes acknowledgements.
+
+    Attributes:
+        asked: the numbers it was asked for.
+        silent_at: the number of which it says nothing.
+    """
+
+    def __init__(self, silent_at: int = 0) -> None:
+        self.asked: list[int] = []
+        self.silent_at = silent_at
+
+    def acknowledgement(self, seq: int) -> bytes:
+        self.asked.append(seq)
+        return b"" if seq == self.silent_at else b"ACK %d\n" % seq
+
+
 class Listener:
     """Everything of a listener but its sockets, its disk and its time."""
 
@@ -94,7 +112,8 @@ class Listener:
         )
         self.journal = MemoryJournal()
         self.fleet.journal = self.journal
-        self.factory = ConnectionFactory(self.fleet, make_converse(Options()))
+        self.fleet.shares = Shares(self.journal)
+        self.factory = ConnectionFactory(self.fleet, "ingest/1", make_converse(Options()))
 
     def close(self) -> None:
         """Stop the threads."""

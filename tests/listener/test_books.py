@@ -14,7 +14,7 @@ def visit(journal: MemoryJournal, device: str = "a") -> Delivery:
     holder = NotingHolder()
     claimant: Holder = holder
     journal.claim(device, claimant)
-    return Delivery(holder.lease, 0, holder.lease.last)
+    return Delivery("ingest/1", holder.lease, 0, holder.lease.last)
 
 
 def close(journal: MemoryJournal, books: Books, ended: Delivery) -> None:
@@ -37,6 +37,27 @@ def test_an_account_reads_on_as_its_lease_does() -> None:
         0,
     )
     assert account.written_bytes == sum(map(len, journal.lines))
+
+
+def test_totals_by_protocol_never_go_back() -> None:
+    journal, books = MemoryJournal(), Books()
+    first, second = visit(journal), visit(journal, "b")
+    second.protocol = "other"
+    append(journal, first.lease, 3)
+    append(journal, second.lease, 2)
+    second.refused = "bad-frame"
+    before = books.totals([first, second])
+    assert (before["ingest/1"].received_frames, before["other"].received_frames) == (3, 3)
+    close(journal, books, first)
+    books.close_durable()
+    assert books.totals([second]) == before, "ended, and not on disk yet"
+    journal.commit()
+    close(journal, books, second)
+    books.close_durable()
+    after = books.totals([])
+    assert (after["ingest/1"].received_frames, after["ingest/1"].written_frames) == (3, 3)
+    assert after["other"].refused_frames == {"bad-frame": 1}
+    assert total(after.values()) == total(books.accounts([]).values())
 
 
 def test_a_refused_frame_was_received() -> None:

@@ -44,7 +44,7 @@ from ingest.listener.doors import (
     parse_door,
 )
 from ingest.listener.outlet import BufferedOutlet, DeviceTransport, outlet_for
-from tests.listener.parts import Listener, Transport, plain
+from tests.listener.parts import Acknowledger, Listener, Transport, plain
 
 reactor = cast(IReactorPorts, default_reactor)
 
@@ -302,7 +302,7 @@ def test_a_factory_that_wants_no_protocol(doorway: Doorway) -> None:
 
 def test_it_is_the_transport_of_what_is_behind(doorway: Doorway) -> None:
     _, door, transport = doorway.behind(LINE)
-    outlet = outlet_for(cast(DeviceTransport, door), lambda seq: b"ACK %d\n" % seq)
+    outlet = outlet_for(cast(DeviceTransport, door), Acknowledger())
     assert isinstance(outlet, BufferedOutlet)
     assert transport.producer is outlet
     outlet.send(b"OK\n")

@@ -134,6 +134,29 @@ def test_revoked_devices_are_cut(parts: Listener) -> None:
     assert names(parts) == ["kept"]
 
 
+def test_who_has_come_since_with_new_keys_is_not_cut(parts: Listener) -> None:
+    parts.add("a")
+    parts.registry.set_token("a", "another")
+    protocol, transport = parts.connect()
+    parts.hear(protocol, plain("a", "another"))
+    parts.turns.run_one()
+    parts.fleet.check_revocations()
+    assert transport.read().startswith(b"OK ")
+    assert len(parts.fleet.devices()) == 1
+
+
+def test_who_waits_for_a_lease_is_cut_too(parts: Listener) -> None:
+    older, _ = parts.log_in("a")
+    parts.hear(older, b"x\n")
+    protocol, transport = parts.connect()
+    parts.hear(protocol, plain("a"))
+    parts.registry.set_enabled("a", False)
+    parts.fleet.check_revocations()
+    parts.journal.commit()
+    assert transport.read().startswith(b"ERR revoked ")
+    assert not parts.fleet.devices()
+
+
 def test_a_revocation_counts_once(parts: Listener) -> None:
     parts.add("a")
     parts.registry.set_enabled("a", False)

@@ -63,3 +63,20 @@ def test_memory_is_bounded() -> None:
         incidents.note("auth-failed", f"guess-{number}", "192.0.2.7", "no")
     assert len(incidents._unsaid["auth-failed"]) <= 1001
     assert incidents.counts["auth-failed"] == 5000
+
+
+def test_the_newest_of_each_device_is_remembered_and_not_too_many() -> None:
+    moments = iter(range(10_000))
+    incidents = Incidents(clock=lambda: next(moments))
+    incidents.note("auth-failed", "a", "192.0.2.1", "no")
+    incidents.note("auth-failed", "", "192.0.2.1", "no")
+    incidents.note("bad-frame", "b" * 500, "192.0.2.2", "no")
+    incidents.note("revoked", "a", "192.0.2.1", "it was disabled")
+    newest = incidents.newest()
+    assert [(each.device, each.kind, each.at) for each in newest] == [
+        ("b" * 128, "bad-frame", 2),
+        ("a", "revoked", 3),
+    ]
+    for number in range(2000):
+        incidents.note("auth-failed", f"x{number}", "192.0.2.9", "no")
+    assert len(incidents.newest()) == 1000

@@ -9,7 +9,7 @@ from twisted.internet.interfaces import ISSLTransport
 from zope.interface import directlyProvides
 
 from ingest.listener.outlet import BufferedOutlet, DeviceTransport, SocketOutlet, outlet_for
-from tests.listener.parts import Transport
+from tests.listener.parts import Acknowledger, Transport
 
 
 class Socket:
@@ -58,12 +58,8 @@ class Socket:
             self.producer.resumeProducing()
 
 
-def acknowledgement(seq: int) -> bytes:
-    return b"ACK %d\n" % seq
-
-
 def over(socket: Socket) -> SocketOutlet:
-    return SocketOutlet(cast(tcp.Connection, socket), acknowledgement)
+    return SocketOutlet(cast(tcp.Connection, socket), Acknowledger())
 
 
 class TestSocketOutlet:
@@ -127,33 +123,28 @@ class TestSocketOutlet:
         assert (socket.taken, outlet.broken) == (b"", True)
 
     def test_what_is_acknowledged_is_asked_when_there_is_room(self) -> None:
-        asked: list[int] = []
-
-        def acknowledge(seq: int) -> bytes:
-            asked.append(seq)
-            return b"" if seq == 5 else acknowledgement(seq)
-
+        device = Acknowledger(silent_at=5)
         socket = Socket(0)
-        outlet = SocketOutlet(cast(tcp.Connection, socket), acknowledge)
+        outlet = SocketOutlet(cast(tcp.Connection, socket), device)
         outlet.send(b"OK\n")
         outlet.acknowledge(3)
         outlet.acknowledge(4)
         socket.make_room(1000)
         outlet.acknowledge(5)
-        assert (asked, socket.taken) == ([4, 5], b"OK\nACK 4\n")
+        assert (device.asked, socket.taken) == ([4, 5], b"OK\nACK 4\n")
 
 
 class TestBufferedOutlet:
     def test_it_sends_through_the_buffer(self) -> None:
         transport = Transport()
-        outlet = BufferedOutlet(cast(DeviceTransport, transport), acknowledgement)
+        outlet = BufferedOutlet(cast(DeviceTransport, transport), Acknowledger())
         outlet.send(b"OK\n")
         outlet.acknowledge(1)
         assert transport.read() == b"OK\nACK 1\n"
 
     def test_one_acknowledgement_waits_while_the_buffer_is_full(self) -> None:
         transport = Transport()
-        outlet = BufferedOutlet(cast(DeviceTransport, transport), acknowledgement)
+        outlet = BufferedOutlet(cast(DeviceTransport, transport), Acknowledger())
         outlet.pauseProducing()
         outlet.acknowledge(1)
         outlet.acknowledge(2)
@@ -165,7 +156,7 @@ class TestBufferedOutlet:
 
     def test_replies_stay_behind_an_acknowledgement_that_waits(self) -> None:
         transport = Transport()
-        outlet = BufferedOutlet(cast(DeviceTransport, transport), acknowledgement)
+        outlet = BufferedOutlet(cast(DeviceTransport, transport), Acknowledger())
         outlet.pauseProducing()
         outlet.acknowledge(1)
         outlet.send(b"ERR revoked x\n")
@@ -174,19 +165,19 @@ class TestBufferedOutlet:
 
     def test_it_closes_our_side(self) -> None:
         transport = Transport()
-        BufferedOutlet(cast(DeviceTransport, transport), acknowledgement).finish()
+        BufferedOutlet(cast(DeviceTransport, transport), Acknowledger()).finish()
         assert transport.is_closed and not transport.disconnecting
         assert transport.producer is None
 
     def test_it_closes_both_sides_of_tls(self) -> None:
         transport = Transport()
         directlyProvides(transport, ISSLTransport)
-        BufferedOutlet(cast(DeviceTransport, transport), acknowledgement).finish()
+        BufferedOutlet(cast(DeviceTransport, transport), Acknowledger()).finish()
         assert transport.disconnecting and not transport.is_closed
         assert transport.producer is None
 
 
 def test_which_outlet_a_transport_gets() -> None:
     assert isinstance(
-        outlet_for(cast(DeviceTransport, Transport()), acknowledgement), BufferedOutlet
+        outlet_for(cast(DeviceTransport, Transport()), Acknowledger()), BufferedOutlet
     )

@@ -14,9 +14,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from ingest.layout import Layout
+from ingest.ops.monotonic import use_monotonic_time
 from ingest.service.housekeeping import Chore, Housekeeping
 from ingest.service.inorder import InOrder
-from ingest.service.process import FolderLock, StartError, use_monotonic_time
+from ingest.service.process import FolderLock, StartError
 from ingest.service.reload import changes
 from ingest.service.settings import Listen, Settings
 from ingest.service.signals import Hangup

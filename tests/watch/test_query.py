@@ -360,8 +360,10 @@ def test_now_is_utc_as_times_are(layout: Layout) -> None:
     [
         ("SELEC 1", "syntax error", 0),
         ("SELECT 'é',\n FROM FROM log", "syntax error", 18),
-        ("SELECT tmep FROM log", r'"tmep" not found[^$]*columns of log are: time, .*temp', None),
-        ("SELECT foo(1)", "foo does not exist", None),
+        ("SELECT tmep FROM log", r'"tmep" not found[^$]*columns of log are: time, .*temp', 7),
+        ("SELECT 'é',\n tmep FROM log", '"tmep" not found', 13),
+        ("SELECT foo(1)", "foo does not exist", 7),
+        ("SELECT text + 1 FROM log", "No function matches", 12),
         ("SELECT 1 +", "syntax error", None),
         ("", "one SELECT is wanted, not 0", None),
         ("SELECT 'x'::INT", "Could not convert", None),

@@ -39,7 +39,7 @@ class Courier:
         receiver: Receiver,
         reactor: IReactorTime,
         next_for: Callable[[str], Deferred[Noted | None]],
-        delivered: Callable[[str, int], Deferred[None]],
+        delivered: Callable[[str, int, str], Deferred[None]],
     ) -> None:
         """Make a courier, who waits to be woken.
 
@@ -48,7 +48,7 @@ class Courier:
             receiver: whom to tell.
             reactor: for pauses.
             next_for: fetches the oldest event that a target has yet to be told.
-            delivered: notes that a target was told an event.
+            delivered: notes that a target was told an event, or why it never will be.
         """
         self.failure = ""
         self._target = target
@@ -99,7 +99,7 @@ class Courier:
                 return
             tries += 1
             if (yield self._told(noted, tries)):
-                yield self._delivered(self._target, noted.number)
+                yield self._delivered(self._target, noted.number, self.failure)
                 tries = 0
             elif not self._stopped:
                 yield self._pause(tries)

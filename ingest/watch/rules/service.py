@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -27,10 +28,10 @@ from ingest.watch.rules.actions import IActionReactor, receiver_for
 from ingest.watch.rules.courier import Courier
 from ingest.watch.rules.model import MailServer, Rules, Target, in_words
 from ingest.watch.rules.nodes import SECOND
-from ingest.watch.rules.phases import Event
+from ingest.watch.rules.phases import Event, in_utc
 from ingest.watch.rules.rulesfile import RulesError, read_rules
 from ingest.watch.rules.runner import Runner, Step
-from ingest.watch.rules.state import Noted
+from ingest.watch.rules.state import Noted, Outcome
 
 _T = TypeVar("_T")
 
@@ -51,14 +52,16 @@ class View:
         firing: what fires, oldest first.
         newest: the newest events, newest first.
         waiting: how many events wait, for each target.
+        outcomes: how deliveries of these events ended, by number and target.
     """
 
     firing: list[Noted]
     newest: list[Noted]
     waiting: dict[str, int]
+    outcomes: dict[tuple[int, str], Outcome]
 
 
-_NOTHING: Final = View([], [], {})
+_NOTHING: Final = View([], [], {}, {})
 
 
 class IRulesReactor(IActionReactor, IReactorFromThreads):
@@ -95,6 +98,7 @@ class RulesService(Service):
         self._rules = read_rules(rules_file)
         self._couriers: dict[str, Courier] = {}
         self._view = _NOTHING
+        self._is_told = False
         self._going: Deferred[None] | None = None
         self._next: IDelayedCall | None = None
         self._reminder = LoopingCall(self._remind)
@@ -141,12 +145,12 @@ class RulesService(Service):
         taken.addCallbacks(lambda _: self._take(rules), self._not_taken)
 
     def alerts(self) -> list[dict[str, object]]:
-        """Return what fires now, oldest first, and who is told."""
-        return [_shown(each) for each in self._view.firing]
+        """Return what fires now, oldest first, who is told, and how that went."""
+        return [self._shown(each) for each in self._view.firing]
 
     def events(self) -> list[dict[str, object]]:
         """Return what fired and cleared of late, newest first."""
-        return [_shown(each) for each in self._view.newest]
+        return [self._shown(each) for each in self._view.newest]
 
     def rules(self) -> list[dict[str, object]]:
         """Return what is defined, and on how many devices each rule fires."""
@@ -193,9 +197,17 @@ class RulesService(Service):
     def _step(self) -> tuple[Step, View]:
         """Take a step, and look at what there is to show; in the thread."""
         step, state = self._runner.step(), self._runner.state
-        if step.noted or self.failure or self._view is _NOTHING:
-            return step, View(state.firing(), state.newest(_SHOWN), state.waiting())
+        if step.noted or self._is_told or self.failure or self._view is _NOTHING:
+            self._is_told = False
+            firing, newest = state.firing(), state.newest(_SHOWN)
+            outcomes = state.outcomes({each.number for each in (*firing, *newest)})
+            return step, View(firing, newest, state.waiting(), outcomes)
         return step, replace(self._view, waiting=state.waiting())
+
+    def _delivered(self, target: str, number: int, failure: str) -> None:
+        """Note how a delivery ended; in the thread."""
+        self._is_told = True
+        self._runner.state.delivered(target, number, time.time_ns() // 1000, failure)
 
     def _stepped(self, done: tuple[Step, View]) -> None:
         is_first, (step, self._view) = self._view is _NOTHING, done
@@ -234,8 +246,8 @@ class RulesService(Service):
                 target,
                 receiver,
                 self._reactor,
-                lambda name: self._in_thread(state.next_for, name),
-                lambda name, number: self._in_thread(state.delivered, name, number),
+                partial(self._in_thread, state.next_for),
+                partial(self._in_thread, self._delivered),
             )
         return courier
 
@@ -257,7 +269,17 @@ class RulesService(Service):
     def _in_thread(self, call: Callable[..., _T], *values: Any) -> Deferred[_T]:
         return deferToThreadPool(self._reactor, self._pool, call, *values)
 
+    def _shown(self, noted: Noted) -> dict[str, object]:
+        told = [Target.parse(target).shown for target in noted.targets]
+        outcomes = [self._view.outcomes.get((noted.number, each)) for each in noted.targets]
+        did = [_did(*each) for each in zip(told, outcomes, strict=True)]
+        return {"number": noted.number, **noted.event.described(), "then": told, "did": did}
 
-def _shown(noted: Noted) -> dict[str, object]:
-    told = [Target.parse(target).shown for target in noted.targets]
-    return {"number": noted.number, **noted.event.described(), "then": told}
+
+def _did(target: str, outcome: Outcome | None) -> dict[str, object]:
+    """Say how a delivery went."""
+    if outcome is None:
+        return {"target": target, "state": "waiting", "time": None, "failure": ""}
+    state = "given up" if outcome.failure else "told"
+    at = in_utc(outcome.time)
+    return {"target": target, "state": state, "time": at, "failure": outcome.failure}

@@ -34,6 +34,10 @@ CREATE TABLE IF NOT EXISTS firing (id TEXT PRIMARY KEY, number INTEGER NOT NULL)
 CREATE TABLE IF NOT EXISTS deliveries (
     target TEXT, number INTEGER, PRIMARY KEY (target, number)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS outcomes (
+    number INTEGER, target TEXT, time INTEGER NOT NULL, failure TEXT NOT NULL,
+    PRIMARY KEY (number, target)
+) WITHOUT ROWID;
 """
 _VERSION = 1
 _KEPT_EVENTS = 10_000
@@ -53,6 +57,19 @@ class Noted:
     number: int
     event: Event
     targets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the delivery of an event to one target ended.
+
+    Attributes:
+        time: when, in microseconds since 1970.
+        failure: why it was given up; empty if the target was told.
+    """
+
+    time: int
+    failure: str
 
 
 @dataclass(frozen=True)
@@ -191,11 +208,32 @@ class State:
         found = self._noted("JOIN deliveries USING (number) WHERE target = ? LIMIT 1", target)
         return found[0] if found else None
 
-    def delivered(self, target: str, number: int) -> None:
-        """Note that a target has been told, or never will be."""
-        self._database.execute(
-            "DELETE FROM deliveries WHERE target = ? AND number = ?", (target, number)
+    def delivered(self, target: str, number: int, time: int = 0, failure: str = "") -> None:
+        """Note that a target has been told, or never will be.
+
+        Args:
+            target: the target.
+            number: the event's.
+            time: when, in microseconds since 1970.
+            failure: why it never will be; empty if it has been.
+        """
+        with self._transaction() as database:
+            database.execute(
+                "DELETE FROM deliveries WHERE target = ? AND number = ?", (target, number)
+            )
+            database.execute(
+                "INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?)",
+                (number, target, time, failure),
+            )
+
+    def outcomes(self, numbers: Iterable[int]) -> dict[tuple[int, str], Outcome]:
+        """Return how deliveries of events ended, by the event's number and the target."""
+        rows = self._database.execute(
+            "SELECT number, target, time, failure FROM outcomes"
+            " WHERE number IN (SELECT value FROM json_each(?))",
+            (orjson.dumps(list(numbers)).decode(),),
         )
+        return {(number, target): Outcome(*outcome) for number, target, *outcome in rows}
 
     def _save_watches(self, engine: Engine) -> None:
         for device, place in engine.changed_watches:
@@ -248,6 +286,9 @@ class State:
             " AND number NOT IN (SELECT number FROM firing)"
             " AND number NOT IN (SELECT number FROM deliveries)",
             (number - _KEPT_EVENTS,),
+        )
+        self._database.execute(
+            "DELETE FROM outcomes WHERE number NOT IN (SELECT number FROM events)"
         )
 
     def _noted(self, which: str, *values: object) -> list[Noted]:

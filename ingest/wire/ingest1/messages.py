@@ -1,11 +1,12 @@
 """What the two dialects say to each other, whatever bytes they use for it."""
 
 from dataclasses import dataclass
+from sys import intern
 from typing import Protocol
 
 from ingest.wire.conversation import Grant
 from ingest.wire.errors import ErrorCode, PeerError
-from ingest.wire.framing import Framing
+from ingest.wire.framing import Framing, LineFormat
 from ingest.wire.sasl import PLAIN, SCRAM_SHA_256
 
 MAX_HANDSHAKE = 4096
@@ -44,7 +45,7 @@ def known_mechanism(name: str) -> str:
         raise PeerError(
             ErrorCode.MECHANISM_UNSUPPORTED, f"the mechanisms are {PLAIN} and {SCRAM_SHA_256}"
         )
-    return name
+    return intern(name)  # each connection keeps it
 
 
 class Dialect(Framing, Protocol):
@@ -63,6 +64,9 @@ class Dialect(Framing, Protocol):
         Raises:
             PeerError: it is not a response.
         """
+
+    def parse_by(self, line_format: LineFormat) -> None:
+        """Make the values of frames by this format, if they are lines of text."""
 
     def unread(self) -> bytes:
         """Give up the bytes that came behind the last message."""

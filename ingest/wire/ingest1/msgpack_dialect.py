@@ -7,7 +7,7 @@ import msgpack
 from ingest.record import NO_VALUES
 from ingest.wire.conversation import Grant
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame
-from ingest.wire.framing import NO_FRAMES, Frames
+from ingest.wire.framing import NO_FRAMES, Frames, LineFormat
 from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response, known_mechanism
 from ingest.wire.msgpack_decoder import decode, decode_single
 from ingest.wire.msgpack_scanner import Scanner, whole_objects
@@ -33,6 +33,9 @@ class MsgpackDialect:
         message = self._message(data)
         return None if message is None else Response(_parse_response(*message))
 
+    def parse_by(self, line_format: LineFormat) -> None:
+        pass  # an object says itself what it is
+
     def unread(self) -> bytes:
         rest, self._rest = bytes(self._rest), b""
         return rest
@@ -54,8 +57,8 @@ class MsgpackDialect:
             if values is not None:
                 return Frames(values)
         number, end = whole_objects(data, self._max_frame)
-        values, fault = decode(number, data[:end]) if number else NO_FRAMES
-        return Frames(values, fault or self._hold(data[end:]))
+        frames = decode(number, data[:end]) if number else NO_FRAMES
+        return Frames(frames.values, frames.error or self._hold(data[end:]))
 
     def finish(self) -> Frames:
         error = bad_frame("the stream ended within a msgpack object") if self._rest else None

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from enum import Enum, auto
+from functools import partial
 
+from ingest.names import FORMATS
 from ingest.wire.conversation import (
     CheckToken,
     Claim,
@@ -14,6 +16,7 @@ from ingest.wire.conversation import (
     Send,
 )
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError, bad_frame
+from ingest.wire.formats import line_format
 from ingest.wire.framing import Frames
 from ingest.wire.ingest1.messages import Auth, Dialect
 from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect
@@ -61,6 +64,7 @@ class Session:
     __slots__ = (
         "_context",
         "_dialect",
+        "_format",
         "_held",
         "_proof",
         "_scram",
@@ -71,9 +75,15 @@ class Session:
         "state",
     )
 
-    def __init__(self, context: Context) -> None:
-        """Make the session of a connection that was just accepted; `context` is what it knows."""
+    def __init__(self, context: Context, format_by_default: str = FORMATS[0]) -> None:
+        """Make the session of a connection that was just accepted.
+
+        Args:
+            context: what it knows.
+            format_by_default: what lines of text are where the registry leaves that to us.
+        """
         self._context = context
+        self._format = format_by_default
         self._dialect: Dialect = TextDialect(context.max_frame)
         self._held = b""
         self._proof: bytes | None = None
@@ -113,6 +123,7 @@ class Session:
 
     def granted(self, grant: Grant) -> Sequence[Event]:
         self._enter(State.OPEN)
+        self._dialect.parse_by(line_format(grant.line_format or self._format))
         ok = self._dialect.ok(self.device, grant, self._context.max_frame, self._proof)
         del self._context  # the handshake was all it was for, and it is as large as all the rest
         events: list[Event] = [Send(ok)]
@@ -235,10 +246,11 @@ def _what_begins_with(data: bytes) -> str:
 
 
 def make_converse(options: Options) -> Converse:
-    """Return what makes sessions.
+    """Return what makes sessions; its option `format` says what lines of text are.
 
     Raises:
-        OptionError: there is an option; this protocol has none.
+        OptionError: there is another option, or no such format.
     """
+    format_by_default = options.choice("format", *FORMATS)
     options.finish()
-    return Session
+    return partial(Session, format_by_default=format_by_default)

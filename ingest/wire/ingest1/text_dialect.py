@@ -3,29 +3,27 @@
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
-from collections.abc import Iterable
 
-import orjson
-
-from ingest.record import NO_VALUES, Values, escape_steering, printable
+from ingest.record import NO_VALUES
 from ingest.wire.conversation import Grant
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame, too_long
-from ingest.wire.framing import NO_FRAMES, Frames
+from ingest.wire.formats.opaque import keep
+from ingest.wire.framing import NO_FRAMES, Frames, LineFormat
 from ingest.wire.ingest1.messages import MAX_HANDSHAKE, Auth, Response, known_mechanism
 
 _OPTION = re.compile(rb"[a-z_]+=[^=].*")  # base64 has its `=` at the end only
-_DELETE = "\x7f"
 _HTTP = re.compile(rb"[A-Z]+ \S+ HTTP/\d")
 
 
 class TextDialect:
     """One connection's lines. Keeps the bytes after the last LF, which are nearly always none."""
 
-    __slots__ = ("_max_frame", "_rest")
+    __slots__ = ("_max_frame", "_parse", "_rest")
 
     def __init__(self, max_frame: int) -> None:
         self._max_frame = max_frame
         self._rest: bytes | bytearray = b""
+        self._parse: LineFormat = keep
 
     def auth(self, data: bytes) -> Auth | None:
         line = self._line(data)
@@ -39,6 +37,9 @@ class TextDialect:
         rest, self._rest = bytes(self._rest), b""
         return rest
 
+    def parse_by(self, line_format: LineFormat) -> None:
+        self._parse = line_format
+
     def cut(self, data: bytes) -> Frames:
         end = data.rfind(b"\n") + 1
         if not end:
@@ -48,15 +49,15 @@ class TextDialect:
         if len(whole) > self._max_frame:
             short = _end_of_short_lines(whole, self._max_frame)
             if short < len(whole):
-                return Frames(_values(whole[:short]), too_long(self._max_frame))
-        values = _values(whole)
+                return self._parse(whole[:short])._replace(error=too_long(self._max_frame))
+        frames = self._parse(whole)
         if end == len(data):
-            return Frames(values)
-        return Frames(values, self._hold(data[end:]).error)
+            return frames
+        return frames._replace(error=self._hold(data[end:]).error)
 
     def finish(self) -> Frames:
         last = self.unread()
-        return Frames(_values(last + b"\n")) if last else NO_FRAMES
+        return self._parse(last + b"\n") if last else NO_FRAMES
 
     def ok(self, device: str, grant: Grant, max_frame: int, data: bytes | None) -> bytes:
         proof = b"" if data is None else b"data=%b " % b64encode(data)
@@ -96,39 +97,6 @@ class TextDialect:
             return NO_FRAMES
         self._rest = b""
         return Frames(NO_VALUES, too_long(self._max_frame))
-
-
-def _values(whole: bytes) -> Values:
-    """Make the values of whole lines, each with its LF."""
-    try:
-        text = whole.decode()
-    except UnicodeDecodeError:
-        return _mixed_values(whole)
-    if "\r" in text:
-        text = text.replace("\r\n", "\n")
-    lines = text[:-1]
-    if _DELETE in lines:
-        items = [printable(orjson.dumps(line)[1:-1]) for line in lines.split("\n")]
-    else:
-        # One call escapes all lines, and leaves DELETE as it is: so that is where they end.
-        joined = orjson.dumps(lines.replace("\n", _DELETE))[1:-1]
-        items = escape_steering(joined).split(b"\x7f")
-    if b"" in items:
-        items = list(filter(None, items))
-    return Values(b',"text":"', items, b'"}\n') if items else NO_VALUES
-
-
-def _mixed_values(whole: bytes) -> Values:
-    lines: Iterable[bytes] = (line.removesuffix(b"\r") for line in whole[:-1].split(b"\n"))
-    fields = [_field(line) for line in lines if line]
-    return Values(b",", fields, b"}\n") if fields else NO_VALUES
-
-
-def _field(line: bytes) -> bytes:
-    try:
-        return b'"text":' + printable(orjson.dumps(line.decode()))
-    except UnicodeDecodeError:
-        return b'"raw":"%b"' % b64encode(line)
 
 
 def _end_of_short_lines(whole: bytes, limit: int) -> int:

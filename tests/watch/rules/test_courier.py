@@ -33,13 +33,15 @@ class Queue:
     def __init__(self, count: int) -> None:
         self.waiting = [Noted(number, event(number), ("x",)) for number in range(1, count + 1)]
         self.delivered: list[int] = []
+        self.failures: list[str] = []
 
     def next_for(self, target: str) -> Deferred[Noted | None]:
         return succeed(self.waiting[0] if self.waiting else None)
 
-    def done(self, target: str, number: int) -> Deferred[None]:
+    def done(self, target: str, number: int, failure: str) -> Deferred[None]:
         assert self.waiting.pop(0).number == number
         self.delivered.append(number)
+        self.failures.append(failure)
         return succeed(None)
 
 
@@ -96,6 +98,7 @@ def test_events_are_told_in_order() -> None:
     setting.receiver.answers[1].callback(None)
     setting.receiver.answers[2].callback(None)
     assert setting.queue.delivered == [1, 2, 3]
+    assert setting.queue.failures == ["", "", ""]
 
 
 def test_who_does_not_answer_is_waited_for_with_growing_pauses() -> None:
@@ -132,6 +135,7 @@ def test_who_will_never_take_it_is_not_asked_again() -> None:
     setting.receiver.error = DeliveryError("it answers 400", final=True)
     setting.courier.wake()
     assert setting.queue.delivered == [1, 2]
+    assert setting.queue.failures == ["it answers 400", "it answers 400"]
     assert setting.receiver.told == [1, 2]
 
 

@@ -10,7 +10,17 @@ import pytest
 from scramp import ScramClient, ScramMechanism
 
 from ingest.record import record_block
-from ingest.wire.conversation import CheckToken, Claim, Context, Ended, Event, Grant, Peer, Send
+from ingest.wire.conversation import (
+    CheckToken,
+    Claim,
+    Context,
+    Ended,
+    Event,
+    Grant,
+    Peer,
+    Send,
+    Wait,
+)
 from ingest.wire.errors import PeerError
 from ingest.wire.framing import Frames
 from ingest.wire.ingest1.session import Session
@@ -107,6 +117,7 @@ class Listener:
             elif isinstance(event, Ended):
                 self._end(event)
             else:
+                assert not isinstance(event, Wait)  # this protocol has no deadlines of its own
                 self.asked.append(event)
         self._acknowledge()
         while self.asked and not self._slow:

@@ -1,0 +1,83 @@
+"""The listener as systemd sees it; see `Notifier`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from twisted.application.service import Service
+from twisted.internet.interfaces import IReactorCore
+
+from ingest.ops.notify import Notifier
+from ingest.ops.status import RESTART_HELPS, Summary
+from ingest.service.housekeeping import Chore
+from ingest.service.snapshot import SAMPLES
+
+
+class Systemd(Service):
+    """Tells systemd of the start, of reloads, of the stop, and of how things are.
+
+    It is the last service to start, and the first to stop.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        summary: Callable[[], Summary],
+        health: Callable[[], tuple[str, str]],
+        reactor: IReactorCore,
+    ) -> None:
+        """Make the service.
+
+        Args:
+            notifier: sends what is said.
+            summary: returns how things are.
+            health: returns `Summary.health` and `Summary.reason` alone.
+            reactor: runs when the start is over.
+        """
+        self._notifier = notifier
+        self._summary = summary
+        self._health = health
+        self._reactor = reactor
+        self._said = ""
+
+    def chores(self) -> Iterator[Chore]:
+        """Return what is to be done again and again, as far as systemd wants to hear of it."""
+        if self._notifier.is_heard:
+            yield Chore("status", SAMPLES, self._show)
+        if self._notifier.watchdog:
+            yield Chore("watchdog", self._notifier.watchdog / 2, self.feed_watchdog)
+
+    def startService(self) -> None:
+        """Say that all is there, once the reactor runs."""
+        super().startService()
+        self._reactor.callWhenRunning(self._ready)
+
+    def stopService(self) -> None:
+        """Say that the end has begun."""
+        super().stopService()
+        self._notifier.stopping("stopping: what was accepted becomes durable")
+
+    @contextmanager
+    def reloading(self) -> Iterator[None]:
+        """Say that the settings are being read, and that this is over."""
+        self._notifier.reloading()
+        try:
+            yield
+        finally:
+            self._ready()
+
+    def feed_watchdog(self) -> None:
+        """Say that we are not stuck; not where only a restart helps, for which systemd is there."""
+        kind, _ = self._health()
+        if kind not in RESTART_HELPS:
+            self._notifier.alive()
+
+    def _show(self) -> None:
+        words = self._summary().in_words()
+        if words != self._said:
+            self._said = words
+            self._notifier.status(words)
+
+    def _ready(self) -> None:
+        if self.running:
+            self._said = self._summary().in_words()
+            self._notifier.ready(self._said)

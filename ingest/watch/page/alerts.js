@@ -1,0 +1,119 @@
+// What rules are defined, what fires, since when, and what was done about it.
+
+import { get, repeat } from "./api.js";
+import { h, plain, setText } from "./dom.js";
+import { clock, count, duration, noun } from "./format.js";
+
+export function alertsPage(view) {
+  const summary = h("p", { class: "reason", role: "status" }, "…");
+  const trouble = h("p", { class: "problem" });
+  const firing = h("ul", { class: "alerts", "aria-label": "What fires" });
+  const rules = h("tbody");
+  const receivers = h("tbody");
+  const events = h("tbody");
+  const parts = h("div", { hidden: true },
+    h("h2", {}, "Rules"), table(["Rule", "Devices", "Fires if", "For", "Tells", "Fires on"], rules),
+    h("h2", {}, "Who is told"), table(["Receiver", "Waiting", "Why it is not told"], receivers),
+    h("h2", {}, "What happened"), table(["When", "Rule", "Device", "", "Message", "What was done"], events));
+  view.append(h("h1", {}, "Alerts"), summary, trouble, firing, parts);
+  const isNew = changes();
+  return repeat(3, async (signal) => {
+    const found = await get("alerts", {}, signal);
+    if (!isNew(found)) return;
+    setText(summary, sentence(found));
+    setText(trouble, problem(found));
+    parts.hidden = !found.enabled;
+    firing.replaceChildren(...found.alerts.map((alert) => item(alert)));
+    rules.replaceChildren(...found.rules.map((rule) => row([
+      plain(rule.name), h("code", {}, plain(rule.devices)), h("code", {}, plain(rule.test)),
+      [rule.for, rule.keep_firing_for && `kept for ${rule.keep_firing_for}`].filter(Boolean).join(", ") || "–",
+      rule.then.map((target) => h("div", {}, plain(target))),
+      rule.firing ? noun(rule.firing, "device") : "–"])));
+    receivers.replaceChildren(...found.receivers.map((each) =>
+      row([plain(each.target), count(each.waiting), plain(each.failure) || "–"])));
+    if (!found.receivers.length) receivers.append(nothing(3, "The rules tell nobody: their alerts are only kept."));
+    events.replaceChildren(...found.events.map((each) => row([
+      time(each.time), plain(each.rule), device(each), state(each), plain(each.message), deeds(each)])));
+    if (!found.events.length) events.append(nothing(6, "Nothing yet."));
+  });
+}
+
+// What fires, for the overview; empty if there are no rules.
+export function alertsCard() {
+  const list = h("ul", { class: "alerts short" });
+  const text = h("p", { class: "quiet" });
+  const element = h("section", { class: "card", hidden: true, "aria-label": "Alerts" },
+    h("h2", {}, h("a", { href: "#/alerts" }, "Alerts")), text, list);
+  const isNew = changes();
+  const stop = repeat(5, async (signal) => {
+    const found = await get("alerts", {}, signal);
+    if (!isNew(found)) return;
+    element.hidden = !found.enabled;
+    if (!found.enabled) return;
+    setText(text, [sentence(found), problem(found)].filter(Boolean).join(" "));
+    list.replaceChildren(...found.alerts.slice(-5).reverse().map((alert) => item(alert)));
+  });
+  return { element, stop };
+}
+
+// Tells whether an answer is another than before: what is shown anew loses the keyboard's focus.
+function changes() {
+  let before = "";
+  return (value) => {
+    const now = JSON.stringify({ ...value, behind: value.behind > 5 ? Math.round(value.behind) : 0 });
+    const is = now !== before;
+    before = now;
+    return is;
+  };
+}
+
+function sentence({ enabled, alerts, rules }) {
+  if (!enabled) return "No rules are followed: start with twistd ingest-watch --rules FILE.";
+  const defined = `${noun(rules.length, "rule")} ${rules.length === 1 ? "is" : "are"} defined`;
+  return alerts.length ? `${noun(alerts.length, "alert")} now; ${defined}.` : `Nothing fires; ${defined}.`;
+}
+
+function problem({ trouble, behind }) {
+  if (trouble) return `Nothing is decided at the moment: ${plain(trouble)}.`;
+  return behind > 5 ? `The rules are ${duration(behind)} behind the log.` : "";
+}
+
+function item(alert) {
+  return h("li", {},
+    h("p", { class: "alert" }, h("span", { class: "glyph", "aria-hidden": "true" }, "▲"), h("b", {}, plain(alert.rule)), " ",
+      device(alert), h("span", { class: "quiet" }, ` since ${clock(seconds(alert.since))}`)),
+    h("p", {}, plain(alert.message)), deeds(alert));
+}
+
+function device({ device: name }) {
+  return name ? h("a", { href: `#/device/${encodeURIComponent(name)}` }, plain(name)) : "";
+}
+
+function state({ state: name }) {
+  return h("span", { class: `state ${name}` }, name === "firing" ? "▲ fired" : "○ cleared");
+}
+
+function deeds({ did }) {
+  return h("div", { class: "note" }, did.map((each) => h("div", { class: each.state === "given up" ? "problem" : "" },
+    `${plain(each.target)}: ${plain(each.state)}`,
+    each.time ? ` at ${clock(seconds(each.time))}` : "", each.failure ? `, ${plain(each.failure)}` : "")));
+}
+
+const seconds = (text) => Date.parse(text) / 1000;
+
+function time(text) {
+  return h("time", { datetime: text }, clock(seconds(text)));
+}
+
+function table(names, body) {
+  return h("div", { class: "scroll apart", tabindex: 0, role: "region", "aria-label": names[0] }, h("table", { class: "events" },
+    h("thead", {}, h("tr", {}, names.map((name) => h("th", { scope: "col" }, name)))), body));
+}
+
+function row(cells) {
+  return h("tr", {}, cells.map((cell) => h("td", { class: "cell" }, cell)));
+}
+
+function nothing(width, text) {
+  return h("tr", {}, h("td", { colspan: width, class: "quiet" }, text));
+}

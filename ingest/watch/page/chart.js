@@ -1,0 +1,171 @@
+// A chart of curves with uPlot: the mean as a line, from least to greatest as a band behind it.
+
+import { h, plain, style } from "./dom.js";
+import { clock, ticks, value as shown } from "./format.js";
+
+const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 2], [1, 2]];
+
+export function colour(place) {
+  return style(`--curve-${(place % 6) + 1}`);
+}
+
+export function dash(place) {
+  return DASHES[place % DASHES.length];
+}
+
+export class Chart {
+  // `onzoom(from, to)` is called when a part is selected.
+  constructor({ title = "", height = 200, unit = shown, onzoom = null }) {
+    this.height = height;
+    this.unit = unit;
+    this.onzoom = onzoom;
+    this.plot = null;
+    this.shape = "";
+    this.title = title;
+    this.figure = h("div", { class: "plot", role: "img", "aria-label": title });
+    this.latest = h("span", { class: "latest" });
+    this.caption = h("figcaption", {}, h("span", {}, plain(title)), " ", this.latest);
+    this.element = h("figure", { class: "card chart" }, this.caption, this.figure);
+    this.sizer = new ResizeObserver(() => this.resize());
+    this.sizer.observe(this.figure);
+    this.redraw = () => { this.shape = ""; this.draw(); };
+    document.addEventListener("theme", this.redraw);
+  }
+
+  // One time axis for all curves, each with mean and perhaps low and high.
+  set(start, curves, range = null) {
+    this.setTables(curves.map((curve) => ({ ...curve, start })), range);
+  }
+
+  // Each curve has its own times.
+  setTables(curves, range = null) {
+    this.curves = curves.map(withGaps);
+    this.range = range;
+    this.draw();
+    this.label();
+    if (this.plot?.cursor.idx === null || this.plot?.cursor.idx === undefined) this.describe();
+  }
+
+  // Says the values under the cursor, or the newest ones.
+  describe(at = null) {
+    const place = at ?? this.data[0].length - 1;
+    const words = this.curves.map((curve, number) => {
+      const first = 1 + this.curves.slice(0, number).reduce((sum, each) => sum + (each.low ? 3 : 1), 0);
+      const [mean, low, high] = [0, 1, 2].map((each) => this.data[first + each]?.[place]);
+      if (mean === null || mean === undefined) return null;
+      const ends = curve.low && high > low ? ` (${this.unit(low)} – ${this.unit(high)})` : "";
+      return `${this.curves.length > 1 ? `${plain(curve.label)} ` : ""}${this.unit(mean)}${ends}`;
+    }).filter(Boolean);
+    const time = at === null || !words.length ? "" : `${clock(this.data[0][place]).slice(11, 19)}  `;
+    if (at !== null || this.curves.length === 1) this.latest.textContent = time + words.join(" · ");
+    else this.latest.textContent = "";
+  }
+
+  label() {
+    const words = this.curves.map((curve) => {
+      const last = curve.mean.findLastIndex((each) => each !== null);
+      return last < 0 ? null : [curve, curve.mean[last], curve.start[last]];
+    }).filter(Boolean);
+    this.figure.setAttribute("aria-label", `${this.title}: ${words.map(([curve, last, at]) =>
+      `${plain(curve.label)} ${this.unit(last)} at ${clock(at)}`).join("; ") || "no values"}`);
+  }
+
+  draw() {
+    if (!this.curves) return;
+    const tables = this.curves.map((curve) => [curve.start, curve.mean,
+      ...(curve.low ? [curve.low, curve.high] : [])]);
+    const data = tables.length === 0 ? [[]] : tables.length === 1 ? tables[0] : uPlot.join(tables);
+    this.data = data;
+    const shape = JSON.stringify(this.curves.map((curve) => [curve.label, Boolean(curve.low)]));
+    if (this.plot === null || shape !== this.shape) {
+      this.plot?.destroy();
+      this.figure.replaceChildren();
+      this.plot = new uPlot(this.options(), data, this.figure);
+      this.shape = shape;
+      return;
+    }
+    this.plot.setData(data, false);
+    this.plot.setScale("x", this.bounds(data[0]));
+  }
+
+  bounds(times) {
+    if (this.range) return { min: this.range[0], max: this.range[1] };
+    const now = Date.now() / 1000;
+    return times.length ? { min: times[0], max: times[times.length - 1] } : { min: now - 3600, max: now };
+  }
+
+  options() {
+    const ink = style("--quiet");
+    const grid = { stroke: style("--line"), width: 1 };
+    const series = [{}];
+    const bands = [];
+    this.curves.forEach((curve, place) => {
+      const stroke = colour(place);
+      const at = series.length;
+      series.push({ label: plain(curve.label), stroke, width: 1.75, dash: dash(place),
+        points: { show: (plot) => plot.data[0].length < 60, size: 5, fill: stroke } });
+      if (!curve.low) return;
+      for (const end of ["least", "greatest"]) series.push({ label: end, stroke, width: 0, points: { show: false } });
+      bands.push({ series: [at + 2, at + 1], fill: `${stroke}33` });
+    });
+    const axis = { stroke: ink, grid, ticks: grid, font: "11px system-ui, sans-serif" };
+    return {
+      width: Math.max(this.figure.clientWidth, 100), height: this.height, series, bands,
+      tzDate: (time) => uPlot.tzDate(new Date(time * 1000), "Etc/UTC"),
+      legend: { show: false },
+      cursor: { drag: { x: Boolean(this.onzoom), y: false, setScale: false }, points: { size: 6 } },
+      scales: { x: { range: () => { const { min, max } = this.bounds(this.plot?.data?.[0] ?? this.curves[0]?.start ?? []); return [min, max]; } },
+        y: { range: (_, low, high) => padded(low, high) } },
+      axes: [{ ...axis, space: 70, values: (_, splits, __, ___, step) => ticks(splits, step) }, { ...axis, size: 56, values: (_, splits) => splits.map((each) => this.unit(each)) }],
+      hooks: { setSelect: [(plot) => this.selected(plot)], setCursor: [(plot) => this.describe(plot.cursor.idx ?? null)] },
+    };
+  }
+
+  selected(plot) {
+    const { left, width } = plot.select;
+    if (width < 4 || !this.onzoom) return;
+    const [from, to] = [plot.posToVal(left, "x"), plot.posToVal(left + width, "x")];
+    plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+    this.onzoom(from, to);
+  }
+
+  resize() {
+    if (this.plot && this.figure.clientWidth > 0 && this.plot.width !== this.figure.clientWidth) {
+      this.plot.setSize({ width: this.figure.clientWidth, height: this.height });
+    }
+  }
+
+  destroy() {
+    this.sizer.disconnect();
+    document.removeEventListener("theme", this.redraw);
+    this.plot?.destroy();
+  }
+}
+
+function padded(low, high) {
+  if (low === null || high === null || low === undefined) return [0, 1];
+  const spread = high - low > Math.abs(high) * 1e-9 ? high - low : 0;
+  const room = (spread || Math.abs(high) || 1) * 0.08;
+  const bottom = low >= 0 && low - room < 0 ? 0 : low - room;
+  return [bottom, high + room];
+}
+
+// A device that was silent has a gap, not a straight line.
+function withGaps(curve) {
+  const { start } = curve;
+  if (start.length < 3) return curve;
+  const steps = start.slice(1).map((time, place) => time - start[place]).sort((a, b) => a - b);
+  const usual = Math.max(steps[Math.floor(steps.length / 2)], curve.width ?? 0);
+  const found = { ...curve, start: [], mean: [] };
+  if (curve.low) { found.low = []; found.high = []; }
+  const names = curve.low ? ["mean", "low", "high"] : ["mean"];
+  start.forEach((time, place) => {
+    if (place && time - start[place - 1] > 4 * usual) {
+      found.start.push(start[place - 1] + usual);
+      for (const name of names) found[name].push(null);
+    }
+    found.start.push(time);
+    for (const name of names) found[name].push(curve[name][place]);
+  });
+  return found;
+}

@@ -1,0 +1,170 @@
+"""A ready-made conversation: the listener's options say who the client is, a framing does the rest.
+
+    def converse(context):
+        return Framed(context, identity, LinesOfText(context.max_frame))
+
+The client is let in as it connects, or, if the framing has a method `login`, by the name that this
+finds in the first bytes. Frames are numbered from 1 on for each connection.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from enum import Enum, auto
+from typing import Protocol, runtime_checkable
+
+from ingest.wire.conversation import Context, Ended, Event, Grant, Send
+from ingest.wire.errors import IllegalStep, PeerError
+from ingest.wire.framing import Framing
+from ingest.wire.identity import ConfiguredIdentity
+
+
+@runtime_checkable
+class Login(Protocol):
+    """The framing of a protocol in which a client first says who it is."""
+
+    def login(self, data: bytes) -> str | None:
+        """Take more bytes; return the name once it is whole, and keep what is behind it for `cut`.
+
+        Raises:
+            PeerError: that is no login.
+        """
+
+    def welcome(self) -> bytes:
+        """Write that the client is let in; empty where nothing is to be said."""
+
+
+class State(Enum):
+    """Where a conversation stands."""
+
+    LOGIN = auto()  # the client is to say who it is
+    CLAIMING = auto()  # the shell is getting the lease
+    OPEN = auto()  # frames are arriving
+    ENDED = auto()
+
+
+_STEPS = {
+    State.LOGIN: {State.CLAIMING, State.ENDED},
+    State.CLAIMING: {State.OPEN, State.ENDED},
+    State.OPEN: {State.ENDED},
+    State.ENDED: set[State](),
+}
+"""From each state, those that may follow."""
+
+
+class Framed:
+    """A `Conversation` of clients that prove nothing; see there for its methods."""
+
+    __slots__ = (
+        "_base",
+        "_context",
+        "_framing",
+        "_held",
+        "_identity",
+        "_shared",
+        "_stream_ended",
+        "mechanism",
+        "state",
+    )
+
+    def __init__(
+        self,
+        context: Context,
+        identity: ConfiguredIdentity,
+        framing: Framing,
+        *,
+        shared: bool = True,
+    ) -> None:
+        """Make the conversation of a connection that was just accepted.
+
+        Args:
+            context: what it may know.
+            identity: who clients are.
+            framing: cuts the stream of this connection.
+            shared: whether several connections may have the name at once; see `Claim`.
+        """
+        self._context = context
+        self._identity = identity
+        self._framing = framing
+        self._shared = shared
+        self._base = 0  # the number of the device's last frame before this connection
+        self._held = b""
+        self._stream_ended = False
+        self.state = State.LOGIN
+        self.mechanism = "configured"
+
+    def begin(self) -> Sequence[Event]:
+        if self._context.refusal is not None:
+            return (self._end(self._context.refusal),)
+        return () if isinstance(self._framing, Login) else self._claim(None)
+
+    def receive(self, data: bytes) -> Sequence[Event]:
+        if self.state is State.OPEN:
+            return self._take(data)
+        if self.state is State.ENDED:
+            raise IllegalStep("bytes after the end")
+        if self.state is State.CLAIMING:
+            self._held += data
+            return ()
+        assert isinstance(self._framing, Login)
+        try:
+            said = self._framing.login(data)
+        except PeerError as error:
+            return (self._end(error.without_traceback()),)
+        return () if said is None else self._claim(said)
+
+    def end_of_stream(self) -> Sequence[Event]:
+        if self.state is State.OPEN:
+            frames = self._framing.finish()
+            return frames, self._end(frames.error)
+        if self.state is State.LOGIN:
+            return (self._end(None),)
+        if self.state is State.ENDED:
+            raise IllegalStep("the stream ended after the end")
+        self._stream_ended = True
+        return ()
+
+    def checked(self, *, good: bool) -> Sequence[Event]:
+        raise IllegalStep(f"a token was checked, {good}: there is none here")
+
+    def granted(self, grant: Grant) -> Sequence[Event]:
+        self._enter(State.OPEN)
+        self._base = grant.following - 1
+        welcome = self._framing.welcome() if isinstance(self._framing, Login) else b""
+        events: list[Event] = [Send(welcome)] if welcome else []
+        held, self._held = self._held, b""
+        if held or isinstance(self._framing, Login):  # which has what came behind the login
+            events += self._take(held)
+        if self._stream_ended and self.state is State.OPEN:
+            events += self.end_of_stream()
+        return events
+
+    def fail(self, error: PeerError) -> Sequence[Event]:
+        return (self._end(error),)
+
+    def acknowledge(self, seq: int) -> bytes:
+        return self._framing.ack(seq - self._base)
+
+    def farewell(self, error: PeerError) -> bytes:
+        return self._framing.error(error)
+
+    def _claim(self, said: str | None) -> Sequence[Event]:
+        try:
+            claim = self._identity.claim(self._context.peer, said)
+        except PeerError as error:
+            return (self._end(error.without_traceback()),)
+        self._enter(State.CLAIMING)
+        return (replace(claim, shared=self._shared),)
+
+    def _take(self, data: bytes) -> Sequence[Event]:
+        frames = self._framing.cut(data)
+        return (frames,) if frames.error is None else (frames, self._end(frames.error))
+
+    def _enter(self, state: State) -> None:
+        if state not in _STEPS[self.state]:
+            raise IllegalStep(f"{state} follows {self.state}")
+        self.state = state
+
+    def _end(self, error: PeerError | None) -> Ended:
+        self._enter(State.ENDED)
+        self._held = b""
+        return Ended(error)

@@ -1,0 +1,108 @@
+"""Devices that only answer: TCP servers, as the firmware of a meter or a relay board has one."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from tests.endtoend.listener import PATIENCE
+
+Behaviour = Callable[["AnsweringDevice", socket.socket], None]
+
+
+class AnsweringDevice:
+    """A device on a port of 127.0.0.1, which serves one connection after the other.
+
+    Attributes:
+        port: where it listens.
+        asked: what it was asked, in order.
+        calls: how many connections were made.
+    """
+
+    def __init__(self, behaviour: Behaviour, port: int = 0) -> None:
+        self._behaviour = behaviour
+        self._server = socket.create_server(("127.0.0.1", port))
+        self.port: int = self._server.getsockname()[1]
+        self.asked: list[bytes] = []
+        self.calls = 0
+        self._current: socket.socket | None = None
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Turn it off; its port is free then."""
+        for each in (self._server, self._current):
+            if each is not None:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+        self._thread.join(PATIENCE)
+        assert not self._thread.is_alive()
+        self._server.close()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._server.accept()
+                self.calls += 1
+                self._current = connection
+                with connection, suppress(OSError):
+                    self._behaviour(self, connection)
+
+
+def answers(*replies: bytes) -> Behaviour:
+    """Answer each question with the next of the replies, the last one for ever; then wait."""
+
+    def behave(device: AnsweringDevice, connection: socket.socket) -> None:
+        device.asked.append(connection.recv(4096))
+        connection.sendall(replies[min(len(device.asked), len(replies)) - 1])
+        connection.recv(4096)  # until we close
+
+    return behave
+
+
+def answers_and_closes(reply: bytes) -> Behaviour:
+    """Answer, and close the connection."""
+
+    def behave(device: AnsweringDevice, connection: socket.socket) -> None:
+        device.asked.append(connection.recv(4096))
+        connection.sendall(reply)
+
+    return behave
+
+
+def answers_over_tls(context: ssl.SSLContext, reply: bytes) -> Behaviour:
+    """Answer each question, and wait, in TLS."""
+
+    def behave(device: AnsweringDevice, connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secured:
+            answers(reply)(device, secured)
+
+    return behave
+
+
+def silent(device: AnsweringDevice, connection: socket.socket) -> None:
+    """Say nothing, for as long as the other side stays."""
+    while connection.recv(4096):
+        pass
+
+
+def talks(*pieces: bytes) -> Behaviour:
+    """Say something unasked, piece by piece, and then wait."""
+
+    def behave(device: AnsweringDevice, connection: socket.socket) -> None:
+        for piece in pieces:
+            connection.sendall(piece)
+        connection.recv(4096)
+
+    return behave

@@ -1,0 +1,266 @@
+"""Devices that only answer, called by a real listener; the devices are real TCP servers."""
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest.bench.certificate import make_certificate
+from tests.endtoend.answering import (
+    AnsweringDevice,
+    answers,
+    answers_and_closes,
+    answers_over_tls,
+    silent,
+    talks,
+)
+from tests.endtoend.listener import ANY_PORT, INGEST, TWISTD, Listener, run, wait_for
+
+OFTEN = "100ms"
+
+
+def table(device: str, port: int, **keys: Any) -> str:
+    """Write a table `[[dial]]`; `until`, `every` and `send` have values unless they are given."""
+    if not keys.keys() & {"until", "length", "silence", "close"}:
+        keys["until"] = "\n"
+    if "stay" not in keys:
+        keys.setdefault("every", OFTEN)
+    keys = {"device": device, "connect": f"tcp:127.0.0.1:{port}", "send": "Hello, IoT!", **keys}
+    lines = [f"{key.replace('_', '-')} = {_toml(value)}" for key, value in keys.items()]
+    return "\n".join(["[[dial]]", *lines, ""])
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value)  # TOML spells these as JSON does
+
+
+class Dialling(Listener):
+    """A listener with tables `[[dial]]`, whose devices are registered before."""
+
+    def __init__(self, folder: Path, *tables: str) -> None:
+        self.config = folder / "ingest.toml"
+        self.config.write_text("".join(tables))
+        super().__init__(folder / "data", "--config", self.config)
+
+    def reload(self, *tables: str) -> None:
+        self.config.write_text("".join(tables))
+        os.kill(self.pid, signal.SIGHUP)
+
+    def wait_for_frames(self, device: str, count: int) -> list[Any]:
+        wait_for(lambda: len(self.lines(device)) >= count, f"{count} frames of {device}")
+        return self.frames(device)[:count]
+
+    def said(self, words: str) -> int:
+        return self.output.count(words)
+
+
+def register(folder: Path, *names: str) -> None:
+    for name in names:
+        done = run(INGEST, "--data", folder / "data", "device", "add", name)
+        assert done.returncode == 0, done.stderr
+
+
+def test_each_way_in_which_a_reply_ends(tmp_path: Path) -> None:
+    register(tmp_path, "until", "length", "silence", "close", "stay")
+    with (
+        AnsweringDevice(answers(b"20.5\r\n", b"20.6\r\n")) as until,
+        AnsweringDevice(answers(b"\x01\x03\xff\n")) as length,
+        AnsweringDevice(answers(b"20.5")) as silence,
+        AnsweringDevice(answers_and_closes(b"20.5\n20.6\n")) as close,
+        AnsweringDevice(talks(b"a\nb", b"\nc\n")) as stay,
+        Dialling(
+            tmp_path,
+            table("until", until.port),
+            table("length", length.port, length=4, send_base64="AQID", send=""),
+            table("silence", silence.port, silence="50ms"),
+            table("close", close.port, close=True),
+            table("stay", stay.port, stay=True, send=""),
+        ) as listener,
+    ):
+        assert listener.wait_for_frames("until", 2) == ["20.5", "20.6"]
+        assert listener.wait_for_frames("length", 2) == ["AQP/Cg=="] * 2
+        assert listener.wait_for_frames("silence", 2) == ["20.5"] * 2
+        assert listener.wait_for_frames("close", 2) == ["20.5\n20.6"] * 2
+        assert listener.wait_for_frames("stay", 3) == ["a", "b", "c"]
+        assert set(until.asked) == {b"Hello, IoT!"}
+        assert length.asked[0] == b"\x01\x02\x03"
+        assert stay.calls == 1
+        dialled = listener.status()["dialled"]
+        assert (dialled["devices"], dialled["down"], dialled["failures"]) == (5, 0, 0)
+        assert "5 devices, 0 of them down" in listener.ingest("status")
+    listener.ingest("verify")
+
+
+def test_replies_are_in_the_format_of_their_device(tmp_path: Path) -> None:
+    register(tmp_path, "a", "b")
+    done = run(INGEST, "--data", tmp_path / "data", "device", "set", "a", "--format", "json")
+    assert done.returncode == 0, done.stderr
+    with (
+        AnsweringDevice(answers(b'{"t":20.5}\n', b"broken\n")) as meter,
+        AnsweringDevice(answers(b"t=20.5\n")) as logfmt,
+        Dialling(
+            tmp_path, table("a", meter.port), table("b", logfmt.port, format="logfmt")
+        ) as listener,
+    ):
+        assert listener.wait_for_frames("a", 2) == [{"t": 20.5}, "broken"]
+        assert listener.wait_for_frames("b", 1) == [{"t": 20.5}]
+        wait_for(lambda: listener.status()["devices"]["a"]["unparsed_frames"] > 0, "the count")
+        assert listener.status()["devices"]["b"]["unparsed_frames"] == 0
+
+
+def test_one_line_when_a_device_goes_down_and_one_when_it_is_back(tmp_path: Path) -> None:
+    register(tmp_path, "boiler")
+    with AnsweringDevice(answers(b"1\n")) as device:
+        listener = Dialling(tmp_path, table("boiler", device.port))
+        listener.wait_for_frames("boiler", 1)
+    with listener:
+        wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
+        assert listener.said("is down: Connection refused") == 1
+        assert listener.status()["dialled"]["down"] == 1
+        before = len(listener.frames("boiler"))
+        with AnsweringDevice(answers(b"2\n"), device.port):
+            assert listener.wait_for_frames("boiler", before + 1)[-1] == "2"
+            wait_for(lambda: listener.said("answers again") == 1, "the line")
+            assert listener.status()["dialled"]["down"] == 0
+        assert listener.said("is down") <= 2
+    listener.ingest("verify")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (silent, "no reply with"),
+        (answers_and_closes(b""), "it closed without a reply with"),
+    ],
+)
+def test_a_device_that_gives_no_reply_is_down(tmp_path: Path, behaviour: Any, reason: str) -> None:
+    register(tmp_path, "a", "b")
+    with (
+        AnsweringDevice(behaviour) as bad,
+        AnsweringDevice(answers(b"1\n")) as good,
+        Dialling(
+            tmp_path, table("a", bad.port, timeout="100ms"), table("b", good.port)
+        ) as listener,
+    ):
+        wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
+        assert listener.said(f"is down: {reason}") == 1
+        assert listener.wait_for_frames("b", 3) == ["1"] * 3
+        assert listener.lines("a") == []
+
+
+def test_a_device_that_is_disabled_is_not_called(tmp_path: Path) -> None:
+    register(tmp_path, "a")
+    with (
+        AnsweringDevice(answers(b"1\n")) as device,
+        AnsweringDevice(answers(b"1\n")) as stranger,
+        Dialling(tmp_path, table("a", device.port), table("b", stranger.port)) as listener,
+    ):
+        listener.wait_for_frames("a", 1)
+        listener.ingest("device", "disable", "a")
+        wait_for(lambda: listener.said("a at tcp:127.0.0.1") == 1, "the line")
+        assert listener.said("is down: it is not registered, or disabled") == 2
+        calls, failures = device.calls, listener.status()["dialled"]["failures"]
+        wait_for(lambda: listener.status()["dialled"]["failures"] > failures + 4, "failures")
+        assert (device.calls, stranger.calls) == (calls, 0)
+        listener.ingest("device", "enable", "a")
+        wait_for(lambda: device.calls > calls, "another call")
+
+
+def test_a_connection_that_stays_is_cut_when_its_device_is_disabled(tmp_path: Path) -> None:
+    register(tmp_path, "a")
+    with (
+        AnsweringDevice(talks(b"1\n")) as device,
+        Dialling(tmp_path, table("a", device.port, stay=True, send="")) as listener,
+    ):
+        listener.wait_for_frames("a", 1)
+        listener.ingest("device", "disable", "a")
+        wait_for(lambda: listener.status()["connections"] == 0, "the end of the connection")
+        assert device.calls == 1
+
+
+def test_a_connection_that_is_lost_is_made_again(tmp_path: Path) -> None:
+    register(tmp_path, "a")
+    with (
+        AnsweringDevice(answers_and_closes(b"1\n")) as device,
+        Dialling(tmp_path, table("a", device.port, stay=True)) as listener,
+    ):
+        assert listener.wait_for_frames("a", 2) == ["1", "1"]
+        assert device.calls >= 2
+        assert listener.said("is down") == 0
+
+
+def test_sighup(tmp_path: Path) -> None:
+    register(tmp_path, "a", "b", "c")
+    with (
+        AnsweringDevice(answers(b"1\n")) as first,
+        AnsweringDevice(answers(b"2\n")) as second,
+        Dialling(tmp_path, table("a", first.port), table("b", first.port, every="1h")) as listener,
+    ):
+        listener.wait_for_frames("a", 1)
+        listener.reload(table("b", first.port, every="1h"), table("c", second.port))
+        assert listener.wait_for_frames("c", 1) == ["2"]
+        assert listener.said("dial: a is called no more from now on") == 1
+        assert listener.said(f"dial: c at tcp:127.0.0.1:{second.port} (every 0.1 s) from now") == 1
+        assert listener.said("dial: b") == 0
+        listener.reload(table("c", second.port, connect="carrier:pigeon"))
+        wait_for(
+            lambda: listener.said("the settings stay as they are: [[dial]] c") == 1, "the line"
+        )
+        frames = len(listener.lines("c"))
+        listener.wait_for_frames("c", frames + 1)
+
+
+def test_tls(tmp_path: Path) -> None:
+    """The certificate of the device is checked for the name of its host."""
+    register(tmp_path, "known", "unknown")
+    trusted = tmp_path / "trusted"
+    trusted.mkdir()
+    make_certificate(trusted / "device.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(trusted / "device.pem")
+    with AnsweringDevice(answers_over_tls(context, b"20.5\n")) as device:
+        endpoint = f"tls:127.0.0.1:{device.port}"
+        with Dialling(
+            tmp_path,
+            table("known", device.port, connect=f"{endpoint}:trustRoots={trusted}"),
+            table("unknown", device.port, connect=endpoint),
+        ) as listener:
+            assert listener.wait_for_frames("known", 2) == ["20.5"] * 2
+            wait_for(lambda: listener.said("unknown at tls") == 1, "the line")
+            assert listener.said("is down: TLS: certificate verify failed") == 1
+            assert listener.lines("unknown") == []
+
+
+@pytest.mark.parametrize(
+    ("tables", "line"),
+    [
+        (table("a", 1, connect="tcp:nowhere"), "[[dial]] a: connect = 'tcp:nowhere'"),
+        (table("a", 1, untill="x"), "there is no 'untill'; did you mean until?"),
+        (table("a", 1) + table("a", 2), "table 2, a: the device has another table already"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line(tmp_path: Path, tables: str, line: str) -> None:
+    config = tmp_path / "ingest.toml"
+    config.write_text(tables)
+    data = tmp_path / "data"
+    command: list[str | Path] = [
+        TWISTD,
+        "-n",
+        "--pidfile=",
+        "ingest",
+        "--data",
+        data,
+        "--listen",
+        ANY_PORT,
+    ]
+    done = subprocess.run(
+        [*command, "--config", config], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert line in done.stderr
+    assert len(done.stderr.splitlines()) == 1
