@@ -88,6 +88,12 @@ def _collect(layout: Layout, config: Path | None, folder: Path) -> list[Path]:
             parts.append(folder / _POSITIONS)
         except click.ClickException as error:
             click.echo(f"{error}: left out; a listener makes it anew from the log", err=True)
+    elif layout.log_folder.exists():
+        click.echo(
+            f"{layout.positions} does not exist: left out; a listener makes it anew from the log,"
+            " or within seconds if it runs",
+            err=True,
+        )
     if config is not None:
         parts.append(folder / _SETTINGS)
         parts[-1].write_bytes(config.read_bytes())

@@ -18,6 +18,7 @@ import zstandard
 from ingest.journal.clock import Calendar, Clock
 from ingest.journal.events import ArchiveFailing, ClockLeapt, Removed, Report
 from ingest.journal.home import FolderReplacedError, Home
+from ingest.journal.removal import Removal, note_removal, read_removal
 from ingest.journal.rotation import ClosedFile, RetentionPolicy, closing_times, expired
 from ingest.log.files import LogFile, log_files, sync_folder
 
@@ -73,6 +74,7 @@ class Archivist:
         self._report = report
         self._home = home
         self._needed_after = needed_after
+        self._highest = 0
         self._calendar = Calendar(clock, _times_of(folder))
         self._is_leap_told = False
         self._woken = threading.Event()
@@ -88,12 +90,17 @@ class Archivist:
         """Look now: a file was closed or the policy has changed."""
         self._woken.set()
 
-    def set_needed_after(self, closed: str) -> None:
+    def set_needed_after(self, closed: str, highest: int) -> None:
         """Name the newest file that a start after a crash need not read.
 
         Younger files stay, whatever the policy says: only they tell the newest numbers.
+
+        Args:
+            closed: its name, as it was when it was closed.
+            highest: no record in it or in an older file has a higher number.
         """
         if closed != self._needed_after:
+            self._highest = highest  # first: the files that it is about go on the other's word
             self._needed_after = closed
             self.wake()
 
@@ -163,6 +170,11 @@ class Archivist:
         ]
         reasons = dict(expired(self.policy.retention, closed, now))
         gone = [file for file in files if file.path.name in reasons and not self._is_needed(file)]
+        if gone and self._needed_after is not None:
+            newest = max(_name_when_closed(file) for file in gone)
+            before = read_removal(self._folder)
+            highest = max(self._highest, before.highest)
+            note_removal(self._folder, Removal(max(newest, before.newest), highest))
         for file in gone:
             file.path.unlink()
             self._report(Removed(file.path.name, reasons[file.path.name]))
@@ -177,8 +189,7 @@ class Archivist:
         self._is_leap_told = bool(leap)
 
     def _is_needed(self, file: LogFile) -> bool:
-        closed = file.path.name.removesuffix(file.compressed)
-        return self._needed_after is not None and closed > self._needed_after
+        return self._needed_after is not None and _name_when_closed(file) > self._needed_after
 
     def _compress(self, file: LogFile, compression: Compression) -> None:
         copy = file.path.with_name(file.path.name + _SUFFIX[compression])
@@ -213,6 +224,10 @@ def _compressor(raw: BinaryIO, compression: Compression) -> AbstractContextManag
     if compression == "gzip":
         return gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=6)
     return zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False)
+
+
+def _name_when_closed(file: LogFile) -> str:
+    return file.path.name.removesuffix(file.compressed)
 
 
 def _named(file: LogFile) -> float:

@@ -232,14 +232,15 @@ class PositionsRebuilt(Event):
 
 @dataclass(frozen=True, slots=True)
 class NumbersSkipped(Event):
-    """So many numbers of every device are left out: the log can't say which were given."""
+    """So many numbers of every device are left out: the log can't say which were given; and why."""
 
     count: int
+    reason: str
 
     def __str__(self) -> str:
         return (
-            "the end of the log of the last run is missing: it was moved, deleted or cut;"
-            f" every device's numbers go on {self.count:,} higher, so that none is given twice"
+            f"{self.reason}; every device's numbers go on {self.count:,} higher,"
+            " so that none is given twice"
         )
 
 
@@ -248,26 +249,39 @@ class NumbersSkipped(Event):
 
 @dataclass(frozen=True, slots=True)
 class PositionsFailing(Event):
-    """`positions.db` can't be used; said once, until `PositionsRecovered`."""
+    """`positions.db` can't be written; said once, until `PositionsRecovered`."""
 
     path: Path
     error: Exception
 
     def __str__(self) -> str:
         return (
-            f"{self.path} can't be used: {self.error}; devices that have not been here since the"
-            " start may be refused. Restart the listener: a damaged file is rebuilt from the log"
+            f"{self.path} can't be written: {self.error}; it is tried again, and until then no"
+            " closed file that a start would need is removed"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class PositionsRecovered(Event):
-    """`positions.db` can be used again."""
+    """`positions.db` can be written again."""
 
     path: Path
 
     def __str__(self) -> str:
-        return f"{self.path} can be used again"
+        return f"{self.path} can be written again"
+
+
+@dataclass(frozen=True, slots=True)
+class PositionsReplaced(Event):
+    """`positions.db` was not as it had been left, and was made anew with all numbers."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} was removed, replaced or damaged by another program: it is made anew, and"
+            " no number is lost"
+        )
 
 
 @dataclass(frozen=True, slots=True)

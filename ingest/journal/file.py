@@ -4,7 +4,6 @@ The methods and the answers stay on one thread, the caller's; the disk's time is
 others: the writer, the keeper of positions, and the archivist.
 """
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +28,9 @@ from ingest.journal.events import (
 from ingest.journal.home import FolderReplacedError, Home
 from ingest.journal.intent import IntentFile
 from ingest.journal.interface import FlowControl, Holder, Lease, Trouble
-from ingest.journal.keeper import Keeper, is_damage
+from ingest.journal.keeper import Keeper
 from ingest.journal.leases import Leases
 from ingest.journal.measures import Measures, Probe, TimedDisk
-from ingest.journal.positions import Mark, Positions
 from ingest.journal.recovery import recover
 from ingest.journal.rotation import RotationPolicy
 from ingest.journal.writer import Commit, Writer
@@ -110,7 +108,6 @@ class FileJournal:
         self._is_paused = False
         self._disk_trouble: Trouble | None = None
         self._positions_trouble: Trouble | None = None
-        self._is_damaged = False
         self._positions_path = layout.positions
         self._measures = measures or Measures()
         clock = clock or Clock()
@@ -126,8 +123,7 @@ class FileJournal:
             disk=disk,
             clock=clock,
         )
-        self._known = recovered.changed
-        self._positions = Positions(layout.positions)
+        self._known, self._floor = recovered.known, recovered.floor
         self._leases = Leases(self._position, self._report)
         active = ActiveFile(
             layout.log_folder,
@@ -141,9 +137,7 @@ class FileJournal:
         self.archivist = Archivist(
             layout.log_folder, policy.archive, self.tell, clock, home=home, needed_after=""
         )
-        self.keeper = Keeper(
-            Positions(layout.positions), recovered.log, clock, self._saved, self._save_failed
-        )
+        self.keeper = Keeper(layout.positions, self._known, recovered.log, home, clock, self)
         self.keeper.note(recovered.changed, active.mark)
         self.keeper.step()  # a kill right after the start finds what this start has found
 
@@ -226,7 +220,6 @@ class FileJournal:
         mark = self.writer.stop()
         self.keeper.stop(mark, clean=self._disk_trouble is None)
         self.archivist.stop()
-        self._positions.close()
         self._intent.close()
 
     # What the other threads say, in theirs.
@@ -234,9 +227,10 @@ class FileJournal:
     def committed(self, commit: Commit) -> None:
         """See `Owner.committed`."""
         changed = {lease.device: last for lease, last, _ in commit.items}
-        # Here and now: `close` saves where the log ends, and must not save it without these.
+        # Here and now: a checkpoint says where the log ends, and must not say it without these.
+        self._known.update(changed)
         self.keeper.note(changed, commit.mark)
-        self._call_soon(self._committed, commit, changed)
+        self._call_soon(self._committed, commit)
 
     def failing(self, error: OSError) -> None:
         """See `Owner.failing`."""
@@ -256,18 +250,24 @@ class FileJournal:
         self.tell(Rotated(closed.name))
 
     def tell(self, event: Event) -> None:
-        """See `Owner.tell`."""
+        """See `Owner.tell`, and `KeepersOwner.tell`."""
         self._call_soon(self._report, event)
 
-    def _saved(self, mark: Mark) -> None:
-        self.archivist.set_needed_after(mark.closed)
+    def positions_saved(self, closed: str, highest: int) -> None:
+        """See `KeepersOwner.positions_saved`."""
+        self.archivist.set_needed_after(closed, highest)
 
-    def _save_failed(self, error: sqlite3.Error) -> None:
-        self._call_soon(self._positions_failed, error)
+    def positions_failing(self, error: Exception) -> None:
+        """See `KeepersOwner.positions_failing`."""
+        self._call_soon(self._positions_failing, error)
+
+    def positions_recovered(self) -> None:
+        """See `KeepersOwner.positions_recovered`."""
+        self._call_soon(self._positions_recovered)
 
     # The same, on the journal's thread.
 
-    def _committed(self, commit: Commit, changed: dict[str, int]) -> None:
+    def _committed(self, commit: Commit) -> None:
         # Everyone's numbers first, then the flow, and only then the holders, whose answers depend
         # on others' code: what one of them does must not keep anything from the rest.
         leases: dict[Lease, None] = {}
@@ -280,7 +280,6 @@ class FileJournal:
             leases[lease] = None
         self._measures.commit_bytes(backlog - self.backlog)
         self._measures.commit_seconds(commit.seconds)
-        self._known.update(changed)
         self._resume_if_relieved()
         self._leases.announce(leases)
         self._probe.look()
@@ -303,17 +302,13 @@ class FileJournal:
         self._report(WriterFailed(error))
         self._pause()
 
-    def _positions_failed(self, error: Exception) -> None:
-        self._is_damaged |= is_damage(error)
-        if self._positions_trouble is None:
-            self._positions_trouble = Trouble("positions-failing", str(error))
-            self._report(PositionsFailing(self._positions_path, error))
+    def _positions_failing(self, error: Exception) -> None:
+        self._positions_trouble = Trouble("positions-failing", str(error))
+        self._report(PositionsFailing(self._positions_path, error))
 
-    def _positions_answered(self) -> None:
-        # Of a damaged file some pages may be good: that says nothing of the others.
-        if self._positions_trouble is not None and not self._is_damaged:
-            self._positions_trouble = None
-            self._report(PositionsRecovered(self._positions_path))
+    def _positions_recovered(self) -> None:
+        self._positions_trouble = None
+        self._report(PositionsRecovered(self._positions_path))
 
     def _pause(self) -> None:
         if not self._is_paused:
@@ -332,13 +327,4 @@ class FileJournal:
             self._report(FlowControlFailed(getattr(call, "__name__", repr(call)), error))
 
     def _position(self, device: str) -> int:
-        known = self._known.get(device)
-        if known is not None:
-            return known
-        try:
-            last = self._positions.get(device)
-        except Exception as error:
-            self._positions_failed(error)
-            raise
-        self._positions_answered()
-        return last
+        return self._known.get(device, self._floor)

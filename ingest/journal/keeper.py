@@ -2,10 +2,14 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
 
 from ingest.journal.clock import Clock
-from ingest.journal.positions import Checkpoint, Mark, Positions
+from ingest.journal.events import Event, PositionsReplaced
+from ingest.journal.home import FolderReplacedError, Home
+from ingest.journal.positions import Checkpoint, Mark, Positions, put_in_place, write_anew
 
 _PERIOD = 1.0  # seconds between two checkpoints, at least
 _PAUSE = 200
@@ -14,40 +18,75 @@ those of thousands of devices make the log's own syncs wait. What is not in one 
 log, should we be killed."""
 _LONGEST_PERIOD = 10.0  # seconds
 _OF_THE_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+class KeepersOwner(Protocol):
+    """Whom the keeper tells, in the keeper's thread. The methods must not raise."""
+
+    def positions_saved(self, closed: str, highest: int) -> None:
+        """Called when files up to this one need not be read by a start any more.
+
+        Args:
+            closed: the name of the file.
+            highest: no number in those files is above it.
+        """
+
+    def positions_failing(self, error: Exception) -> None:
+        """Called when the database, and not the disk, takes no checkpoint; it is tried again."""
+
+    def positions_recovered(self) -> None:
+        """Called when it takes one again."""
+
+    def tell(self, event: Event) -> None:
+        """Called with what else there is for the operator."""
 
 
 class Keeper:
     """Takes what is durable as it comes, and saves it now and then.
 
     Its connection to the database is there from the start: a checkpoint needs no new descriptor.
+    Before each one it looks whether the file is the one that it left. SQLite would go on in a file
+    that was removed, and a start after that would find no numbers, or old ones. So then the file
+    is made anew.
     """
 
     def __init__(
         self,
-        positions: Positions,
+        path: Path,
+        known: Mapping[str, int],
         log: str,
+        home: Home,
         clock: Clock,
-        saved: Callable[[Mark], object],
-        failed: Callable[[sqlite3.Error], object],
+        owner: KeepersOwner,
     ) -> None:
         """Make the keeper; `start` runs its thread.
 
         Args:
-            positions: where to save; the keeper's alone, which closes it.
+            path: where to save.
+            known: the newest durable number of each device there is; the owner's, which adds to it.
             log: the identity of the log.
+            home: asked before a file is put in the place of another, which may not be ours.
             clock: by which to wait.
-            saved: called in the keeper's thread after a checkpoint.
-            failed: called in the keeper's thread when the database, and not the disk, is at fault.
+            owner: whom to tell.
+
+        Raises:
+            sqlite3.Error: the database can't be opened.
         """
-        self._positions = positions
+        self._path = path
+        self._known = known
         self._log = log
+        self._home = home
         self._clock = clock
-        self._saved = saved
-        self._failed = failed
+        self._owner = owner
+        self._positions = Positions(path)
         self._lock = threading.Lock()
         self._changed: dict[str, int] = {}
-        self._mark: Mark | None = None
+        self._mark = Mark("", "", 0)  # of the last note
+        self._is_noted = False  # whether there is something to save
         self._clean = False
+        self._is_failing = False
+        self._closed: str | None = None  # the last that the owner was told
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingest-positions", daemon=True)
 
@@ -64,7 +103,7 @@ class Keeper:
         """
         with self._lock:
             self._changed.update(changed)
-            self._mark = mark
+            self._mark, self._is_noted = mark, True
 
     def step(self) -> float:
         """Save what was noted; return how many seconds the next step may wait."""
@@ -78,7 +117,8 @@ class Keeper:
         self._stopping.set()
         if self._thread.ident is not None:
             self._thread.join()
-        self._mark, self._clean = mark, clean
+        self._clean = clean
+        self.note({}, mark)
         self._save()
         self._positions.close()
 
@@ -89,24 +129,59 @@ class Keeper:
     def _save(self) -> None:
         with self._lock:
             changed, self._changed = self._changed, {}
-            mark, self._mark = self._mark, None
-        if mark is None:
-            return
+            is_noted, self._is_noted = self._is_noted, False
+            checkpoint = Checkpoint(self._log, self._mark, self._clean)
         try:
-            self._positions.save(changed, Checkpoint(self._log, mark, self._clean))
-        except sqlite3.Error as error:  # tried again the next time
+            if self._is_ours_to_make() and not self._positions.is_as_left():
+                self._make_anew(checkpoint)
+            elif is_noted:
+                self._save_or_make_anew(changed, checkpoint)
+            self._tell_what_is_saved(checkpoint.mark)
+        except (sqlite3.Error, OSError) as error:  # tried again the next time
             with self._lock:
                 self._changed = changed | self._changed
-                self._mark = self._mark or mark
-            if _code(error) not in _OF_THE_DISK:  # of that the writer tells
-                self._failed(error)
-        else:
-            self._saved(mark)
+                self._is_noted |= is_noted
+            if _code(error) not in _OF_THE_DISK and self._is_ours_to_make():  # or the writer tells
+                self._tell_of_failure(error)
 
+    def _save_or_make_anew(self, changed: Mapping[str, int], checkpoint: Checkpoint) -> None:
+        try:
+            self._positions.save(changed, checkpoint)
+        except sqlite3.DatabaseError as error:
+            if _code(error) not in _DAMAGED or not self._is_ours_to_make():
+                raise
+            self._make_anew(checkpoint)
 
-def is_damage(error: Exception) -> bool:
-    """Tell whether a database's content is at fault, which no second try mends."""
-    return _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    def _make_anew(self, checkpoint: Checkpoint) -> None:
+        # To copy a dictionary is one step: no other thread adds to it meanwhile. What it has beyond
+        # the mark is durable, and a start that reads it once more finds nothing new.
+        fresh = write_anew(self._path, dict(self._known), self._positions.floor, checkpoint)
+        self._home.check()  # again: it may have been replaced meanwhile
+        self._positions.close()
+        put_in_place(fresh, self._path)
+        self._positions = Positions(self._path)
+        self._owner.tell(PositionsReplaced(self._path))
+
+    def _is_ours_to_make(self) -> bool:
+        """Tell whether what is at the path is ours: the writer tells if it is not."""
+        try:
+            self._home.check()
+        except FolderReplacedError:
+            return False
+        return True
+
+    def _tell_what_is_saved(self, mark: Mark) -> None:
+        if self._is_failing:
+            self._is_failing = False
+            self._owner.positions_recovered()
+        if mark.closed != self._closed:
+            self._owner.positions_saved(mark.closed, self._positions.highest())
+            self._closed = mark.closed
+
+    def _tell_of_failure(self, error: Exception) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            self._owner.positions_failing(error)
 
 
 def _code(error: Exception) -> int:

@@ -2,7 +2,7 @@
 
 The log is the truth, since its records carry their numbers. This file saves reading all of it at
 every start: it holds the numbers as of one place in the log, its mark, and only what comes after
-the mark is read.
+the mark is read. While the listener runs it knows all the numbers, and never asks this file.
 """
 
 import sqlite3
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import orjson
 
+from ingest.log.files import sync_folder
 from ingest.log.places import Place
 
 _SCHEMA = """
@@ -22,8 +23,12 @@ CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 _SAVE = """
 INSERT INTO positions SELECT key, value FROM json_each(?) WHERE true
-ON CONFLICT (device) DO UPDATE SET last = excluded.last
+ON CONFLICT (device) DO UPDATE SET last = max(last, excluded.last)
 """
+_SUM = "SELECT coalesce(sum(last & 0xffffffff), 0) FROM positions"
+"""Of the low halves of the numbers, so that it has room in an integer of SQLite."""
+_BESIDE = ("-wal", "-shm")
+"""How the names of the files end that SQLite keeps beside a database while it is open."""
 
 
 Mark = Place
@@ -53,6 +58,7 @@ class Positions:
         Raises:
             sqlite3.Error: it is no SQLite file, or damaged.
         """
+        self._path = path
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             # A checkpoint must outlast a power cut: files of the log are removed on its word.
@@ -61,6 +67,7 @@ class Positions:
             self._database.executescript(_SCHEMA)
             path.chmod(0o600)
             self.floor = int(self._meta("floor") or 0)
+            self._left = _look_at(path)
         except BaseException:
             self._database.close()
             raise
@@ -68,14 +75,27 @@ class Positions:
     def check(self) -> None:
         """Look through the whole file.
 
+        An older copy that was put beside a newer `-wal` passes SQLite's own check: some of its
+        pages are old, and so are the numbers in them. Their sum tells.
+
         Raises:
             sqlite3.DatabaseError: it is damaged.
         """
         (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        total = self._meta("sum")
+        if found == "ok" and total not in (None, *self._database.execute(_SUM).fetchone()):
+            found = "its numbers are not those that were saved"
         if found != "ok":
             error = sqlite3.DatabaseError(found)
             error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
             raise error
+
+    def is_as_left(self) -> bool:
+        """Tell whether the file is at its path still, and nobody else has written to it.
+
+        This connection must be the only one that writes.
+        """
+        return _look_at(self._path) == self._left
 
     def get(self, device: str) -> int:
         """Return the device's newest number; 0 for none."""
@@ -95,7 +115,7 @@ class Positions:
     def save(self, changed: Mapping[str, int], checkpoint: Checkpoint) -> None:
         """Take the newest numbers of some devices, and where in the log they are true.
 
-        One statement takes them all, in C and without the interpreter's lock.
+        One statement takes them all, in C and without the interpreter's lock. No number falls.
 
         Raises:
             sqlite3.Error: the disk is full or failing; nothing was taken.
@@ -105,32 +125,56 @@ class Positions:
                 self._database.execute(_SAVE, (orjson.dumps(changed).decode(),))
             log, mark, clean = checkpoint
             self._set("checkpoint", orjson.dumps([log, list(mark), clean]).decode())
+            self._set_sum()
+        self._leave()
 
     def numbers(self) -> dict[str, int]:
         """Return each device's newest number."""
         return _numbers(self._database)
 
-    def skip(self, numbers: int, changed: Mapping[str, int]) -> None:
-        """Leave out as many numbers of every device, where the log can't say which were given.
+    def highest(self) -> int:
+        """Return a number that no device's newest one is above."""
+        (highest,) = self._database.execute("SELECT max(last) FROM positions").fetchone()
+        return max(highest or 0, self.floor)
+
+    def go_on_from(self, numbers: Mapping[str, int], floor: int) -> None:
+        """Let no device go on below some number: those that are named from theirs.
 
         Args:
-            numbers: how many.
-            changed: the newest numbers of some devices, taken first.
+            numbers: the last number that is left out, of some devices.
+            floor: the same, of all that are named nowhere.
         """
         with self._transaction():
-            if changed:
-                self._database.execute(_SAVE, (orjson.dumps(changed).decode(),))
-            self._database.execute("UPDATE positions SET last = last + ?", (numbers,))
-            self.floor += numbers
+            self._database.execute(_SAVE, (orjson.dumps(numbers).decode(),))
+            self.floor = max(self.floor, floor)
             self._set("floor", self.floor)
+            self._set_sum()
+        self._leave()
 
     def close(self) -> None:
         """Close the file."""
         self._database.close()
 
+    def flush(self) -> None:
+        """Bring all of it into the one file: nothing beside it is needed.
+
+        Raises:
+            sqlite3.Error: the disk is full or failing.
+        """
+        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _leave(self) -> None:
+        """Remember the file as we left it, unless it is another one or away for the moment."""
+        found = _look_at(self._path)
+        if [status[:2] for status in found] == [status[:2] for status in self._left]:
+            self._left = found
+
     def _transaction(self) -> sqlite3.Connection:
         self._database.execute("BEGIN IMMEDIATE")
         return self._database
+
+    def _set_sum(self) -> None:
+        self._database.execute(f"INSERT OR REPLACE INTO meta SELECT 'sum', ({_SUM})")
 
     def _meta(self, name: str) -> "int | str | None":
         row = self._database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
@@ -138,6 +182,37 @@ class Positions:
 
     def _set(self, name: str, value: "int | str") -> None:
         self._database.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+
+def write_anew(path: Path, numbers: Mapping[str, int], floor: int, checkpoint: Checkpoint) -> Path:
+    """Write a new file with all the numbers, beside the one at `path`, and return its path.
+
+    It is on disk when this returns; `put_in_place` puts it in the place of the old one.
+
+    Raises:
+        OSError: it can't be made.
+        sqlite3.Error: the disk is full or failing.
+    """
+    fresh = path.with_name(path.name + ".new")
+    for suffix in ("", *_BESIDE):
+        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+    with closing(Positions(fresh)) as positions:
+        positions.go_on_from(numbers, floor)
+        positions.save({}, checkpoint)
+        positions.flush()
+    return fresh
+
+
+def put_in_place(fresh: Path, path: Path) -> None:
+    """Give a file that `write_anew` wrote the name of the one that it replaces, which is closed.
+
+    Raises:
+        OSError: it can't be renamed.
+    """
+    for suffix in _BESIDE:  # first: what is in them belongs to the old file
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    fresh.replace(path)
+    sync_folder(path.parent)
 
 
 def read_positions(path: Path) -> dict[str, int]:
@@ -152,6 +227,23 @@ def read_positions(path: Path) -> dict[str, int]:
         return {}
     with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
         return _numbers(database)
+
+
+def _look_at(path: Path) -> list[tuple[int, ...]]:
+    """Return what changes when a database, or what is beside it, is removed or replaced.
+
+    Of the file itself that is also when it is written to, which `cp` does to one that is there.
+    """
+    found = [_status(path.with_name(path.name + suffix)) for suffix in ("", *_BESIDE)]
+    return [found[0], *(status[:2] for status in found[1:])]
+
+
+def _status(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _numbers(database: sqlite3.Connection) -> dict[str, int]:

@@ -27,6 +27,7 @@ from ingest.journal.events import (
 )
 from ingest.journal.intent import IntentFile
 from ingest.journal.positions import Checkpoint, Positions, new_identity
+from ingest.journal.removal import Removal, read_removal
 from ingest.log.files import (
     ACTIVE,
     DAMAGED,
@@ -39,14 +40,18 @@ from ingest.log.files import (
     sample,
     whole_end,
 )
-from ingest.log.jumps import note_jump
-from ingest.log.places import Place
+from ingest.log.jumps import all_jumps, note_jump
+from ingest.log.places import START, Place
 from ingest.log.reading import WholeLines
 from ingest.record import numbers_in
 
 SKIPPED = 10_000_000
 """Numbers left out where the log no longer tells which were given: more than any device sends
 between two checkpoints, so that no number is given twice."""
+
+_END_MISSING = "the end of the log of the last run is missing: it was moved, deleted or cut"
+_GONE = "positions.db is missing or an older copy, and files of the log that tell more are removed"
+_DAMAGED_FILE = "a file of the log that tells newest numbers is damaged"
 
 _IDENTITY = ".ingest-log"
 _BLOCK = 4 << 20
@@ -60,13 +65,31 @@ class Recovered(NamedTuple):
 
     Attributes:
         log: its identity.
-        newest_closed: the name of the newest rotated file, as it was when it was closed.
-        changed: the numbers that are newer than what `positions.db` says.
+        newest_closed: the name of the newest file that was ever closed, as it was named then.
+        known: each device's newest number.
+        floor: the number of all other devices; 0 unless some were left out.
+        changed: of the numbers those that are newer than what `positions.db` says.
     """
 
     log: str
     newest_closed: str | None
+    known: dict[str, int]
+    floor: int
     changed: dict[str, int]
+
+
+class _Numbers(NamedTuple):
+    """What some files say of the numbers.
+
+    Attributes:
+        newest: each device's highest number.
+        oldest: each device's lowest number.
+        damaged: whether a file could be read in part only.
+    """
+
+    newest: dict[str, int]
+    oldest: dict[str, int]
+    damaged: bool = False
 
 
 def recover(
@@ -86,10 +109,10 @@ def recover(
     """
     now = datetime.fromtimestamp(clock.wall(), UTC)
     files = log_files(folder)
+    removal = read_removal(folder)
     brought = _complete_write(files, intent, disk, report)
-    if _cut_torn_lines(folder, _newest_closed(files), disk, now, report):
+    if _cut_torn_lines(folder, _newest_closed(files, removal), disk, now, report):
         files = log_files(folder)
-    changed: dict[str, int] = {}
     positions = _open_positions(positions_path, report)
     try:
         checkpoint = positions.checkpoint()
@@ -99,17 +122,25 @@ def recover(
             positions.close()
             _set_aside(positions_path)
             positions, checkpoint = Positions(positions_path), None
+        _take_noted_jumps(folder, positions)
         if checkpoint is None:
-            changed, is_whole = _read_all(files, positions_path, disk, report), True
+            read, is_end_there = _read_all(files, positions_path, disk, report), True
         else:
-            changed, is_whole = _read_since(checkpoint, files, positions, disk, report)
-        if not is_whole or any(
-            last > changed.get(device, positions.get(device)) for device, last in brought.items()
-        ):
-            changed = _skip(folder, changed, positions, now, report)
+            read, is_end_there = _read_since(checkpoint, files, positions, disk, report)
+        changed = _changed(read, positions)
+        is_brought = all(
+            last <= changed.get(device, positions.get(device)) for device, last in brought.items()
+        )
+        if _tells_too_little(checkpoint, removal, read, positions):
+            above = max(removal.highest, *changed.values(), 0)
+            why = _DAMAGED_FILE if read.damaged else _GONE
+            changed = _skip(folder, changed, positions, now, report, why, above=above)
+        elif not (is_end_there and is_brought):
+            changed = _skip(folder, changed, positions, now, report, _END_MISSING)
+        known, floor = positions.numbers() | changed, positions.floor
     finally:
         positions.close()
-    return Recovered(log, _newest_closed(files), changed)
+    return Recovered(log, _newest_closed(files, removal), known, floor, changed)
 
 
 def _complete_write(
@@ -136,7 +167,7 @@ def _complete_write(
                 disk.fdatasync(fd)
             report(WriteCompleted(file.path, size))
     found: dict[bytes, int] = {}
-    _read_positions(BytesIO(intent.data), found)
+    _read_positions(BytesIO(intent.data), found, {})
     return _decoded(found)
 
 
@@ -189,9 +220,11 @@ def _cut_torn_line(closed: Path, disk: Disk, report: Report) -> bool:
     return True
 
 
-def _newest_closed(files: Iterable[LogFile]) -> str | None:
+def _newest_closed(files: Iterable[LogFile], removal: Removal) -> str | None:
+    """Return the newest name that was ever given to a file: the next one must be above it."""
     file = _last_closed(files)
-    return None if file is None else file.path.name.removesuffix(file.compressed)
+    name = "" if file is None else file.path.name.removesuffix(file.compressed)
+    return max(name, removal.newest) or None
 
 
 def _unsettled(files: list[LogFile]) -> list[LogFile]:
@@ -238,19 +271,56 @@ def _identity_of(folder: Path, checkpoint: Checkpoint | None, disk: Disk) -> str
     return log
 
 
-def _read_all(
-    files: list[LogFile], positions_path: Path, disk: Disk, report: Report
-) -> dict[str, int]:
+def _take_noted_jumps(folder: Path, positions: Positions) -> None:
+    """Bring positions up to the jumps that are noted beside the log, if they were lost or older."""
+    jumps = all_jumps(folder)
+    floor = max((jump.others for jump in jumps), default=1) - 1
+    if floor <= positions.floor:
+        return
+    last = positions.numbers()
+    for jump in jumps:
+        for device in last.keys() | jump.following.keys():
+            number = jump.following.get(device, jump.others)
+            last[device] = max(number - 1, last.get(device, 0))
+    positions.go_on_from(last, floor)
+
+
+def _changed(read: _Numbers, positions: Positions) -> dict[str, int]:
+    return {device: last for device, last in read.newest.items() if last > positions.get(device)}
+
+
+def _tells_too_little(
+    checkpoint: Checkpoint | None, removal: Removal, read: _Numbers, positions: Positions
+) -> bool:
+    """Tell whether the positions and what was read after their mark leave numbers untold.
+
+    Retention removes no file that is newer than the mark. If it did, these positions are not the
+    ones that it went by. Of files that others have removed the first numbers tell: each device's
+    goes on from its position. For example, without positions:
+
+        in the log      a 1, b 1, a 2    nothing is missing
+        in the log      b 7, a 1         a file with b's first six is, and who else was in it?
+    """
+    mark = checkpoint.mark if checkpoint else START
+    first = read.oldest.items()
+    return (
+        removal.newest > mark.closed
+        or read.damaged
+        or any(number > positions.get(device) + 1 for device, number in first)
+    )
+
+
+def _read_all(files: list[LogFile], positions_path: Path, disk: Disk, report: Report) -> _Numbers:
     if not files:
-        return {}
+        return _Numbers({}, {})
     begun = time.monotonic()
     for file in _unsettled(files):
         with suppress(FileNotFoundError):  # somebody has just moved it
             _put_on_disk(file, max(0, file.path.stat().st_size - _UNSYNCED), disk)
-    changed = _read(((file, 0) for file in files), report)
+    read = _read(((file, 0) for file in files), report)
     taken = time.monotonic() - begun
-    report(PositionsRebuilt(positions_path, len(files), len(changed), taken))
-    return changed
+    report(PositionsRebuilt(positions_path, len(files), len(read.newest), taken))
+    return read
 
 
 def _read_since(
@@ -259,7 +329,7 @@ def _read_since(
     positions: Positions,
     disk: Disk,
     report: Report,
-) -> tuple[dict[str, int], bool]:
+) -> tuple[_Numbers, bool]:
     """Read what came after the mark; return also whether it is all there."""
     mark = checkpoint.mark
     places = [(file, 0) for file in files if _is_newer(file, mark)]
@@ -276,9 +346,8 @@ def _read_since(
             with suppress(FileNotFoundError):
                 _put_on_disk(file, file.path.stat().st_size, disk)  # it may have been cut
     read = _read(places, report)
-    changed = {device: last for device, last in read.items() if last > positions.get(device)}
-    is_up_to_date = checkpoint.clean and not changed
-    return changed, is_whole or is_up_to_date or not mark.head
+    is_up_to_date = checkpoint.clean and not _changed(read, positions)
+    return read, is_whole or is_up_to_date or not mark.head
 
 
 def _is_ahead(file: LogFile, positions: Positions) -> bool:
@@ -291,13 +360,34 @@ def _is_ahead(file: LogFile, positions: Positions) -> bool:
 
 
 def _skip(
-    folder: Path, changed: dict[str, int], positions: Positions, now: datetime, report: Report
+    folder: Path,
+    changed: dict[str, int],
+    positions: Positions,
+    now: datetime,
+    report: Report,
+    why: str,
+    above: int = 0,
 ) -> dict[str, int]:
-    skipped = {device: last + SKIPPED for device, last in (positions.numbers() | changed).items()}
+    """Leave out numbers of every device, and return the new ones of those that had changed.
+
+    Args:
+        folder: the log's.
+        changed: numbers that are newer than the positions.
+        positions: get the numbers that are left out.
+        now: the time to note.
+        report: tells the operator.
+        why: in words.
+        above: a number that every device is to go on above: none may have been given beyond it
+            that is told nowhere.
+    """
+    known = positions.numbers() | changed
+    skipped = {device: max(last, above) + SKIPPED for device, last in known.items()}
+    floor = max(positions.floor, above) + SKIPPED
     # First, so that no number is left out that the log's readers can't be told of.
-    note_jump(folder, now, {device: last + 1 for device, last in skipped.items()})
-    positions.skip(SKIPPED, changed)
-    report(NumbersSkipped(SKIPPED))
+    following = {device: last + 1 for device, last in skipped.items()}
+    note_jump(folder, now, following, floor + 1)
+    positions.go_on_from(skipped, floor)
+    report(NumbersSkipped(SKIPPED, why))
     return {device: skipped[device] for device in changed}
 
 
@@ -333,29 +423,35 @@ def _reaches(file: LogFile, offset: int) -> bool:
     return bool(file.compressed) or file.path.stat().st_size >= offset
 
 
-def _read(places: Iterable[tuple[LogFile, int]], report: Report) -> dict[str, int]:
-    """Return the newest number of each device in some files, each read from its place on.
+def _read(places: Iterable[tuple[LogFile, int]], report: Report) -> _Numbers:
+    """Find each device's highest and lowest number in some files, each read from its place on.
 
-    The highest number counts, in whatever order the files and the lines in them are.
+    These count, in whatever order the files and the lines in them are.
     """
-    found: dict[bytes, int] = {}
+    newest: dict[bytes, int] = {}
+    oldest: dict[bytes, int] = {}
+    damaged = False
     for file, offset in places:
         try:
             with open_log(file) as stream:
                 stream.seek(offset)
-                _read_positions(stream, found)
+                _read_positions(stream, newest, oldest)
         except DAMAGED as error:
+            damaged = True
             report(FileDamaged(file.path, error))
-    return _decoded(found)
+    return _Numbers(_decoded(newest), _decoded(oldest), damaged)
 
 
 def _decoded(found: dict[bytes, int]) -> dict[str, int]:
     return {device.decode(): last for device, last in found.items()}
 
 
-def _read_positions(stream: BinaryIO, found: dict[bytes, int]) -> None:
+def _read_positions(stream: BinaryIO, newest: dict[bytes, int], oldest: dict[bytes, int]) -> None:
     for block in WholeLines(stream, size=_BLOCK):
         for device, digits in numbers_in(block):
             number = int(digits)
-            if number > found.get(device, 0):
-                found[device] = number
+            if number > newest.get(device, 0):
+                newest[device] = number
+                oldest.setdefault(device, number)
+            elif number < oldest.get(device, 0):
+                oldest[device] = number

@@ -19,6 +19,7 @@ from ingest.log.files import ACTIVE, DAMAGED, identity
 from ingest.log.held import HeldFile
 from ingest.log.jumps import read_jumps
 from ingest.log.places import Files, Place
+from ingest.log.reading import Filter
 from ingest.record import numbers_in, record_time
 
 
@@ -109,10 +110,10 @@ class Log:
         Raises:
             OSError: the folder is missing, or a file can't be read.
         """
-        since = record_time(moment)
+        since, wanted = record_time(moment), Filter(since=moment)
         with Files(self._folder) as files:
             for index, file in enumerate(files.all):
-                if file.closed and file.closed < since[:23].decode():
+                if wanted.is_past(file):
                     continue
                 try:
                     with files.opened(index) as held:

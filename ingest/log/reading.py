@@ -11,10 +11,12 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ingest.log.files import LogFile, open_log, snapshot, whole_end
-from ingest.record import TIME_SPAN, Record, line_finder, parse, record_time
+from ingest.log.files import DAMAGED, LogFile, open_log, snapshot, whole_end
+from ingest.record import TIME_SPAN, Record, first_since, line_finder, parse, record_time
 
 _BLOCK = 1 << 20
+_END = 1 << 12
+"""Bytes at either end of a file that are looked at before all of it is passed over."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,18 @@ class Filter:
         return lines
 
     def is_past(self, file: LogFile) -> bool:
-        """Tell whether `file` was closed before the first moment that is wanted."""
-        closed = file.closed
-        return closed is not None and self._since is not None and closed < self._since[:23].decode()
+        """Tell whether all of `file` is older than the first moment that is wanted.
+
+        Its name says when it was closed, by the clock of that moment. A clock that was ahead and
+        was corrected has stamped younger records before, so what can be read cheaply of them has to
+        agree: both ends of the file, and the begin alone of a compressed one.
+        """
+        # What remains: records that were stamped while the clock was ahead and lie far from both
+        # ends, or far from the begin of a compressed file. To find these would be to read it all.
+        closed, since = file.closed, self._since
+        if closed is None or since is None or closed >= since[:23].decode():
+            return False
+        return all(first_since(end, since) is None for end in _ends(file))
 
     @cached_property
     def _since(self) -> bytes | None:
@@ -167,10 +178,24 @@ def last_of(
     """The last `count` wanted lines of `older` and of the first `end` bytes of `active`."""
     found = _last_in(active, end, count, wanted) if active is not None else []
     for file in reversed(older):
-        if len(found) >= count or wanted.is_past(file):
+        if len(found) >= count:
             break
-        found[:0] = _last_in_file(file, count - len(found), wanted)
+        if not wanted.is_past(file):
+            found[:0] = _last_in_file(file, count - len(found), wanted)
     return found
+
+
+def _ends(file: LogFile) -> list[bytes]:
+    """Read the begin and the end of a file; of a compressed one the begin, of a bad one nothing."""
+    try:
+        with open_log(file) as stream:
+            begin = stream.read(_END)
+            if file.compressed or len(begin) < _END:
+                return [begin]
+            end = whole_end(stream, _END)
+            return [begin, next(read_blocks_backwards(stream, end, _END), b"")]
+    except (FileNotFoundError, *DAMAGED):
+        return []
 
 
 def _file_lines(file: LogFile, wanted: Filter) -> Iterator[bytes]:

@@ -155,6 +155,14 @@ def test_damaged_positions_are_left_out(layout: Layout, tmp_path: Path) -> None:
     assert result.stderr.startswith(f"{layout.positions} can't be copied (file is not a database)")
 
 
+def test_missing_positions_are_told_of(layout: Layout, tmp_path: Path) -> None:
+    for path in layout.state_folder.glob("positions.db*"):
+        path.unlink()
+    result = ingest(layout.data, "backup", tmp_path / "b.tar")
+    assert good(result) == f"{tmp_path}/b.tar: 3 devices; checked\n"
+    assert result.stderr.startswith(f"{layout.positions} does not exist: left out")
+
+
 def test_positions_are_not_restored_under_a_listener(layout: Layout, tmp_path: Path) -> None:
     """One that has lost its file, which it will make anew."""
     with closing(Positions(layout.positions)) as positions:

@@ -91,7 +91,7 @@ def test_status_while_the_log_is_moved_away(tmp_path: Path) -> None:
             device.wait_for_ack(1)
 
 
-def test_damaged_positions_are_an_answer_and_no_hang(tmp_path: Path) -> None:
+def test_damaged_positions_are_made_anew_and_nobody_waits(tmp_path: Path) -> None:
     names = [f"device-{number}" for number in range(20)]
     with Listener(tmp_path / "data") as listener:
         listener.add(*names)
@@ -103,16 +103,52 @@ def test_damaged_positions_are_an_answer_and_no_hang(tmp_path: Path) -> None:
                 with path.open("r+b") as stream:
                     stream.write(b"\xff" * path.stat().st_size)
             for name in names[1:]:
-                with TextDevice(listener.addresses[0]) as refused:
-                    refused.send(refused.plain(name))
-                    assert refused.last_words() == "busy"
-            assert listener.status()["health"] == "positions-failing"
+                with TextDevice(listener.addresses[0]) as other:
+                    assert other.log_in(name) == 1
             device.push_all("y", last=2)
-        assert listener.output.count("can't be used") == 1
+        wait_for(lambda: "it is made anew" in listener.output, "it is noticed")
+        assert listener.status()["health"] == "ok"
+        listener.kill()
+    assert listener.output.count("it is made anew") == 1
     with Listener(tmp_path / "data") as listener:
         for name, following in ((names[0], 3), (names[1], 1)):
             with TextDevice(listener.addresses[0]) as device:
                 assert device.log_in(name) == following
+        assert listener.status()["health"] == "ok"
+
+
+@pytest.mark.parametrize("is_noticed", [True, False], ids=["noticed", "killed before"])
+def test_positions_that_are_removed_while_it_runs_give_no_number_twice(
+    is_noticed: bool, tmp_path: Path
+) -> None:
+    """Where retention has removed all that the log told of a device, only its position does."""
+    data = tmp_path / "data"
+    with Listener(data, "--rotate-size", "4KiB", "--keep-files", "2") as listener:
+        listener.add("a", "b")
+        with TextDevice(listener.addresses[0]) as device:
+            device.log_in("a")
+            device.push_all(*["x"] * 10, last=10)
+        with TextDevice(listener.addresses[0]) as device:
+            device.log_in("b")
+            last = 0
+            while listener.lines("a"):
+                last += 10
+                device.push_all(*["y" * 100] * 10, last=last)
+        for path in listener.layout.state_folder.glob("positions.db*"):
+            path.unlink()
+        if is_noticed:
+            wait_for(lambda: "it is made anew" in listener.output, "it is noticed")
+        listener.kill()
+    with Listener(data) as listener:
+        following = []
+        for name in "ab":
+            with TextDevice(listener.addresses[0]) as device:
+                following.append(device.log_in(name))
+        is_exact = following == [11, last + 1]
+        assert is_exact or following == [10_000_001 + last] * 2
+        assert is_exact or not is_noticed
+        skips = listener.output.count("numbers go on 10,000,000 higher, so that none is given")
+        assert skips == (not is_exact)
         assert listener.status()["health"] == "ok"
 
 

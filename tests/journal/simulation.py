@@ -229,7 +229,6 @@ class History:
             self.senders.clear()
             self._disk.close_all()
             self.journal.keeper._positions.close()
-            self.journal._positions.close()
             self.journal._intent._header.close()
             self._start()
 

@@ -13,6 +13,7 @@ import zstandard
 from ingest.journal.archive import ArchivePolicy, Archivist, Compression
 from ingest.journal.clock import Clock
 from ingest.journal.events import ClockLeapt, Removed
+from ingest.journal.removal import NOTHING, Removal, read_removal
 from ingest.journal.rotation import RetentionPolicy
 from tests.journal.disks import NOW, Clocks
 from tests.journal.holders import Report
@@ -107,9 +108,38 @@ def test_files_that_a_start_would_need_stay(folder: Path) -> None:
     archive = archivist(folder, "gzip", RetentionPolicy(size=1), needed_after="")
     archive.tidy()
     assert names(folder) == [f"{OLDEST}.gz", f"{NEWEST}.gz", "ingest.log"]
-    archive.set_needed_after(OLDEST)
+    assert read_removal(folder) == NOTHING
+    archive.set_needed_after(OLDEST, 17)
     archive.tidy()
-    assert names(folder) == [f"{NEWEST}.gz", "ingest.log"]
+    assert names(folder) == [".ingest-removed", f"{NEWEST}.gz", "ingest.log"]
+    assert read_removal(folder) == Removal(OLDEST, 17)
+
+
+def test_what_was_removed_is_noted_before(folder: Path) -> None:
+    """A start that finds no positions must know that the log does not tell all numbers."""
+    archive = archivist(folder, "gzip", RetentionPolicy(files=1), needed_after="")
+    archive.tidy()
+    archive.set_needed_after(NEWEST, 17)
+    note = folder / ".ingest-removed"
+    note.mkdir()  # no note can be made
+    with pytest.raises(OSError, match="ingest-removed"):
+        archive.tidy()
+    assert (folder / f"{OLDEST}.gz").exists()
+    note.rmdir()
+    archive.tidy()
+    assert not (folder / f"{OLDEST}.gz").exists()
+    # A later note keeps what an earlier one says.
+    archive.set_needed_after("", 4)
+    archive.policy = ArchivePolicy(retention=RetentionPolicy(size=1))
+    archive.set_needed_after(NEWEST, 4)
+    archive.tidy()
+    assert read_removal(folder) == Removal(NEWEST, 17)
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", b"[]", b'{"newest":"x"}', b'{"highest":"x"}'])
+def test_a_note_that_makes_no_sense_is_none(folder: Path, junk: bytes) -> None:
+    (folder / ".ingest-removed").write_bytes(junk)
+    assert read_removal(folder) == NOTHING
 
 
 def test_files_that_are_not_the_logs_stay(folder: Path) -> None:

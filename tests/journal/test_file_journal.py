@@ -1,7 +1,6 @@
 """What the journal on disk does beside the contract (see `test_memory`)."""
 
 import os
-import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,14 @@ from ingest.journal.events import (
     DiskFailing,
     DiskRecovered,
     PositionsFailing,
-    PositionsRebuilt,
     PositionsRecovered,
-    PositionsSetAside,
+    PositionsReplaced,
     Removed,
     Rotated,
 )
 from ingest.journal.file import BACKLOG, FileJournal, JournalPolicy
 from ingest.journal.interface import Lease
-from ingest.journal.positions import Positions
+from ingest.journal.positions import read_positions
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import Layout
 from tests.journal.disks import NOW, Clocks
@@ -193,65 +191,55 @@ def _damage(path: Path) -> None:
             stream.write(b"\xff" * name.stat().st_size)
 
 
-def test_damaged_positions_refuse_a_claim_and_are_told_of_once(tmp_path: Path) -> None:
+def test_damaged_positions_are_made_anew(tmp_path: Path) -> None:
     driven, holder = open_journal(tmp_path)
     push(driven, holder.lease, 3)
     driven.close()
-    driven, known = open_journal(tmp_path)
+    driven, holder = open_journal(tmp_path)
     _damage(driven.layout.positions)
-    strangers = [Holder() for _ in range(100)]
-    for number, stranger in enumerate(strangers):
-        driven.journal.claim(f"stranger-{number}", stranger)
-    assert all(len(stranger.reasons) == 1 and not stranger.told for stranger in strangers)
-    assert strangers[0].reasons[0].startswith("its last number can't be looked up: ")
-    assert driven.journal.health is not None
-    assert driven.journal.health.kind == "positions-failing"
-    push(driven, known.lease, 2)  # who is here already goes on
-    driven.journal.release(known.lease)
-    again = Holder()
-    driven.journal.claim("a", again)
-    assert again.told == [("granted", 5)]
+    stranger = Holder()
+    driven.journal.claim("stranger", stranger)  # no claim waits for the database
+    assert stranger.told == [("granted", 0)]
+    push(driven, holder.lease, 2)
+    driven.settle(lambda: bool(driven.events()))
+    assert read_positions(driven.layout.positions)["a"] >= 3
     driven.close()
-    assert [type(event) for event in driven.events()] == [PositionsFailing]
-    # The next start heals it.
+    assert [type(event) for event in driven.events()] == [PositionsReplaced]
     driven, holder = open_journal(tmp_path)
     assert holder.told == [("granted", 5)]
-    other = Holder()
-    driven.journal.claim("stranger-0", other)
-    assert other.told == [("granted", 0)]
-    assert driven.journal.health is None
     driven.close()
-    assert [type(event) for event in driven.events()] == [PositionsSetAside, PositionsRebuilt]
+    assert driven.events() == []
 
 
-def test_a_refused_claim_may_be_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    driven, _ = open_journal(tmp_path)
-    holder = Holder()
-    with monkeypatch.context() as patch:
-        patch.setattr(Positions, "get", _fail)
-        driven.journal.claim("b", holder)
-    assert holder.reasons == ["its last number can't be looked up: unable to open database file"]
-    driven.journal.claim("b", holder)
-    assert holder.told == [("granted", 0)]
-    assert driven.journal.health is None
-    driven.close()
-    assert [type(event) for event in driven.events()] == [PositionsFailing, PositionsRecovered]
-
-
-def _fail(*_: object) -> int:
-    raise sqlite3.OperationalError("unable to open database file")
-
-
-def test_damage_is_noticed_by_a_checkpoint_too(tmp_path: Path) -> None:
+def test_positions_that_take_nothing_are_told_of_once(tmp_path: Path) -> None:
     driven, holder = open_journal(tmp_path)
+    database = driven.layout.positions
+    driven.settle(database.exists)
+    _remove(database)
+    database.mkdir()  # a folder in its place is what no one can replace, not even root
+    (database / "file").touch()
     push(driven, holder.lease)
-    driven.journal.keeper.step()
-    _damage(driven.layout.positions)
-    push(driven, holder.lease)
-    driven.journal.keeper.step()
     driven.settle(lambda: driven.journal.health is not None)
+    assert driven.journal.health is not None
+    assert driven.journal.health.kind == "positions-failing"
+    for _ in range(3):
+        driven.journal.keeper.step()
+    push(driven, holder.lease)  # records are taken all the same
+    (database / "file").unlink()
+    database.rmdir()
+    driven.settle(lambda: driven.journal.health is None)
+    assert read_positions(database)["a"] >= 1
     driven.close()
-    assert [type(event) for event in driven.events()] == [PositionsFailing]
+    assert [type(event) for event in driven.events()] == [
+        PositionsFailing,
+        PositionsReplaced,
+        PositionsRecovered,
+    ]
+
+
+def _remove(database: Path) -> None:
+    for path in database.parent.glob("positions.db*"):
+        path.unlink()
 
 
 def _folder_moved(layout: Layout) -> tuple[Path, Path]:

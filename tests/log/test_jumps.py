@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.log.jumps import note_jump, read_jumps
+from ingest.log.jumps import Jump, all_jumps, note_jump, read_jumps
 from tests.log.limits import largest_file
 from tests.log.logs import at
 
@@ -19,10 +19,18 @@ def test_notes_add_up(tmp_path: Path) -> None:
     assert read_jumps(tmp_path) == {"a": {11, 31}, "b": {21}}
 
 
+def test_where_others_begin_is_told_too(tmp_path: Path) -> None:
+    note_jump(tmp_path, at(1), {}, 101)
+    older = b'{"time":"2026-11-22T11:39:00.000000Z","next":{"a":211,"b":202}}\n'
+    with (tmp_path / ".ingest-jumps").open("ab") as stream:
+        stream.write(older)
+    assert all_jumps(tmp_path) == [Jump({}, 101), Jump({"a": 211, "b": 202}, 202)]
+
+
 def test_a_note_is_one_line_of_json(tmp_path: Path) -> None:
     note_jump(tmp_path, at(1), {"a": 11})
     content = (tmp_path / ".ingest-jumps").read_bytes()
-    assert content.strip() == b'{"time":"2026-11-22T11:00:01.000000Z","next":{"a":11}}'
+    assert content.strip() == b'{"time":"2026-11-22T11:00:01.000000Z","next":{"a":11},"others":1}'
 
 
 def test_a_note_that_was_cut_short_spoils_no_other(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.log.files import ACTIVE, rotated_name
+from ingest.log.log import Log
 from ingest.log.reading import (
     Filter,
     WholeLines,
@@ -131,11 +132,66 @@ def test_a_device_in_a_value_is_not_the_device(tmp_path: Path) -> None:
     assert list(lines(tmp_path, Filter("*b*"))) == []
 
 
-def test_files_closed_before_the_begin_are_not_opened(tmp_path: Path) -> None:
+def test_files_closed_before_the_begin_are_not_read(tmp_path: Path) -> None:
     (tmp_path / f"{rotated_name(at(5), None)}.zst").write_bytes(b"can't be read")
     write(tmp_path / ACTIVE, line(6))
     assert list(lines(tmp_path, Filter(since=at(5.001)))) == [line(6)]
     assert last(tmp_path, 5, Filter(since=at(5.001))) == [line(6)]
+
+
+_AHEAD = 10 * 365 * 86400.0
+"""Seconds by which a clock is ahead for a while."""
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("times", [(_AHEAD,), (_AHEAD, 2.0), (_AHEAD, *[3.0] * 3000)])
+def test_what_a_clock_that_was_ahead_has_stamped_is_found(
+    times: tuple[float, ...], suffix: str, tmp_path: Path
+) -> None:
+    made = [line(seq, time=time) for seq, time in enumerate(times, 1)]
+    write(tmp_path / (rotated_name(at(5), None) + suffix), *made)
+    write(tmp_path / rotated_name(at(10), None), line(9001, time=8))  # of those the end tells
+    write(tmp_path / ACTIVE, line(9002, time=12), line(9003, time=_AHEAD))
+    wanted = Filter(since=at(_AHEAD - 1), until=at(_AHEAD + 1))
+    expected = [made[0], line(9003, time=_AHEAD)]
+    assert list(lines(tmp_path, wanted)) == expected
+    assert last(tmp_path, 5, wanted) == expected
+    with Log(tmp_path) as log:  # where `tail --follow --since` begins
+        _, block = log.read_from(log.place_at(at(_AHEAD - 1)))
+    assert block.startswith(made[0])
+
+
+def test_it_is_found_at_the_end_of_a_large_file_too(tmp_path: Path) -> None:
+    made = [line(seq, time=1) for seq in range(1, 5000)]
+    ahead = line(5000, time=_AHEAD)
+    write(tmp_path / rotated_name(at(5), None), *made, ahead)
+    write(tmp_path / ACTIVE, line(5001, time=12))
+    wanted = Filter(since=at(_AHEAD - 1))
+    assert list(lines(tmp_path, wanted)) == last(tmp_path, 5, wanted) == [ahead]
+
+
+def test_of_many_old_files_only_the_ends_are_read(tmp_path: Path) -> None:
+    for hour in range(10):  # full of holes: as good as 10 GiB to a reader
+        path = tmp_path / f"ingest-20200101T{hour:02}0000.000Z.log"
+        with path.open("wb") as stream:
+            stream.write(
+                b'{"time":"2020-01-01T00:00:00.000000Z","device":"a","seq":1,"text":"x"}\n'
+            )
+            stream.seek(1 << 30)
+            stream.write(b"\n" + line(2, time=-9e8) + b"\n")
+    write(tmp_path / ACTIVE, line(6))
+    before = _bytes_read()
+    assert list(lines(tmp_path, Filter(since=at(5)))) == [line(6)]
+    assert _bytes_read() - before < 1 << 20
+
+
+def _bytes_read() -> int:
+    (count,) = (
+        text.split()[1]
+        for text in Path("/proc/self/io").read_text().splitlines()
+        if text.startswith("rchar")
+    )
+    return int(count)
 
 
 def test_the_last_lines_need_no_older_files(tmp_path: Path) -> None:

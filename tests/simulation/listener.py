@@ -187,5 +187,4 @@ class Listener:
     def forget(self) -> None:
         """Close what a process that is killed would no longer have open."""
         self.journal.keeper._positions.close()
-        self.journal._positions.close()
         self.journal._intent._header.close()
