@@ -1,6 +1,6 @@
 """Faults of one line each, which the simulation must find."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -118,13 +118,14 @@ def save_the_end_without_the_numbers(put: Set) -> None:
     """A stop saves where the log ends before the keeper has heard of the last commits."""
     committed = FileJournal._committed
 
-    def later(self: FileJournal, commit: Commit, changed: Mapping[str, int]) -> None:
+    def later(self: FileJournal, commit: Commit) -> None:
+        changed = {lease.device: last for lease, last, _ in commit.items}
+        self._known.update(changed)
         self.keeper.note(changed, commit.mark)
-        committed(self, commit, dict(changed))
+        committed(self, commit)
 
     def tell(self: FileJournal, commit: Commit) -> None:
-        changed = {lease.device: last for lease, last, _ in commit.items}
-        self._call_soon(self._committed, commit, changed)
+        self._call_soon(self._committed, commit)
 
     put(FileJournal, "_committed", later)
     put(FileJournal, "committed", tell)
@@ -139,8 +140,8 @@ def miscount(put: Set) -> None:
     """What is on disk is said to wait."""
     committed = FileJournal._committed
 
-    def count(self: FileJournal, commit: Commit, changed: dict[str, int]) -> None:
-        committed(self, commit, changed)
+    def count(self: FileJournal, commit: Commit) -> None:
+        committed(self, commit)
         self.backlog += 1
 
     put(FileJournal, "_committed", count)
