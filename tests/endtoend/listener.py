@@ -180,7 +180,14 @@ class Listener:
         return _frames(self._content().decode().splitlines())
 
     def _content(self) -> bytes:
-        return b"".join(path.read_bytes() for path in self.files() if path.exists())
+        return b"".join(map(_read, self.files()))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # retention has just removed it
+        return b""
 
 
 def _frames(lines: list[str]) -> dict[str, list[Any]]:

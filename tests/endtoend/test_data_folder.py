@@ -135,7 +135,7 @@ def test_positions_that_are_removed_while_it_runs_give_no_number_twice(
                 last += 10
                 device.push_all(*["y" * 100] * 10, last=last)
         for path in listener.layout.state_folder.glob("positions.db*"):
-            path.unlink()
+            path.unlink(missing_ok=True)
         if is_noticed:
             wait_for(lambda: "it is made anew" in listener.output, "it is noticed")
         listener.kill()
