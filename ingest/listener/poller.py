@@ -5,6 +5,7 @@ send one small frame each, that is a quarter of the work. Here it is done once f
 """
 
 import select
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -15,6 +16,8 @@ from twisted.internet.tcp import Connection
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
+
+from ingest.listener.pacing import SLOW
 
 _TURN = 128
 """Sockets served in one turn. Then the reactor looks after all else, such as what has become
@@ -89,12 +92,17 @@ class Poller:
         return self._epoll.fileno()
 
     def doRead(self) -> None:
-        """Serve sockets that are ready.
+        """Serve sockets that are ready, those first that read little at once.
+
+        A read that takes long ends the turn: what has become durable, and who sends little, need
+        not wait until all have been served whose frames are costly. Those wait for it anyway: see
+        `ingest.listener.pacing.SlowLane`.
 
         What one does may pause or close others, which are not served then. No descriptor becomes
         another connection's meanwhile, since ports are the reactor's.
         """
-        for fd, events in self._epoll.poll(0, _TURN):
+        before = time.monotonic()
+        for fd, events in sorted(self._epoll.poll(0, _TURN), key=self._read_size):
             connection = self._readers.get(fd) or self._writers.get(fd)
             if connection is not None:
                 try:
@@ -102,6 +110,10 @@ class Poller:
                 except Exception:
                     self._log.failure("a connection has failed and is cut")
                     self._cut(connection)
+            now = time.monotonic()
+            if now - before > SLOW:
+                break
+            before = now
 
     def connectionLost(self, reason: object) -> None:
         """See `IFileDescriptor`; it is no connection."""
@@ -109,6 +121,10 @@ class Poller:
     def logPrefix(self) -> str:
         """See `ILoggingContext`."""
         return "ingest.listener"
+
+    def _read_size(self, ready: tuple[int, int]) -> int:
+        connection = self._readers.get(ready[0])
+        return 0 if connection is None else connection.bufferSize
 
     def _add(self, connection: Connection, sockets: _Sockets) -> None:
         fd = connection.fileno()

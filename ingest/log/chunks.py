@@ -2,8 +2,9 @@
 
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
-from ingest.log.files import DAMAGED, LogFile, log_files, open_log
+from ingest.log.files import DAMAGED, is_plain, log_files, open_log
 from ingest.log.reading import read_blocks, read_blocks_backwards
 from ingest.record import chunks_in
 
@@ -28,7 +29,9 @@ def recent_chunks(folder: Path, window: int = WINDOW) -> _Chunks:
         if window <= 0:
             break
         try:
-            size, chunks = _read_packed(file) if file.compressed else _read_end(file, window)
+            with open_log(file) as stream:
+                read = _read_end(stream, window) if is_plain(stream) else _read_packed(stream)
+            size, chunks = read
         except (FileNotFoundError, *DAMAGED):
             continue  # retention has removed it, or `ingest verify` will name it
         window -= size
@@ -36,25 +39,23 @@ def recent_chunks(folder: Path, window: int = WINDOW) -> _Chunks:
     return list(chain.from_iterable(reversed(found)))
 
 
-def _read_end(file: LogFile, window: int) -> tuple[int, _Chunks]:
+def _read_end(stream: BinaryIO, window: int) -> tuple[int, _Chunks]:
     """Return how many bytes were read, and the chunks in them."""
     found: list[_Chunks] = []
     size = 0
-    with open_log(file) as stream:
-        for block in read_blocks_backwards(stream, stream.seek(0, 2)):
-            found.append(chunks_in(block))
-            size += len(block)
-            if size >= window:
-                break
+    for block in read_blocks_backwards(stream, stream.seek(0, 2)):
+        found.append(chunks_in(block))
+        size += len(block)
+        if size >= window:
+            break
     return size, list(chain.from_iterable(reversed(found)))
 
 
-def _read_packed(file: LogFile) -> tuple[int, _Chunks]:
-    """Do the same with a file that is read from its start only."""
+def _read_packed(stream: BinaryIO) -> tuple[int, _Chunks]:
+    """Do the same with a stream that is read from its start only."""
     found: dict[tuple[str, str], None] = {}
     size = 0
-    with open_log(file) as stream:
-        for block in read_blocks(stream):
-            size += len(block)
-            found.update(dict.fromkeys(chunks_in(block)))
+    for block in read_blocks(stream):
+        size += len(block)
+        found.update(dict.fromkeys(chunks_in(block)))
     return size, list(found)

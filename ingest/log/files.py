@@ -11,6 +11,7 @@ has another name.
 
 import errno
 import gzip
+import io
 import os
 import re
 import stat
@@ -229,6 +230,14 @@ class Sample(NamedTuple):
     numbers: dict[bytes, int]
 
 
+def is_plain(stream: BinaryIO) -> bool:
+    """Tell whether a stream of `open_log` is not compressed, and so can be read from its end.
+
+    A file that is not compressed when it is listed may be so when it is opened.
+    """
+    return isinstance(stream, io.BufferedReader)
+
+
 def sample(file: LogFile) -> Sample:
     """Look at the first and the last records of a file; of a compressed one at the first only.
 
@@ -238,7 +247,7 @@ def sample(file: LogFile) -> Sample:
     try:
         with open_log(file) as stream:
             begin = stream.read(SAMPLE)
-            if not file.compressed:
+            if is_plain(stream):
                 stream.seek(max(len(begin), stream.seek(0, os.SEEK_END) - SAMPLE))
                 end = stream.read().partition(b"\n")[2]  # it may begin within a line
     except (OSError, *DAMAGED):

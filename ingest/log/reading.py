@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ingest.log.files import DAMAGED, LogFile, open_log, snapshot, whole_end
+from ingest.log.files import DAMAGED, LogFile, is_plain, open_log, snapshot, whole_end
 from ingest.record import TIME_SPAN, Record, first_since, line_finder, parse, record_time
 
 _BLOCK = 1 << 20
@@ -190,7 +190,7 @@ def _ends(file: LogFile) -> list[bytes]:
     try:
         with open_log(file) as stream:
             begin = stream.read(_END)
-            if file.compressed or len(begin) < _END:
+            if len(begin) < _END or not is_plain(stream):
                 return [begin]
             end = whole_end(stream, _END)
             return [begin, next(read_blocks_backwards(stream, end, _END), b"")]

@@ -5,6 +5,7 @@ retention that comes afterwards changes nothing for the reader.
 """
 
 import os
+import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -103,7 +104,8 @@ class Snapshot:
 
 def _open_all(layout: Layout, opened: ExitStack) -> list[Piece]:
     """Open all files; again if one came, went or was renamed meanwhile."""
-    for _ in range(_ATTEMPTS):
+    for number in range(_ATTEMPTS):
+        time.sleep(number / 1000)  # ever longer, until nothing happens meanwhile
         with ExitStack() as attempt:
             files = log_files(layout.log_folder)
             before = _names(files)

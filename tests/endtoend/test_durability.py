@@ -93,7 +93,7 @@ def acknowledgements(calls: list[Call]) -> Iterator[Acknowledgement]:
             continue
         if match := re.search(r'"OK device=(\w+)', call.arguments):
             devices[call.target] = match[1]
-        elif r"\242ok\203" in call.arguments:
+        elif re.search(r"\\242ok\\20[34]", call.arguments):
             devices[call.target] = "b"
         for seq in re.findall(r"ACK (\d+)", call.arguments):
             yield Acknowledgement(devices[call.target], int(seq), call)
