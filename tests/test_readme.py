@@ -60,7 +60,7 @@ def test_the_two_commands_stand_there() -> None:
 def test_the_table_of_options_is_complete() -> None:
     table = {
         match[1]: default.strip("`")
-        for option, default, *_ in rows(section("## Options of `twistd ingest`"))
+        for option, default, *_ in rows(section("## Options of `twistd ingest`", OPERATING))
         if (match := re.match(r"`--([a-z-]+)", option))
     }
     names = {option_name(field.name) for field in fields(Settings)}
@@ -75,7 +75,7 @@ def test_the_table_of_options_is_complete() -> None:
 
 
 def test_the_file_of_settings_is_one(tmp_path: Path) -> None:
-    (file,) = blocks(README, "toml")
+    file = blocks(section("## Options of `twistd ingest`", OPERATING), "toml")[0]
     path = tmp_path / "ingest.toml"
     path.write_text(file)
     settings = read_settings({}, path)
@@ -83,7 +83,7 @@ def test_the_file_of_settings_is_one(tmp_path: Path) -> None:
 
 
 def test_the_drain_time() -> None:
-    assert f"That takes at most {DRAIN:g} seconds" in README
+    assert f"That takes at most {DRAIN:g} seconds" in OPERATING
 
 
 def commands(group: click.Group, path: str) -> Iterator[str]:
