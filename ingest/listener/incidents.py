@@ -63,8 +63,9 @@ class Incidents:
             host: where it came from.
             text: the reason, for people.
         """
+        device = device[:_NAME]
         self.counts[kind] += 1
-        self._remember(Incident(self._clock(), kind, device[:_NAME], host, text))
+        self._remember(Incident(self._clock(), kind, device, host, text))
         if kind not in self._unsaid:
             self._unsaid[kind] = Counter()
             self._log.warn(
@@ -108,4 +109,4 @@ class Incidents:
 
 def _quoted(device: str) -> str:
     """Write a claimed name so that it steers no terminal and garbles no line."""
-    return ascii(device[:_NAME]) if device else "no name yet"
+    return ascii(device) if device else "no name yet"

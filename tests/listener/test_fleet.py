@@ -5,6 +5,7 @@ from base64 import b64encode
 import pytest
 from twisted.internet.interfaces import IAddress
 
+from ingest.devices.registry import RegistryError
 from ingest.listener.admission import REFUSALS, Limits
 from ingest.listener.stamp import Stamper
 from ingest.wire.errors import ErrorCode
@@ -102,6 +103,21 @@ def test_guessing_names_from_one_address_is_slow_and_known_devices_get_in(
         parts.fleet.admission.failed(LOOPBACK.host, f"guess-{number}", parts.clock.seconds())
     assert greet(parts, "new").startswith(b"ERR busy ")
     assert greet(parts, "known").startswith(b"OK ")
+
+
+def test_an_address_is_kept_out_also_while_the_registry_can_not_be_read(
+    parts: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3000):
+        parts.fleet.admission.failed(LOOPBACK.host, f"guess-{number}", parts.clock.seconds())
+
+    def fail_to_look(_: str) -> None:
+        raise RegistryError("the disk is failing")
+
+    monkeypatch.setattr(parts.registry, "get", fail_to_look)
+    device, transport = parts.connect()
+    parts.hear(device, plain("a"))
+    assert transport.read().startswith(b"ERR busy ")
 
 
 def test_scram_comes_under_the_same_limit(parts: Listener) -> None:

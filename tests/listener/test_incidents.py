@@ -57,6 +57,13 @@ def test_what_a_peer_claims_steers_no_terminal(said: list[str]) -> None:
     assert line.isprintable() and len(line) < 250 and "{host}" in line
 
 
+def test_a_claimed_name_is_kept_in_part() -> None:
+    incidents = Incidents()
+    for _ in range(2):
+        incidents.note("auth-failed", "x" * 4000, "192.0.2.7", "no")
+    assert list(incidents._unsaid["auth-failed"]) == [("x" * 128, "192.0.2.7")]
+
+
 def test_memory_is_bounded() -> None:
     incidents = Incidents()
     for number in range(5000):
