@@ -3,7 +3,7 @@
 import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final, TypeAlias
+from typing import ClassVar, TypeAlias
 from urllib.parse import urlsplit
 
 from ingest.watch.rules.expressions import Expression
@@ -75,8 +75,6 @@ class DiskFull:
 
 
 Test: TypeAlias = When | Silence | MissingNumbers | Refused | DiskFull
-FROM_THE_LOG: Final = (When, Silence, MissingNumbers)
-"""Tests that are decided by the log alone; the listener's status decides the others."""
 
 
 @dataclass(frozen=True)
