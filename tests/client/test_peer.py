@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from ingest.client import Client
-from tests.endtoend.harness import run, wait_for
+from tests.support.processes import run_tool
+from tests.support.waiting import wait_for
 
 PEER_TIMEOUT = 8.0  # seconds; the least that a client takes
 
@@ -39,7 +40,7 @@ with Server() as server:
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 def test_a_host_that_is_gone_is_found_out_and_a_full_one_is_not(kind: str) -> None:
-    run("ip", "-V")
+    run_tool("ip", "-V")
     command = ["unshare", "--net", sys.executable, "-c", _VANISHING, kind, str(PEER_TIMEOUT)]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
@@ -48,7 +49,7 @@ def test_a_host_that_is_gone_is_found_out_and_a_full_one_is_not(kind: str) -> No
         connection, _ = listening.accept()
         connection.recv(10)
         connection.sendall(b"OK next=1 max_frame=65536\n")
-        wait_for("it is let in", lambda: client.connected)
+        wait_for(lambda: client.connected, "it is let in")
         # Its window closes, and stays closed for longer than the other client takes to give up.
         told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
         assert told.stdout == "False 1 [Errno 110] the server's host is silent for 8 s\n", told

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.listener import TOKEN, Listener
+from tests.support.devices import TOKEN
+from tests.support.listeners import Listener
 
 SOURCE = Path(__file__).parents[2] / "ingest" / "client.py"
 OLDEST = (3, 8)

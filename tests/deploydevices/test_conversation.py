@@ -18,7 +18,7 @@ from tests.deploydevices.programs import (
     tool,
 )
 from tests.deploydevices.script import Connection, Script, listening
-from tests.endtoend.listener import wait_for
+from tests.support.waiting import wait_for
 
 PROTOCOL = (DEVICES.parents[1] / "ingest" / "PROTOCOL.md").read_text()
 

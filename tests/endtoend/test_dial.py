@@ -19,7 +19,9 @@ from tests.endtoend.answering import (
     silent,
     talks,
 )
-from tests.endtoend.listener import ANY_PORT, INGEST, TWISTD, Listener, run, wait_for
+from tests.support.listeners import ANY_PORT, Listener
+from tests.support.processes import INGEST, TWISTD, run
+from tests.support.waiting import wait_for
 
 OFTEN = "100ms"
 
@@ -54,9 +56,6 @@ class Dialling(Listener):
     def wait_for_frames(self, device: str, count: int) -> list[Any]:
         wait_for(lambda: len(self.lines(device)) >= count, f"{count} frames of {device}")
         return self.frames(device)[:count]
-
-    def said(self, words: str) -> int:
-        return self.output.count(words)
 
 
 def register(folder: Path, *names: str) -> None:
@@ -115,10 +114,10 @@ def test_replies_are_in_the_format_of_their_device(tmp_path: Path) -> None:
 
 def test_one_line_when_a_device_goes_down_and_one_when_it_is_back(tmp_path: Path) -> None:
     register(tmp_path, "boiler")
-    with AnsweringDevice(answers(b"1\n")) as device:
-        listener = Dialling(tmp_path, table("boiler", device.port))
-        listener.wait_for_frames("boiler", 1)
-    with listener:
+    device = AnsweringDevice(answers(b"1\n"))
+    with Dialling(tmp_path, table("boiler", device.port)) as listener:
+        with device:
+            listener.wait_for_frames("boiler", 1)
         wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
         assert listener.said("is down: Connection refused") == 1
         assert listener.status()["dialled"]["down"] == 1

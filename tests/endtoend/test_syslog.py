@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.endtoend.listener import PATIENCE, Listener, wait_for
+from tests.support.listeners import Listener
+from tests.support.waiting import PATIENCE, wait_for
 
 LISTEN = ("--listen", "{}=tcp:0:interface=127.0.0.1", "--listen-option", "device=app")
 RSYSLOGD = shutil.which("rsyslogd", path=f"{os.environ['PATH']}:/usr/sbin")

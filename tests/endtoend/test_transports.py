@@ -14,15 +14,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.endtoend.listener import (
-    ANY_PORT,
-    TWISTD,
-    Device,
-    Listener,
-    TextDevice,
-    run,
-    wait_for,
-)
+from tests.support.devices import Device, TextDevice
+from tests.support.listeners import ANY_PORT, Listener
+from tests.support.processes import TWISTD, run
+from tests.support.waiting import wait_for
 
 Dialect = type[Device]
 

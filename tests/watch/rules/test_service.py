@@ -21,7 +21,8 @@ from ingest.log.reading import lines
 from ingest.ops.control import ask
 from ingest.record import Values, parse, record_block, record_time
 from ingest.watch.rules.replay import replay
-from tests.endtoend.listener import Listener, PackedDevice, TextDevice
+from tests.support.devices import PackedDevice, TextDevice
+from tests.support.listeners import Listener
 from tests.watch.rules.making import rules
 from tests.watch.rules.receiving import Device, Hook, Watcher, eventually, free_port, program
 

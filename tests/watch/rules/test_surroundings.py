@@ -6,7 +6,8 @@ from threading import Thread
 
 from ingest.layout import Layout
 from ingest.watch.rules.surroundings import ask_listener
-from tests.endtoend.listener import Listener, TextDevice
+from tests.support.devices import TextDevice
+from tests.support.listeners import Listener
 from tests.watch.rules.receiving import eventually
 
 
