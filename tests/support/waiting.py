@@ -14,7 +14,7 @@ test that gives up has found a fault, and one that passes never waits for this.
 """
 
 
-def wait_for(condition: Callable[[], T], what: str = "what was expected") -> T:
+def wait_for(condition: Callable[[], T | None], what: str = "what was expected") -> T:
     """Look until `condition` holds, and return what it then returned.
 
     Raises:

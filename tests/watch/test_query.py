@@ -33,8 +33,8 @@ from ingest.watch.schema import RECORD
 from ingest.watch.scope import Scope
 from ingest.watch.snapshot import Snapshot
 from ingest.watch.view import LogView, connect
-from tests.journal.holders import Report
 from tests.log.logs import WrittenLog, at, line, write
+from tests.support.journals import Report
 from tests.watch.logs import ask, close, convert_all, data_line, rows, text_line
 
 DEADLINE = 60.0  # seconds
