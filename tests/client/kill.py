@@ -25,12 +25,11 @@ from tests.client.device import frame
 from tests.endtoend.evidence import lines_of, log_pieces
 from tests.support.listeners import SteadyListener
 from tests.support.processes import run_tool
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE, wait_for
 
 _ROOT = Path(__file__).parents[2]
 _SHELLS = (("blocking", "text"), ("asyncio", "msgpack"))
 _ROOM = 600 << 10  # bytes of a device's disk that its spool may come to fill
-_PATIENCE = 60.0
 
 
 class Outcome(NamedTuple):
@@ -131,7 +130,7 @@ class Device:
         self._process.wait()
 
     def wait(self) -> None:
-        assert self._process.wait(_PATIENCE) == 0, self._output.read_text()[-3000:]
+        assert self._process.wait(PATIENCE) == 0, self._output.read_text()[-3000:]
 
     def lines(self, word: str) -> list[list[str]]:
         """Return the diary's lines that begin with this word."""

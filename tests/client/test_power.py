@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripted_server import Server
 from tests.support.processes import run_tool
+from tests.support.scripted_server import Server
 
 COUNT = 30
 

@@ -32,7 +32,7 @@ from tests.deploydevices.programs import (
 from tests.deploydevices.relay import Relay
 from tests.endtoend.evidence import lines_of, log_pieces
 from tests.support.listeners import SteadyListener
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE, wait_for
 
 _NAME = "device"
 _QUEUE_BYTES = "8000"
@@ -99,7 +99,7 @@ class Client:
         """Let it come to its end with what it has been fed; return how many frames that are."""
         self._last = self.fed
         with self._errors.open("rb") as errors:
-            assert self._process.wait(60) == 0, errors.read()[-2000:]
+            assert self._process.wait(PATIENCE) == 0, errors.read()[-2000:]
         self._end()
         return self.fed
 

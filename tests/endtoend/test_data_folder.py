@@ -14,9 +14,7 @@ from ingest.layout import Layout
 from tests.support.devices import TextDevice
 from tests.support.listeners import ANY_PORT, Listener
 from tests.support.processes import TWISTD
-from tests.support.waiting import wait_for
-
-PATIENCE = 30.0
+from tests.support.waiting import PATIENCE, wait_for
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from tests.support.devices import TextDevice
 from tests.support.listeners import ANY_PORT, Listener
 from tests.support.processes import TWISTD, run_tool
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE, wait_for
 
 _SHIM = r"""
 #define _GNU_SOURCE
@@ -186,7 +186,7 @@ def _silent(address: tuple[str, int], count: int) -> Iterator[list[socket.socket
         made = []
         for _ in range(count):
             each = stack.enter_context(socket.socket())
-            each.settimeout(20)
+            each.settimeout(PATIENCE)
             each.connect(address)
             made.append(each)
         yield made
@@ -276,7 +276,7 @@ def test_why_a_start_in_the_background_fails(tmp_path: Path) -> None:
         command = [TWISTD, "ingest", "--data", listener.data, "--listen", ANY_PORT]
         done = subprocess.run(
             list(map(str, command)),
-            cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False,
+            cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
     assert done.returncode == 1
     assert "is in use by another listener" in done.stderr
@@ -294,4 +294,4 @@ def test_a_stale_pid_file_is_no_matter_in_the_foreground(tmp_path: Path) -> None
         assert any(re.search("may connect", line) for line in process.stdout)
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import make_certificate
 from tests.support.listeners import Listener
 from tests.support.waiting import PATIENCE, wait_for
 
@@ -90,13 +91,8 @@ def test_logger(tmp_path: Path, options: list[str]) -> None:
 
 
 def test_over_tls(tmp_path: Path) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
-         "/CN=localhost", "-keyout", key, "-out", certificate],
-        check=True, capture_output=True, timeout=PATIENCE,
-    )  # fmt: skip
-    endpoint = f"syslog=ssl:0:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+    certificate = make_certificate(tmp_path / "localhost.pem")
+    endpoint = f"syslog=ssl:0:interface=127.0.0.1:privateKey={certificate}:certKey={certificate}"
     options = ("--listen", endpoint, "--listen-option", "device=app")
     with Listener(tmp_path / "data", *options, listen=()) as listener:
         listener.add("app")

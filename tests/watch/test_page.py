@@ -20,7 +20,7 @@ from ingest.watch.auth import password_line
 from tests.support.devices import Device, TextDevice
 from tests.support.listeners import Listener
 from tests.support.processes import TWISTD
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE, wait_for
 from tests.watch.pages import Page, write_log
 
 OURS = {"X-Ingest": "test"}
@@ -280,7 +280,7 @@ def test_a_page_that_was_killed_goes_on(tmp_path: Path) -> None:
 def start(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [TWISTD, "-n", "--pidfile=", "ingest-watch", *arguments]
     return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=60, check=False
+        list(map(str, command)), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 

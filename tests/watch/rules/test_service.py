@@ -24,7 +24,7 @@ from ingest.watch.rules.replay import replay
 from tests.support.devices import PackedDevice, TextDevice
 from tests.support.listeners import Listener
 from tests.support.processes import free_port
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE, wait_for
 from tests.watch.rules.making import rules
 from tests.watch.rules.receiving import Device, Hook, Watcher, program
 
@@ -313,7 +313,7 @@ def test_an_alertmanager_is_told(layout: Layout, device: Device, tmp_path: Path)
     url = f"http://127.0.0.1:{port}"
 
     def active() -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"{url}/api/v2/alerts?active=true", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/api/v2/alerts?active=true", timeout=PATIENCE) as answer:
             found: list[dict[str, Any]] = json.load(answer)
             return found
 
