@@ -353,10 +353,8 @@ def test_the_peer_may_close_its_side(case: Case, make: Callable[[Case], Shell]) 
     assert shell.ended is not None and shell.ended.error is None
 
 
-@in_every_case
-def test_nobody_who_is_refused_is_let_in(case: Case) -> None:
-    if not case.plugin:
-        pytest.skip("we have connected to it ourselves")
+@pytest.mark.parametrize("case", [case for case in CASES.values() if case.plugin])
+def test_nobody_who_connects_and_is_refused_is_let_in(case: Case) -> None:
     busy = PeerError(ErrorCode.BUSY, "too many connections")
     shell = Shell(case, refusal=busy)
     shell.receive([next(case.login())])
