@@ -1,10 +1,11 @@
-"""The journals, each driven by hand."""
+"""The journals, each driven by hand; a folder for a log, and a disk that fails when asked to."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.journal.disks import FaultyDisk
 from tests.support.journals import JOURNALS, Driven
 
 
@@ -14,3 +15,16 @@ def driven(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driven]:
     driven = JOURNALS[request.param](tmp_path)
     yield driven
     driven.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for a log."""
+    (tmp_path / "log").mkdir()
+    return tmp_path / "log"
+
+
+@pytest.fixture
+def disk() -> FaultyDisk:
+    """A disk whose calls a test may let fail."""
+    return FaultyDisk()
