@@ -35,7 +35,7 @@ def make_certificate(path: Path, left: timedelta = _DAY) -> Path:
     private = key.private_bytes(
         encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    path.write_bytes(private + built.public_bytes(encoding))
+    path.write_bytes(built.public_bytes(encoding) + private)  # devices read the first block
     return path
 
 
