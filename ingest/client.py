@@ -887,7 +887,7 @@ class Spool(MemoryQueue):
             if not self._has_room(size):
                 return False
         if self._needs_segment(size):
-            self._begin_segment()
+            self._segments.append(self._make_segment(self._end))
         tail = struct.pack(">IQ", len(frame), self._end)
         checksum = zlib.crc32(frame, zlib.crc32(tail)).to_bytes(4, "big")
         self._segments[-1].buffer += b"%b%b%b" % (checksum, tail, frame)
@@ -902,12 +902,11 @@ class Spool(MemoryQueue):
     def _needs_segment(self, size: int) -> bool:
         return not self._segments or self._segments[-1].size + size > self._segment_size
 
-    def _begin_segment(self, buffer: bytes = b"") -> None:
-        first = self._durable if buffer else self._end
+    def _make_segment(self, first: int) -> _Segment:
         segment = _Segment(self._folder, first)
-        segment.buffer += self._header + buffer
+        segment.buffer += self._header
         self._total += len(self._header)
-        self._segments.append(segment)
+        return segment
 
     @property
     def _is_state_due(self) -> bool:
@@ -1059,8 +1058,6 @@ class Spool(MemoryQueue):
         """Forget what is left of the oldest segment; return how many frames that were."""
         if not self._may_remove:
             return 0
-        if len(self._segments) == 1:
-            self._seal()
         count = self._durable_end_of(self._segments[0]) - self._first
         self._first += count
         self._remove_oldest()
@@ -1069,8 +1066,7 @@ class Spool(MemoryQueue):
     def skip_damaged(self) -> None:
         """Forget the oldest `damaged` frames; `number` stays."""
         self._close_reader()
-        if self._segment_of(self._first) is self._segments[-1]:
-            self._seal()
+        self.skip(0)  # now it is the oldest segment
         count, self.damaged = self.damaged, 0
         self._first += count
         self._remove_oldest()
@@ -1078,8 +1074,6 @@ class Spool(MemoryQueue):
     def reclaim(self) -> None:
         """Give back the room on the disk that acknowledged frames still take."""
         if self._may_remove and self._durable_end_of(self._segments[0]) <= self._first:
-            if len(self._segments) == 1:
-                self._seal()
             self._remove_oldest()
 
     @property
@@ -1088,16 +1082,14 @@ class Spool(MemoryQueue):
         has_file = bool(self._segments) and self._segments[0].written > 0
         return has_file and not self._is_state_under_way
 
-    def _seal(self) -> None:
-        """Append no more to the last segment; what is in its buffer goes to a new one."""
-        last = self._segments[-1]
-        if last.buffer:
-            self._begin_segment(bytes(last.buffer))
-            last.buffer.clear()
-
     def _remove_oldest(self) -> None:
+        """Remove a file; frames that are not in it yet, or on their way, go to a new one."""
         segment = self._segments.popleft()
-        self._total -= segment.size
+        self._total -= segment.written
+        if segment.buffer:
+            heir = self._make_segment(self._durable)
+            heir.buffer += segment.buffer
+            self._segments.appendleft(heir)
         if not any(other.written for other in self._segments):
             # Without a file, only `state` tells the next id; and no frame is in doubt any more.
             with contextlib.suppress(OSError):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.client import MemoryQueue, Spool, SpoolError
+from ingest.client import MemoryQueue, Spool, SpoolError, Write
 
 LIMIT = 100_000
 
@@ -337,6 +337,9 @@ except OSError as error:
 OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(1, 2000)),
+        st.tuples(st.just("begin"), st.just(0)),
+        st.tuples(st.just("end"), st.just(0)),
+        st.tuples(st.just("fail"), st.just(0)),
         st.tuples(st.just("store"), st.just(0)),
         st.tuples(st.just("release"), st.integers(0, 10)),
         st.tuples(st.just("drop"), st.just(0)),
@@ -349,7 +352,33 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+class Writing:
+    """One write at a time, as the shells do it; other things happen between begin and end."""
+
+    def __init__(self) -> None:
+        self._write: Write | None = None
+
+    def begin(self, queue: MemoryQueue) -> None:
+        if self._write is None:
+            self._write = queue.pending_write()
+
+    def end(self, queue: MemoryQueue) -> None:
+        if self._write is not None:
+            self._write.run()
+            queue.written(self._write)
+            self._write = None
+
+    def fail(self) -> None:
+        if self._write is not None:
+            os.close(self._write._fd)
+            self._write = None
+
+    def finish(self, queue: MemoryQueue) -> None:
+        self.end(queue)
+        store(queue)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(OPERATIONS)
 def test_it_is_a_queue_whatever_is_done_with_it(
     tmp_path: Path, operations: list[tuple[str, int]]
@@ -357,41 +386,47 @@ def test_it_is_a_queue_whatever_is_done_with_it(
     """A list of frames with their numbers is the model; `reopen` is a crash."""
     folder = tmp_path / "spool"
     shutil.rmtree(folder, ignore_errors=True)
-    queue, number, count = spool(folder, 10_000), 1, 0
+    queue, number, count, writing = spool(folder, 10_000), 1, 0, Writing()
     model: list[bytes] = []
-    durable = 0  # how many of the model
     queue.number = number
     store(queue)
     for operation, argument in operations:
+        durable = queue._durable - queue._first  # how many of the model
         if operation == "add":
             frame = b"%d" % count + bytes(argument)
             count += 1
             if queue.add(frame):
                 model.append(frame)
+        elif operation == "begin":
+            writing.begin(queue)
+        elif operation == "end":
+            writing.end(queue)
+        elif operation == "fail":
+            writing.fail()
         elif operation == "store":
-            store(queue)
-            durable = len(model)
+            writing.finish(queue)
+            assert queue._durable == queue._end
         elif operation in ("release", "skip"):
-            gone = min(argument, durable)
+            gone = min(argument, len(queue.read(0, 1 << 20)))
             getattr(queue, operation)(gone)
             number += gone if operation == "release" else 0
             del model[:gone]
-            durable -= gone
         elif operation == "drop":
             gone = queue.drop_oldest()
             assert gone <= durable
             del model[:gone]
-            durable -= gone
         elif operation == "discard":
+            writing.end(queue)  # nothing may be on its way to the disk
+            durable = queue._durable - queue._first
             assert queue.discard_unwritten() == len(model) - durable
             del model[durable:]
         elif operation == "reclaim":
             queue.reclaim()
         else:
-            store(queue)
+            writing.finish(queue)
             queue.close()
-            queue, durable = spool(folder, 10_000), len(model)
+            queue = spool(folder, 10_000)
         assert (len(queue), queue.number) == (len(model), number)
-    store(queue)
+    writing.finish(queue)
     assert queue.read(0, 1 << 20) == model
     queue.close()
