@@ -334,9 +334,37 @@ except OSError as error:
     queue.close()
 
 
+@pytest.mark.parametrize("way", ["reclaim", "drop_oldest"])
+@pytest.mark.parametrize("underway", [True, False])
+def test_making_room_keeps_what_is_not_in_its_file_yet(
+    tmp_path: Path, way: str, underway: bool
+) -> None:
+    """The oldest file is removed while frames that belong to it wait, or are being written."""
+    queue, more = spool(tmp_path, 8000), [b"%d" % i + bytes(300) for i in range(9)]
+    fill(queue, b"a")
+    queue.number = 1
+    store(queue)
+    for frame in more:
+        assert queue.add(frame)
+    assert len(queue._segments) > 2
+    write = queue.pending_write() if underway else None
+    if way == "reclaim":
+        queue.release(1)
+    getattr(queue, way)()
+    if write:
+        write.run()
+        queue.written(write)
+    store(queue)
+    assert queue.read(0, 1 << 20) == more
+    queue.close()
+    queue = spool(tmp_path, 8000)
+    assert queue.read(0, 1 << 20) == more
+    queue.close()
+
+
 OPERATIONS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), st.integers(1, 2000)),
+        st.tuples(st.just("add"), st.sampled_from([1, 100, 400, 1500])),
         st.tuples(st.just("begin"), st.just(0)),
         st.tuples(st.just("end"), st.just(0)),
         st.tuples(st.just("fail"), st.just(0)),
@@ -348,7 +376,7 @@ OPERATIONS = st.lists(
         st.tuples(st.just("reclaim"), st.just(0)),
         st.tuples(st.just("reopen"), st.just(0)),
     ),
-    max_size=60,
+    min_size=20, max_size=80,
 )
 
 
