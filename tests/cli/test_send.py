@@ -252,7 +252,7 @@ def test_a_spool_that_can_not_be_used(tmp_path: Path) -> None:
     spool = tmp_path / "file" / "spool"
     result = run("sensor-1", "--spool", spool, "/dev/null")
     assert result.output == f"Error: {spool}: Not a directory\n"
-    used = Spool(str(tmp_path / "used"), 1 << 20, "text", "sensor-1")
+    used = Spool(tmp_path / "used", 1 << 20, "text", "sensor-1")
     result = run("sensor-1", "--spool", tmp_path / "used", "/dev/null")
     assert result.output == f"Error: {tmp_path}/used: another process uses this spool\n"
     used.close()

@@ -25,7 +25,7 @@ def store(queue: MemoryQueue) -> None:
 
 
 def spool(folder: Path, limit: int = LIMIT) -> Spool:
-    return Spool(str(folder), limit, "text", "sensor-1")
+    return Spool(folder, limit, "text", "sensor-1")
 
 
 def fill(queue: MemoryQueue, *frames: bytes) -> None:
@@ -288,7 +288,7 @@ def test_a_frame_longer_than_the_spool(tmp_path: Path) -> None:
 
 def test_only_one_process_uses_it(tmp_path: Path) -> None:
     queue = spool(tmp_path)
-    code = "import sys; from ingest.client import Spool; Spool(sys.argv[1], 9999, 'text', 'a')"
+    code = "import sys; from ingest.client import Path, Spool; Spool(Path(sys.argv[1]), 9999, 'text', 'a')"
     command = [sys.executable, "-c", code, str(tmp_path)]
     other = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "SpoolError" in other.stderr
@@ -302,7 +302,7 @@ def test_frames_of_another_device_or_dialect(tmp_path: Path, dialect: str, devic
     fill(queue, b"a")
     queue.close()
     with pytest.raises(SpoolError, match="it is 'ingest-spool/1 text sensor-1', not"):
-        Spool(str(tmp_path), LIMIT, dialect, device)
+        Spool(tmp_path, LIMIT, dialect, device)
     queue = spool(tmp_path)
     assert queue.read(0, 100) == [b"a"]
     queue.close()
@@ -312,9 +312,9 @@ def test_what_can_not_be_written_is_given_back(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk: the write ends in the middle."""
     code = """
 import resource, signal, sys
-from ingest.client import Spool
+from ingest.client import Path, Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-queue = Spool(sys.argv[1], 1 << 20, "text", "sensor-1")
+queue = Spool(Path(sys.argv[1]), 1 << 20, "text", "sensor-1")
 assert queue.add(bytes(1000))
 write = queue.pending_write(); write.run(); queue.written(write)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
@@ -376,7 +376,8 @@ OPERATIONS = st.lists(
         st.tuples(st.just("reclaim"), st.just(0)),
         st.tuples(st.just("reopen"), st.just(0)),
     ),
-    min_size=20, max_size=80,
+    min_size=20,
+    max_size=80,
 )
 
 
