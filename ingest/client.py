@@ -421,7 +421,7 @@ _NUMBERS: tuple[tuple[str, tuple[type, ...], float], ...] = (  # an option, its 
 
 
 def _check_number(option: str, value: Any, kinds: tuple[type, ...], least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    if isinstance(value, bool) or not any(isinstance(value, kind) for kind in kinds):
         raise TypeError(f"{option}={value!r} is not a number of the right kind")
     if not value >= least:
         raise ValueError(f"{option}={value!r} is less than {least:g}")
@@ -949,7 +949,7 @@ class Spool(MemoryQueue):
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SpoolError(f"{self._folder}: another process uses this spool") from None
+            raise SpoolError(f"{self._folder}: another process or client uses this spool") from None
 
     def _load_state(self) -> _State:
         found = _State(0, 1, 0, 0, 0)
@@ -1914,8 +1914,13 @@ class _Shell:
         last = self._core.last_error
         return TimeoutError(text if self.connected or not last else f"{text}: {_describe(last)}")
 
+    @property
+    def _is_forked(self) -> bool:
+        """Whether this is a child after a fork: connection and spool are the parent's."""
+        return os.getpid() != self._process
+
     def _check_process(self) -> None:
-        if os.getpid() != self._process:
+        if self._is_forked:
             raise ClientError("this client belongs to the process that made it, before a fork")
 
     # What the client's own thread or task does
@@ -2027,39 +2032,17 @@ class _Shell:
             except Exception:
                 _log.exception("on_event failed with %r", event)
 
-    # What each shell does in its own way. All but the first three take time, and are yielded.
+    # What each shell does in its own way. All but the first three take time, and are yielded; for
+    # asyncio they are coroutine functions.
 
-    def _prepare(self) -> None:
-        """Make what the shell needs besides its options."""
-        raise NotImplementedError
-
-    def _notify(self) -> None:
-        """Count a change, and let those look who wait for one."""
-        raise NotImplementedError
-
-    def _wake(self) -> None:
-        """Let the client's own thread or task look what there is to do."""
-        raise NotImplementedError
-
-    def _pause(self, seen: int, seconds: float | None) -> Any:
-        """Wait until `_changes` is not `seen` any more, or for so long."""
-        raise NotImplementedError
-
-    def _run(self, write: Write) -> Any:
-        """Run a write, which takes as long as the disk."""
-        raise NotImplementedError
-
-    def _dial(self) -> Any:
-        """Open a connection, and return the link."""
-        raise NotImplementedError
-
-    def _watch(self, seen: int, seconds: float) -> Any:
-        """Wait until the connection has something to do, or somebody wakes us, or for so long."""
-        raise NotImplementedError
-
-    def _part(self, link: Any) -> Any:
-        """Close the sending side and read to the end: the server ends when all is on disk."""
-        raise NotImplementedError
+    _prepare: Callable[[], None]  # make what the shell needs besides its options
+    _notify: Callable[[], None]  # count a change, and let those look who wait for one
+    _wake: Callable[[], None]  # let the client's own thread or task look what there is to do
+    _pause: Callable[[int, float | None], Any]  # until `_changes` is another one, or for so long
+    _run: Callable[[Write], Any]  # run a write, which takes as long as the disk
+    _dial: Callable[[], Any]  # open a connection, and return the link
+    _watch: Callable[[int, float], Any]  # as `_pause`, and until the link has something to do
+    _part: Callable[[Any], Any]  # close the sending side and read to the end: all is on disk then
 
 
 def _nested() -> ClientError:
@@ -2168,7 +2151,8 @@ class Client(_Shell):
             TimeoutError: that took more than `timeout` seconds.
         """
         try:
-            if self._goal is _Goal.RUN and (self._thread is not None or self.unacknowledged):
+            is_used = self._thread is not None or self.unacknowledged > 0
+            if self._goal is _Goal.RUN and is_used and not self._is_forked:
                 self._start()
                 self._do(self._finish(timeout))
         finally:
@@ -2176,8 +2160,8 @@ class Client(_Shell):
 
     def abort(self) -> None:
         """Close the connection now. Frames that are not acknowledged are lost without a spool."""
-        if os.getpid() != self._process:
-            return  # in a child after a fork: connection and spool are the parent's
+        if self._is_forked:
+            return
         with self._changed:
             self._goal = _Goal.ABORT
             self._notify()
@@ -2407,7 +2391,8 @@ class AsyncClient(_Shell):
     async def close(self, timeout: float | None = None) -> None:
         """Wait until every frame is acknowledged, and close; see `Client.close`."""
         try:
-            if self._goal is _Goal.RUN and (self._task is not None or self.unacknowledged):
+            is_used = self._task is not None or self.unacknowledged > 0
+            if self._goal is _Goal.RUN and is_used and not self._is_forked:
                 self._start()
                 await self._do(self._finish(timeout))
         finally:
@@ -2415,7 +2400,7 @@ class AsyncClient(_Shell):
 
     async def abort(self) -> None:
         """Close the connection now; see `Client.abort`."""
-        if os.getpid() != self._process:
+        if self._is_forked:
             return
         self._goal = _Goal.ABORT
         self._notify()
@@ -2474,11 +2459,11 @@ class AsyncClient(_Shell):
     async def _run(self, write: Write) -> None:
         running = asyncio.get_running_loop().run_in_executor(None, write.run)
         cancelled: asyncio.CancelledError | None = None
-        while not running.done():
+        while not running.done():  # no other write may begin before this one has ended
             try:
                 await asyncio.wait({running})
-            except asyncio.CancelledError as error:
-                cancelled = error  # no other write may begin before this one has ended
+            except asyncio.CancelledError as error:  # noqa: PERF203
+                cancelled = error
         if cancelled is not None:
             running.exception()
             raise cancelled

@@ -254,7 +254,7 @@ def test_a_spool_that_can_not_be_used(tmp_path: Path) -> None:
     assert result.output == f"Error: {spool}: Not a directory\n"
     used = Spool(tmp_path / "used", 1 << 20, "text", "sensor-1")
     result = run("sensor-1", "--spool", tmp_path / "used", "/dev/null")
-    assert result.output == f"Error: {tmp_path}/used: another process uses this spool\n"
+    assert result.output == f"Error: {tmp_path}/used: another process or client uses this spool\n"
     used.close()
 
 

@@ -204,6 +204,28 @@ def test_a_torn_tail_is_cut_off(tmp_path: Path, cut: int, garbage: bytes) -> Non
     queue.close()
 
 
+@pytest.mark.parametrize("junk", [b"", b"\0", b"\xff" * 40])
+def test_a_file_cut_anywhere_keeps_what_was_whole(tmp_path: Path, junk: bytes) -> None:
+    frames = [b"%d " % i + bytes(i) for i in range(8)]
+    whole = tmp_path / "whole"
+    queue = spool(whole)
+    fill(queue, *frames)
+    queue.close()
+    (segment,) = whole.glob("*.frames")
+    data, ends = segment.read_bytes(), [len(b"ingest-spool/1 text sensor-1\n")]
+    for frame in frames:
+        ends.append(ends[-1] + 16 + len(frame))
+    assert ends[-1] == len(data)
+    for cut in range(len(data) + 1):
+        folder = tmp_path / "cut"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        (folder / segment.name).write_bytes(data[:cut] + junk)
+        queue = spool(folder)
+        assert queue.read(0, 1 << 20) == frames[: max(0, sum(end <= cut for end in ends) - 1)]
+        queue.close()
+
+
 @pytest.mark.parametrize("slot", [0, 1])
 def test_a_torn_state_leaves_the_one_before(tmp_path: Path, slot: int) -> None:
     queue = spool(tmp_path)
@@ -288,11 +310,14 @@ def test_a_frame_longer_than_the_spool(tmp_path: Path) -> None:
 
 def test_only_one_process_uses_it(tmp_path: Path) -> None:
     queue = spool(tmp_path)
-    code = "import sys; from ingest.client import Path, Spool; Spool(Path(sys.argv[1]), 9999, 'text', 'a')"
+    code = (
+        "import sys; from ingest.client import Path, Spool;"
+        " Spool(Path(sys.argv[1]), 9999, 'text', 'a')"
+    )
     command = [sys.executable, "-c", code, str(tmp_path)]
     other = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "SpoolError" in other.stderr
-    assert "another process uses this spool" in other.stderr
+    assert "another process or client uses this spool" in other.stderr
     queue.close()
 
 
