@@ -18,10 +18,11 @@ The parts, from the wire to the program:
 
 - `Text`, `Packed`, `Scram`: what is said, as bytes. They know no sockets.
 - `MemoryQueue`, `Spool`: the frames that are not acknowledged yet.
+- `Options`: what a client can be told, and the checks of it.
 - `Core`: the device's side of the protocol. Bytes go in, bytes and events come out; it knows no
   sockets, threads or clocks.
 - `Client`, `AsyncClient`: two shells that carry bytes between the core and a socket, one with a
-  thread and one with asyncio.
+  thread and one with asyncio. What both do is in `_Shell`, as generators.
 """
 
 from __future__ import annotations
