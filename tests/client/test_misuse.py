@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from ingest.client import AsyncClient, Client, ClientError, SpoolError
-from tests.client.shells import PATIENCE
-from tests.client.test_shells import Shell, free_port, shell
-from tests.scripted_server import IMPATIENT, Server
+from tests.client.test_shells import Shell, shell
+from tests.support.processes import free_port
+from tests.support.scripted_server import IMPATIENT, Server
+from tests.support.waiting import PATIENCE
 
 __all__ = ["shell"]
 
