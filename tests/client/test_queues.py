@@ -204,9 +204,9 @@ def test_a_torn_tail_is_cut_off(tmp_path: Path, cut: int, garbage: bytes) -> Non
     queue.close()
 
 
-@pytest.mark.parametrize("junk", [b"", b"\0", b"\xff" * 40])
+@pytest.mark.parametrize("junk", [b"", b"\x7f", b"\xff" * 40])
 def test_a_file_cut_anywhere_keeps_what_was_whole(tmp_path: Path, junk: bytes) -> None:
-    frames = [b"%d " % i + bytes(i) for i in range(8)]
+    frames = [b"%d " % i + bytes(i) for i in range(6)]
     whole = tmp_path / "whole"
     queue = spool(whole)
     fill(queue, *frames)
@@ -432,7 +432,7 @@ class Writing:
         store(queue)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(OPERATIONS)
 def test_it_is_a_queue_whatever_is_done_with_it(
     tmp_path: Path, operations: list[tuple[str, int]]
