@@ -26,16 +26,8 @@ import orjson
 
 from ingest.layout import Layout, open_own
 from ingest.log.files import DAMAGED, LogFile, log_files, open_log, sync_folder
-from ingest.watch.schema import (
-    Catalogue,
-    count_documents,
-    count_pairs,
-    documents_sql,
-    lines_sql,
-    literal,
-    pairs_sql,
-    parquet_sql,
-)
+from ingest.watch.schema import Catalogue, count_documents, count_pairs, literal
+from ingest.watch.selecting import documents_sql, lines_sql, pairs_sql, parquet_sql
 from ingest.watch.snapshot import columns_path, open_lines
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ is the other side of it.
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,14 @@ from ingest.watch.checking import RefusedError, check
 from ingest.watch.query import TYPES, Limits
 from ingest.watch.schema import literal
 from ingest.watch.scope import Scope
-from ingest.watch.snapshot import Snapshot
-from ingest.watch.view import LogView, connect
+from ingest.watch.snapshot import Piece, Snapshot
+from ingest.watch.view import LogView, Plan, connect
 
 _NICE = 5
 _BATCH = 8192  # rows
+_UNKNOWN = re.compile(
+    r'Referenced (?:column|table) "([^"]*)" not found|does not have a column named "([^"]*)"'
+)
 _SLACK = 1 << 30
 """Bytes of address space beyond DuckDB's own limit: stacks, arenas and what it does not count."""
 
@@ -82,20 +85,35 @@ def _answer(request: dict[str, Any]) -> bool:
 
 def _run(layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Limits) -> bool:
     connection = connect(threads=limits.threads, memory=limits.memory)
-    check(connection, sql)
+    names = check(connection, sql)
     view = LogView(connection, snapshot)
     # From here on what the query says is worked on: constants are folded when it is planned.
     lock(connection, layout)
-    try:
-        plan = view.plan(sql)
-    except (duckdb.BinderException, duckdb.CatalogException) as error:
-        text = _binder_text(error, view.columns)
-        raise RefusedError(text, view.find_mistake(sql)) from error
+    plan = _plan(view, sql, names, snapshot.between(scope.since, scope.until))
     since, until = _latest(scope.since, plan.since), _earliest(scope.until, plan.until)
     view.create(scope, snapshot.between(since, until), plan.used)
     truncated = _send(connection.sql(sql), limits)
     sys.stdout.buffer.flush()
     return truncated
+
+
+def _plan(view: LogView, sql: str, names: Iterable[str], pieces: Iterable[Piece]) -> Plan:
+    """Plan a query, if need be after a search for the fields that it names.
+
+    Raises:
+        RefusedError: it does not fit the view.
+    """
+    try:
+        try:
+            return view.plan(sql)
+        except duckdb.BinderException as error:
+            if not _UNKNOWN.search(str(error)):
+                raise
+        view.look_for(names, pieces)
+        return view.plan(sql)
+    except (duckdb.BinderException, duckdb.CatalogException) as error:
+        text = _binder_text(error, view.columns)
+        raise RefusedError(text, view.find_mistake(sql)) from error
 
 
 def lock(connection: duckdb.DuckDBPyConnection, layout: Layout) -> None:
@@ -142,12 +160,17 @@ def _earliest(*moments: datetime | None) -> datetime | None:
     return min(filter(None, moments), default=None)
 
 
-def _binder_text(error: duckdb.Error, columns: Iterable[str]) -> str:
+def _binder_text(error: duckdb.Error, columns: Collection[str]) -> str:
     """Explain a name that is wrong, with the names that there are."""
     text = _text(error)
-    if "not found" not in text:
+    if "JSON" in text and "No function matches" in text:
+        return f'{text}\nA key of an object is a column with a type: "fields.temp", not fields.temp'
+    if not _UNKNOWN.search(text):
         return text
-    return f"{text}\nThe columns of log are: {', '.join(columns)}"
+    return (
+        f"{text}\nNo frame has such a field. The columns of log are: {', '.join(columns)}\n"
+        "All that a frame has is in data too: data->>'/any key/within it'"
+    )
 
 
 def _text(error: Exception) -> str:
