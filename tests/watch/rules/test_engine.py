@@ -71,7 +71,7 @@ def test_a_device_that_flaps_takes_no_memory(tmp_path: Path, send: Sender) -> No
     hot = engine(tmp_path, HOT + 'for = "10m"')
     block = b"".join(send(number / 10, f"temp={31 * (number % 2)}") for number in range(2000))
     assert hot.feed(block) == []
-    assert len(hot._timers) == 1
+    assert len(hot._standing._timers) == 1
     assert told(hot.advance(at(10000))) == [("hot", "a", "fires", 799.9)]
 
 
@@ -189,15 +189,27 @@ def test_missing_numbers(tmp_path: Path, send: Sender) -> None:
 
 def test_refusals(tmp_path: Path) -> None:
     doors = engine(tmp_path, '[[rule]]\nname = "no"\nrefused = 3\nwithin = "60s"\ndevices = "a*"\n')
-    assert doors.refusals({"a": 2, "b": 9}, at(0)) == []
-    events = doors.refusals({"a": 3, "b": 19}, at(10))
+    started = at(-5)
+    assert doors.refusals({"a": 2, "b": 9}, started, at(0)) == []
+    events = doors.refusals({"a": 3, "b": 19}, started, at(10))
     assert told(events) == [("no", "a", "fires", 10)]
     assert events[0].message == "a: refused 3 times"
-    assert doors.refusals({"a": 3}, at(50)) == []
-    assert told(doors.refusals({}, at(61))) == [("no", "a", "clears", 61)]
+    assert doors.refusals({"a": 3}, started, at(50)) == []
+    assert told(doors.refusals({}, started, at(61))) == [("no", "a", "clears", 61)]
     # The listener has started again: it counts from zero.
-    assert doors.refusals({"a": 1}, at(200)) == []
-    assert told(doors.refusals({"a": 3}, at(210))) == [("no", "a", "fires", 210)]
+    assert doors.refusals({"a": 1}, at(190), at(200)) == []
+    assert told(doors.refusals({"a": 3}, at(190), at(210))) == [("no", "a", "fires", 210)]
+
+
+def test_refusals_that_may_be_old_do_not_count(tmp_path: Path) -> None:
+    doors = engine(tmp_path, '[[rule]]\nname = "no"\nrefused = 3\nwithin = "60s"\n')
+    started = at(-86400)
+    assert doors.refusals({"a": 1000}, started, at(0)) == []
+    assert doors.refusals({"a": 1002}, started, at(15)) == []
+    assert doors.refusals({"a": 1900}, started, at(30000)) == []
+    assert doors.refusals({"a": 1902}, started, at(30015)) == []
+    events = doors.refusals({"a": 1903}, started, at(30030))
+    assert told(events) == [("no", "a", "fires", 30030)]
 
 
 def test_a_full_disk(tmp_path: Path) -> None:

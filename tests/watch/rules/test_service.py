@@ -21,7 +21,7 @@ from ingest.log.reading import lines
 from ingest.ops.control import ask
 from ingest.record import Values, parse, record_block, record_time
 from ingest.watch.rules.replay import replay
-from tests.support.devices import PackedDevice, TextDevice
+from tests.support.devices import TOKEN, PackedDevice, TextDevice
 from tests.support.listeners import Listener
 from tests.support.processes import free_port
 from tests.support.waiting import PATIENCE, wait_for
@@ -204,6 +204,25 @@ def test_from_a_device_to_its_alert(tmp_path: Path) -> None:
                 ("cold-1", "cleared"), ("cold-1", "firing"),
                 ("cold-2", "cleared"), ("cold-2", "firing"),
             ]  # fmt: skip
+
+
+def test_a_device_that_is_never_let_in(tmp_path: Path) -> None:
+    """Wrong tokens, and right ones of a device that is disabled; neither ever connected."""
+    text = '[[rule]]\nname = "refused"\nrefused = 3\nthen = ["webhook:%s"]\n'
+    with Listener(tmp_path / "ingest-data", cwd=tmp_path) as listener:
+        listener.add("wrong", "disabled", "well")
+        listener.ingest("device", "disable", "disabled")
+        with Hook() as hook, Watcher(listener.layout, text % hook.url):
+            for name in ["wrong", "disabled", "stranger"] * 3 + ["well"] * 2:
+                with TextDevice(listener.addresses[0]) as device:
+                    token = TOKEN if name == "disabled" else "wrong"
+                    device.send(device.plain(name, token=token))
+                    assert device.last_words() == "auth-failed"
+            wait_for(lambda: len(hook.got) == 2)
+            assert sorted(hook.states()) == [("disabled", "firing"), ("wrong", "firing")]
+            assert {body["message"] for _, body in hook.got} == {
+                "disabled: refused 3 times", "wrong: refused 3 times",
+            }  # fmt: skip
 
 
 def test_silence_in_real_time(layout: Layout, device: Device) -> None:
