@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import duckdb
+import orjson
 import pytest
 
 from ingest.journal.archive import ArchivePolicy, Archivist
@@ -35,7 +36,7 @@ from ingest.watch.view import LogView, connect
 from tests.log.logs import WrittenLog, at, line, write
 from tests.support.journals import Report
 from tests.support.waiting import PATIENCE, wait_for
-from tests.watch.logs import ask, close, convert_all, data_line, rows, text_line
+from tests.watch.logs import LIMITS, ask, close, convert_all, data_line, rows, text_line
 
 COUNT = "SELECT count(*), count(DISTINCT seq), coalesce(max(seq), 0) FROM log"
 
@@ -69,7 +70,8 @@ def test_a_result_has_names_types_and_values_of_json(readings: Layout) -> None:
     assert result.columns == ["time", "device", "seq", "temp", "data"]
     assert result.types == ["TIMESTAMP", "VARCHAR", "BIGINT", "DOUBLE", "JSON"]
     assert result.rows == [("2026-11-22T11:00:01Z", "a1", 1, 1.5, '{"temp":1.5}')]
-    assert b'"rows":[["2026-11-22T11:00:01Z","a1",1,1.5,{"temp":1.5}]]' in result.as_json()
+    answer = as_json(readings, "SELECT time, device, seq, temp, data FROM log WHERE seq = 1")
+    assert b'"rows":[["2026-11-22T11:00:01Z","a1",1,1.5,{"temp":1.5}]]' in answer
     result = ask(readings, "SELECT 'nan'::DOUBLE, 1.25::DECIMAL(9, 2), sum(seq), '\\xFF'::BLOB, "
                  "[{'a': 1}], INTERVAL 1 DAY, NULL FROM log")  # fmt: skip
     *values, interval, nothing = result.rows[0]
@@ -79,11 +81,37 @@ def test_a_result_has_names_types_and_values_of_json(readings: Layout) -> None:
 
 
 def test_integers_beyond_64_bits_are_rounded(layout: Layout) -> None:
-    result = ask(
-        layout, "SELECT 18446744073709551615::UBIGINT, 2::HUGEINT * 9223372036854775808, true"
-    )
+    sql = "SELECT 18446744073709551615::UBIGINT, 2::HUGEINT * 9223372036854775808, true"
+    result = ask(layout, sql)
     assert result.rows == [(2**64 - 1, 2.0**64, True)]
-    assert b"[[18446744073709551615,1.8446744073709552e+19,true]]" in result.as_json()
+    assert b"[[18446744073709551615,1.8446744073709552e+19,true]]" in as_json(layout, sql)
+
+
+def as_json(layout: Layout, sql: str, limits: Limits = LIMITS) -> bytes:
+    return Query(layout, sql, limits=limits, form="json").json()
+
+
+def test_json_is_the_same_as_the_rows(layout: Layout) -> None:
+    texts = ['\\n\u2028"', "é" * 50, '{"x": [1, 2]}', "last"]
+    lines = (text_line(seq, texts[seq % 4]) for seq in range(20_000))
+    write(layout.log_folder / ACTIVE, *lines)
+    sql = "SELECT seq, text, x, {'a': [seq]} AS deep FROM log ORDER BY seq"
+    answer = orjson.loads(as_json(layout, sql))
+    result = ask(layout, sql)
+    kinds = {"seq": "BIGINT", "text": "VARCHAR", "x": "JSON", "deep": "STRUCT(a BIGINT[])"}
+    assert answer["columns"] == [{"name": name, "type": kind} for name, kind in kinds.items()]
+    for row, wanted in zip(answer["rows"], result.rows, strict=True):
+        assert [*row[:2], row[3]] == [*wanted[:2], wanted[3]]
+        assert row[2] == (None if wanted[2] is None else orjson.loads(str(wanted[2])))
+    assert answer["truncated"] is False
+    assert 0 < answer["seconds"] < 3600
+    for rows_, size, count in [(9000, None, 9000), (0, None, 0), (None, 1, 0)]:
+        cut = orjson.loads(as_json(layout, sql, Limits(60, rows=rows_, size=size)))
+        assert cut["truncated"] is True
+        assert cut["rows"] == answer["rows"][:count]
+    assert orjson.loads(as_json(layout, "FROM log WHERE seq < 0"))["rows"] == []
+    with pytest.raises(QueryError, match="Could not convert"):
+        as_json(layout, "SELECT text::INT FROM log ORDER BY seq")
 
 
 def test_a_query_that_is_no_text(layout: Layout) -> None:
