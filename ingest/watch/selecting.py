@@ -67,7 +67,9 @@ DOCUMENT = (
 )
 """The frame as JSON, if it is any."""
 _IS_PAIRS = f"contains(text, '=') AND regexp_full_match(text, {literal(PAIRS)})"
-SPACED_PAIRS = f"CASE WHEN {_IS_PAIRS} THEN ' ' || replace(replace(text, ',', ' '), ';', ' ') END"
+_SPACED = """CASE WHEN contains(text, ',') OR contains(text, ';')
+    THEN replace(replace(text, ',', ' '), ';', ' ') ELSE text END"""
+SPACED_PAIRS = f"CASE WHEN {_IS_PAIRS} THEN ' ' || {_SPACED} || ' ' END"
 """Text that is nothing but `key=value`, with a space before each key and behind each value."""
 
 
@@ -82,6 +84,24 @@ def parquet_sql(source: str, contents: Contents) -> str:
     ]
     columns += [quoted(field.column) for field in contents.fields]
     return f"SELECT {', '.join(columns)} FROM ({view_sql(source, None, contents.fields)})"
+
+
+def unspelled_sql(parquet: str, contents: Contents) -> str:
+    """Select `text` and `data` of those frames that the columns may not spell.
+
+    Text that is `key=value` has as many columns as it has `=`; where a key is no column, or a
+    value is not of its column's type, it has fewer.
+
+    Args:
+        parquet: the file.
+        contents: what it has as columns.
+    """
+    columns = [quoted(field.column) for field in contents.fields if field.may_be_in_text]
+    found = " + ".join(["0", *(f"({column} IS NOT NULL)::INTEGER" for column in columns)])
+    return f"""
+        SELECT text, data FROM read_parquet({literal(parquet)})
+        WHERE data IS NOT NULL OR starts_with(text, '{{')
+            OR len(text) - len(replace(text, '=', '')) <> {found}"""
 
 
 def view_sql(source: str, stored: Contents | None, wanted: Sequence[Field]) -> str:
@@ -178,10 +198,10 @@ def pointer(path: Sequence[str]) -> str:
 def pair_sql(pairs: str, name: str) -> str:
     """Select the value of a key in what `SPACED_PAIRS` makes; NULL if it has none.
 
-    To search for a literal takes a third of the time of a regular expression.
+    To search for literals takes a third of the time of a regular expression.
     """
     behind = f"split_part({pairs}, {literal(f' {name}=')}, 2)"
-    return f"nullif(split_part({behind}, ' ', 1), '')"
+    return f"nullif(substr({behind}, 1, instr({behind}, ' ') - 1), '')"
 
 
 def _converted(value: str, kind: FieldType) -> str:
