@@ -27,6 +27,7 @@ _LINE: Final = re.compile(rb'\n\{"time":"([^"]{27})","device":"([^"]*)","seq":([
 _LONGEST: Final = 1000
 
 
+_OBJECT: Final = b"fields"
 _SILENCE: Final = -1  # of a timer
 
 
@@ -293,6 +294,8 @@ class Engine:
             record = orjson.loads(b"{" + rest)
             kind, value = record.popitem()
             fields = fields_in(kind, value) if device.plan.reads else {}
+            if _OBJECT in rest:
+                fields = _with_short_names(fields)
         except (ValueError, LookupError):
             return  # no record: `ingest verify` reports it
         text = value if kind == "text" else None
@@ -343,6 +346,16 @@ class Engine:
         if len(kept) != len(device.refusals):
             device.refusals = kept
             self.changed.add(device)
+
+
+def _with_short_names(fields: dict[str, Field]) -> dict[str, Field]:
+    """Let what an object `fields` holds go by its own name too, if nothing else has it.
+
+    In an expression, `fields.temp` is the field `temp`; of a line of Influx that the listener has
+    parsed, it is also the one that the log calls so.
+    """
+    short = {name[7:]: value for name, value in fields.items() if name.startswith("fields.")}
+    return short | fields if short else fields
 
 
 def _shown(rule: Rule, fields: Mapping[str, Field]) -> dict[str, Field]:

@@ -1,3 +1,4 @@
+import json
 import random
 import re
 from dataclasses import replace
@@ -185,6 +186,46 @@ def test_missing_numbers(tmp_path: Path, send: Sender) -> None:
     ]
     assert told(events)[:2] == [("gap", "a", "fires", 2), ("gap", "a", "clears", 3)]
     assert told(events)[2:] == [("gap", "a", "fires", 4)]
+
+
+def influx(time: float, temp: float, send: Sender) -> bytes:
+    """A line of Influx, as the listener has parsed it."""
+    frame = {"measurement": "weather", "tags": {"place": "roof"}, "fields": {"temp": temp}}
+    return send(time, "").replace(b'"text":""', b'"data":' + json.dumps(frame).encode())
+
+
+@pytest.mark.parametrize("prefix", ["", "fields.", "fields.fields."])
+def test_a_field_of_influx_goes_by_its_name(tmp_path: Path, send: Sender, prefix: str) -> None:
+    field = f"{prefix}temp".removeprefix("fields.fields.")
+    file = f"""
+[[rule]]
+name = "hot"
+when = "{prefix}temp > 30 && tags.place == 'roof' && !has(fields.hum)"
+message = "{{temp:.1f}} {{{prefix.removeprefix("fields.")}temp}}"
+[[rule]]
+name = "fast"
+when = "rate({prefix}temp) > 1 && {prefix}temp - previous.temp == 20"
+[[rule]]
+name = "old"
+when = "age({prefix}temp) > 30"
+[[rule]]
+name = "quiet"
+silent = "60s"
+field = "{field}"
+"""
+    rules_ = engine(tmp_path, file)
+    events = rules_.feed(influx(0, 20, send) + influx(10, 40, send) + send(20, "x=1"))
+    assert told(events) == [("hot", "a", "fires", 10), ("fast", "a", "fires", 10)]
+    assert events[0].message.startswith("40.0 40")
+    assert told(rules_.advance(at(100))) == [
+        ("old", "a", "fires", 40.000001), ("quiet", "a", "fires", 70),
+    ]  # fmt: skip
+
+
+def test_a_field_of_the_frame_itself_comes_first(tmp_path: Path, send: Sender) -> None:
+    rules_ = engine(tmp_path, HOT)
+    assert rules_.feed(send(0, r"{\"temp\":20,\"fields\":{\"temp\":31}}")) == []
+    assert len(rules_.feed(send(0, r"{\"temp\":32,\"fields\":{\"temp\":20}}"))) == 1
 
 
 def test_refusals(tmp_path: Path) -> None:
