@@ -16,7 +16,7 @@ from typing import Any
 
 import duckdb
 import orjson
-from pyarrow import RecordBatch, ipc
+from pyarrow import ArrowException, RecordBatch, ipc
 
 from ingest.layout import Layout
 from ingest.units import format_size
@@ -26,7 +26,7 @@ from ingest.watch.query import TYPES, Limits, column_types, json_rows
 from ingest.watch.schema import literal
 from ingest.watch.scope import Scope
 from ingest.watch.snapshot import Piece, Snapshot
-from ingest.watch.view import LogView, Plan, connect
+from ingest.watch.view import SOUGHT, LogView, Plan, connect
 
 _NICE = 5
 _BATCH = 8192  # rows
@@ -110,7 +110,8 @@ def _plan(view: LogView, sql: str, names: Iterable[str], pieces: Iterable[Piece]
         except duckdb.BinderException as error:
             if not _UNKNOWN.search(str(error)):
                 raise
-        view.look_for(names, pieces)
+        if not view.look_for(names, pieces):
+            raise RefusedError(f"the query names more than {SOUGHT} columns that are not there")
         return view.plan(sql)
     except (duckdb.BinderException, duckdb.CatalogException) as error:
         text = _binder_text(error, view.columns)
@@ -150,7 +151,7 @@ class _Batches:
 
     def __iter__(self) -> Iterator[RecordBatch]:
         rows, size = self._rows, self._size
-        for batch in self._reader:
+        while (batch := self._next()) is not None:
             if batch.num_rows > rows or batch.nbytes > size:
                 self.truncated = True
                 yield batch.slice(0, rows if batch.nbytes <= size else 0)
@@ -158,6 +159,17 @@ class _Batches:
             yield batch
             rows -= batch.num_rows
             size -= batch.nbytes
+
+    def _next(self) -> RecordBatch | None:
+        """Fetch the next rows; None at the end. What fails in DuckDB comes as an error of Arrow."""
+        try:
+            return self._reader.read_next_batch()
+        except StopIteration:
+            return None
+        except (ArrowException, OSError) as error:
+            if "Out of Memory Error" in str(error):
+                raise MemoryError from error
+            raise RefusedError(_text(error)) from error
 
 
 def _write_arrow(batches: _Batches, request: dict[str, Any]) -> None:  # noqa: ARG001

@@ -216,7 +216,7 @@ def fields_called(column: str) -> tuple[Field, ...]:
     """Return the fields, of no type yet, that a column of this name may be of."""
     behind = column.removeprefix("data_")
     if behind.lower() in _RESERVED:
-        return (Field(behind, column, "JSON", (behind,)),)
+        return (Field(behind, column, "JSON", (behind,)),) if behind != column else ()
     paths = dict.fromkeys([(column,), tuple(column.split("."))])
     return tuple(Field(column, column, "JSON", path) for path in paths)
 

@@ -30,7 +30,8 @@ from ingest.watch.selecting import lines_sql, view_sql
 from ingest.watch.snapshot import Piece, Snapshot
 
 _SAMPLED_FILES = 20
-_SOUGHT = 20  # names that are looked for in all of the log
+SOUGHT = 100
+"""How many names are looked for in all of the log."""
 _STRETCHES = 16
 _STRETCH = 64 << 10  # bytes
 _TICK = timedelta(microseconds=1)
@@ -123,7 +124,7 @@ class LogView:
             frozenset(name for name in self.columns if name.lower() in said),
         )
 
-    def look_for(self, names: Iterable[str], pieces: Iterable[Piece]) -> None:
+    def look_for(self, names: Iterable[str], pieces: Iterable[Piece]) -> bool:
         """Add the fields of these names that occur nowhere but where nobody has looked yet.
 
         That is in lines that no sample showed, and in frames that Parquet has no column for.
@@ -132,16 +133,22 @@ class LogView:
             names: what may be columns.
             pieces: the files that are searched, all of each.
 
+        Returns:
+            False if so many names are unknown that none was looked for.
+
         Raises:
             duckdb.Error: a file can't be read.
         """
         known = {name.lower() for name in self.columns}
-        unknown = list(dict.fromkeys(name for name in names if name.lower() not in known))
-        candidates = [field for name in unknown[:_SOUGHT] for field in fields_called(name)]
+        unknown = dict.fromkeys(name for name in names if name.lower() not in known)
+        if len(unknown) > SOUGHT:
+            return False
+        candidates = [field for name in unknown for field in fields_called(name)]
         sources = [
             source for source in self._sources(pieces, None, ()) if source.may_have(candidates)
         ]
         self.fields += find_types(self._connection, sources, candidates)
+        return True
 
     def find_mistake(self, sql: str) -> int | None:
         """Tell where in a query that `plan` refused the mistake is.

@@ -420,6 +420,25 @@ def test_a_field_that_no_sample_shows_is_found_by_its_name(layout: Layout, suffi
     assert rows(layout, sql) == wanted
 
 
+def test_names_that_are_no_fields_are_not_made_columns(readings: Layout) -> None:
+    write(readings.log_folder / "ingest.log.2", data_line(9, {"rowid": 1, "log": 2, "$pairs": 3}))
+    for name in ["rowid", "filename", "a" * 10_000, "'; FROM log --"]:
+        with pytest.raises(QueryError, match="not found"):
+            rows(readings, f'SELECT "{name}" FROM log')
+    assert rows(readings, 'SELECT data_log, "$pairs" FROM log WHERE data_rowid = 1') == [(2, 3)]
+    with pytest.raises(QueryError, match="more than 100 columns"):
+        rows(readings, f"SELECT {', '.join(f'u{number}' for number in range(1000))} FROM log")
+
+
+def test_what_fails_after_the_first_rows_is_explained(layout: Layout) -> None:
+    texts = (text_line(seq, "x" if seq == 30_000 else "1") for seq in range(40_000))
+    write(layout.log_folder / ACTIVE, *texts)
+    with pytest.raises(QueryError, match=r"^Could not convert string 'x' to INT32"):
+        ask(layout, "SELECT text::INTEGER FROM log")
+    with pytest.raises(QueryError, match="more memory than it may take, 512"):
+        as_json(layout, "SELECT repeat('x', 1000000) FROM range(100000)")
+
+
 def test_a_field_beyond_the_columns_of_parquet_is_found_by_its_name(layout: Layout) -> None:
     many = [{f"k{number}": seq for number in range(MAX_FIELDS + 20)} for seq in range(3)]
     close(layout, 1, *(data_line(seq, frame) for seq, frame in enumerate(many)))
