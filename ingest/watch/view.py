@@ -121,7 +121,7 @@ class LogView:
         return Plan(
             None if since == datetime.min else since.replace(tzinfo=UTC),
             None if until == datetime.max else until.replace(tzinfo=UTC),
-            frozenset(name for name in self.columns if name.lower() in said),
+            frozenset(name for name in self.columns if _names(said, name.lower())),
         )
 
     def look_for(self, names: Iterable[str], pieces: Iterable[Piece]) -> bool:
@@ -253,6 +253,13 @@ class LogView:
             return count_fields(self._connection, lines_sql([f"/proc/self/fd/{fd}"], ""))
         finally:
             os.close(fd)
+
+
+def _names(text: str, name: str) -> bool:
+    """Tell whether a name stands in a query or its plan, which write some signs otherwise."""
+    if '"' in name or "\\" in name:
+        return True
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
 
 
 def _narrowed(stored: Contents, used: Collection[str] | None, fields: Sequence[Field]) -> Contents:

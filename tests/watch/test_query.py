@@ -29,7 +29,7 @@ from ingest.watch.query import (
     QueryTimeoutError,
     run_query,
 )
-from ingest.watch.schema import MAX_FIELDS, RECORD
+from ingest.watch.schema import MAX_FIELDS, RECORD, quoted
 from ingest.watch.scope import Scope
 from ingest.watch.snapshot import Snapshot
 from ingest.watch.view import LogView, connect
@@ -399,18 +399,23 @@ def test_keys_within_objects_are_columns(layout: Layout, converted: int) -> None
         rows(layout, "SELECT avg(fields.temp) FROM log")
 
 
+SAID = 'say "\\hi"'
+
+
 def rare(seq: int) -> bytes:
     """A record that has the rare fields, among many that have others."""
     values = {"n": seq, "big": 2**60 + seq, "rare": seq, "Odd one, 50%": "yes", "o": {"in": 7}}
+    values[SAID] = "ho"
     return data_line(seq, values if seq == 25_000 else {"n": seq, "pad": "x" * 60})
 
 
 @pytest.mark.parametrize("suffix", ["", ".zst"])
 def test_a_field_that_no_sample_shows_is_found_by_its_name(layout: Layout, suffix: str) -> None:
     close(layout, 1, *map(rare, range(40_000)), suffix=suffix)
-    sql = """SELECT seq, big, rare, "Odd one, 50%", "o.in", typeof(rare), typeof("o.in") FROM log
+    sql = f"""SELECT seq, big, rare, "Odd one, 50%", "o.in", typeof(rare), typeof("o.in"),
+        {quoted(SAID)} FROM log
         WHERE rare > 0 AND l IS NULL AND "sub.key" IS NULL"""
-    wanted = [(25_000, 2**60 + 25_000, 25_000, "yes", 7.0, "BIGINT", "DOUBLE")]
+    wanted = [(25_000, 2**60 + 25_000, 25_000, "yes", 7.0, "BIGINT", "DOUBLE", "ho")]
     pairs = text_line(40_000, "l=1 sub.key=x")
     write(layout.log_folder / ACTIVE, *map(rare, range(40_001, 70_000)), pairs)
     with Snapshot(layout) as snapshot, connect(threads=1, memory=1 << 28) as connection:

@@ -296,6 +296,25 @@ def test_a_program_that_fails_is_run_again(layout: Layout, device: Device, tmp_p
         ])  # fmt: skip
 
 
+def test_what_a_program_starts_ends_with_it(layout: Layout, device: Device, tmp_path: Path) -> None:
+    """One that can't be asked to end, and waits for another; the watcher is stopped meanwhile."""
+    started = tmp_path / "started"
+    text = "trap '' TERM\nsleep 1000 &\necho $! $$ > %s.new\nmv %s.new %s\nwait\n"
+    text = text.replace("%s", str(started))
+    with Watcher(layout, hot(f"exec:{script(tmp_path, text)}")) as watcher:
+        device.send("temp=31")
+        eventually(started.exists)
+        watcher.stop()
+        assert not [pid for pid in started.read_text().split() if runs(pid)]
+
+
+def runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
 def test_a_mail_server_is_told(layout: Layout, device: Device, tmp_path: Path) -> None:
     inbox = tmp_path / "inbox"
     inbox.mkdir()
