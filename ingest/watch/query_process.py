@@ -212,7 +212,7 @@ def _binder_text(error: duckdb.Error, columns: Collection[str]) -> str:
     """Explain a name that is wrong, with the names that there are."""
     text = _text(error)
     if "JSON" in text and "No function matches" in text:
-        return f'{text}\nA key of an object is a column with a type: "fields.temp", not fields.temp'
+        return f'{text}\nA key of an object is a column with a type: "fields.temp", in quotes'
     if not _UNKNOWN.search(text):
         return text
     return (
