@@ -303,7 +303,7 @@ def test_what_a_program_starts_ends_with_it(layout: Layout, device: Device, tmp_
     text = text.replace("%s", str(started))
     with Watcher(layout, hot(f"exec:{script(tmp_path, text)}")) as watcher:
         device.send("temp=31")
-        eventually(started.exists)
+        wait_for(started.exists)
         watcher.stop()
         assert not [pid for pid in started.read_text().split() if runs(pid)]
 
