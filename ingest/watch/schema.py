@@ -275,13 +275,9 @@ def count_pairs(catalogue: Catalogue, shapes: Iterable[tuple[int, list[str]]]) -
 
 def json_type(kind: object) -> FieldType | None:
     """Return the type of a column for what DuckDB calls a value's type; None for a null."""
-    return (
-        None
-        if kind in (None, "NULL")
-        else _TYPES.get(kind, "JSON")
-        if isinstance(kind, str)
-        else "JSON"
-    )
+    if kind in (None, "NULL"):
+        return None
+    return _TYPES.get(kind, "JSON") if isinstance(kind, str) else "JSON"
 
 
 def _text_type(value: str) -> FieldType:

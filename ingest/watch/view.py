@@ -217,7 +217,7 @@ class LogView:
             for field in self.fields
             if field.type == "BIGINT" and (used is None or field.column in used)
         }
-        guessed = [piece for piece in pieces if piece.path in self._sampled]
+        guessed = [piece for piece in pieces if piece.path in self._guessed]
         found = find_fractions(guessed, whole) if whole else set()
         return tuple(
             replace(field, type="DOUBLE") if field.name in found else field for field in self.fields
@@ -244,10 +244,12 @@ class LogView:
     def _sample(self) -> Catalogue:
         """Look for fields in what is not converted yet: in stretches of the youngest files."""
         pieces = [piece for piece in self._snapshot.pieces if not piece.parquet]
-        self._sampled = {piece.path for piece in pieces if not _is_small(piece)}
+        young = pieces[-_SAMPLED_FILES:]
+        wholly = {piece.path for piece in young if _is_small(piece)}
+        self._guessed = {piece.path for piece in pieces} - wholly
         fd = os.memfd_create("sample")
         try:
-            for piece in pieces[-_SAMPLED_FILES:]:
+            for piece in young:
                 for stretch in _stretches(piece):
                     os.write(fd, stretch)
             return count_fields(self._connection, lines_sql([f"/proc/self/fd/{fd}"], ""))

@@ -453,6 +453,20 @@ def test_a_field_beyond_the_columns_of_parquet_is_found_by_its_name(layout: Layo
     assert rows(layout, sql) == [(3, 3)]
 
 
+def test_a_fraction_in_a_file_that_is_not_sampled_is_not_rounded(layout: Layout) -> None:
+    for number in range(30):
+        close(layout, number, data_line(number, {"n": 0.5 if number == 3 else number}))
+    assert rows(layout, "SELECT sum(n) FROM log") == [(sum(range(30)) - 2.5,)]
+
+
+def test_a_record_as_a_whole_has_all_fields(layout: Layout) -> None:
+    close(layout, 1, data_line(1, {"temp": 1.5, "tags": {"place": "roof"}}))
+    sql = "SELECT to_json(l)->>'temp', to_json(l)->>'/tags.place' FROM log AS l"
+    assert rows(layout, sql) == [("1.5", "roof")]
+    convert_all(layout)
+    assert rows(layout, sql) == [("1.5", "roof")]
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_a_fraction_that_no_sample_shows_is_not_rounded(layout: Layout, suffix: str) -> None:
     values = [{"n": seq + 0.5 if seq == 25_000 else seq, "m": seq} for seq in range(40_000)]
