@@ -32,7 +32,9 @@ Ask the log in SQL. There is one table, log, with a row for each record:
   event_time, tag, chunk   what some protocols say beside the frame
 
 and a column for each field of the frames: the keys of msgpack maps, of JSON text and of
-key=value text. DESCRIBE log lists them. A field whose name is taken, such as time, is data_time.
+key=value text. What is nested has dots, and double quotes around it: "fields.temp", "tags.place".
+DESCRIBE log lists those that samples of the log show; a rarer one is found when it is asked for.
+A field whose name is taken, such as time, is data_time. data->>'/any key/within it' reads all.
 
 The query can read the log and do nothing else. It may be one SELECT, in the dialect of DuckDB.
 
@@ -41,6 +43,7 @@ Examples:
   ingest query "SELECT device, count(*), max(time) FROM log GROUP BY device"
   ingest query "SELECT device, date_trunc('hour', time) AS hour, avg(temp) AS temp
                 FROM log GROUP BY ALL ORDER BY ALL" --since 1d --plot temp.png
+  ingest query 'SELECT "tags.place", max("fields.temp") FROM log GROUP BY 1'
   ingest query "FROM log WHERE temp > 30 ORDER BY time DESC LIMIT 20" --device 'sensor-*'
   ingest query "SELECT tag, text FROM log WHERE time > now() - INTERVAL 10 MINUTE" --format json
   ingest query "DESCRIBE log"

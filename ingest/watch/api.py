@@ -63,10 +63,13 @@ class IRules(Protocol):
     """Rules that follow the log, as the page sees them; see `ingest.watch.rules.service`."""
 
     lag: float
-    failure: str
 
     def alerts(self) -> Shown:
         """Return what fires now."""
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong, in words; empty if all is well."""
 
     def events(self) -> Shown:
         """Return what fired and cleared of late."""
@@ -208,7 +211,7 @@ class PageApi:
             },
             "role": role,
             "alerts": None if rules is None else len(rules.alerts()),
-            "rules": None if rules is None else {"behind": rules.lag, "trouble": rules.failure},
+            "rules": None if rules is None else {"behind": rules.lag, "trouble": rules.trouble},
         }
 
     def traffic(self, _request: PageRequest) -> dict[str, object]:
@@ -228,7 +231,7 @@ class PageApi:
             "rules": rules.rules(),
             "receivers": rules.receivers(),
             "behind": rules.lag,
-            "trouble": rules.failure,
+            "trouble": rules.trouble,
         }
 
     def queries(self, _request: PageRequest) -> Deferred[object]:

@@ -35,7 +35,7 @@ _MOST_SECONDS: Final = 300.0
 _ROWS: Final = 1000
 _MOST_ROWS: Final = 10_000
 _SIZE: Final = 8 << 20
-"""Bytes of an answer's rows: to write them as JSON takes a moment of this process."""
+"""Bytes of an answer's rows, before they are JSON."""
 _MEMORY: Final = 512 << 20
 _FAR: Final = 4e9  # seconds since 1970: the year 2096
 _ID_SIZE: Final = 64
@@ -164,13 +164,13 @@ class _Asked:
             QueryError: there is no answer.
         """
         asked = self.question
-        query = Query(layout, asked.sql, scope=asked.scope, limits=asked.limits)
+        query = Query(layout, asked.sql, scope=asked.scope, limits=asked.limits, form="json")
         with self._lock:
             self._query = query
             is_cancelled = self._is_cancelled
         if is_cancelled:
             query.cancel()
-        return query.result().as_json()
+        return query.json()
 
     def cancel(self) -> None:
         """End it, whether it waits or runs."""

@@ -6,6 +6,7 @@ see `confinement`.)
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import duckdb
@@ -33,8 +34,11 @@ class RefusedError(Exception):
         self.position = None if position is None or not 0 <= position < 1 << 32 else position
 
 
-def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def check(connection: duckdb.DuckDBPyConnection, sql: str) -> list[str]:
     """Let a query pass that is one SELECT of the view.
+
+    Returns:
+        The names that may be columns in it; for `l.temp`, both.
 
     Raises:
         RefusedError: it is something else, or no SQL.
@@ -49,6 +53,18 @@ def check(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         if refused.position is not None:
             refused.position = characters(sql, refused.position)
         raise
+    return list(_column_names(parsed))
+
+
+def _column_names(node: object) -> Iterator[str]:
+    if isinstance(node, list):
+        for item in node:
+            yield from _column_names(item)
+    if isinstance(node, dict):
+        if node.get("class") == "COLUMN_REF":
+            yield from node["column_names"][:2]
+        for item in node.values():
+            yield from _column_names(item)
 
 
 def characters(sql: str, position: int) -> int:

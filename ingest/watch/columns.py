@@ -26,16 +26,8 @@ import orjson
 
 from ingest.layout import Layout, open_own
 from ingest.log.files import DAMAGED, LogFile, log_files, open_log, sync_folder
-from ingest.watch.schema import (
-    Catalogue,
-    count_documents,
-    count_pairs,
-    documents_sql,
-    lines_sql,
-    literal,
-    pairs_sql,
-    parquet_sql,
-)
+from ingest.watch.schema import Catalogue, count_documents, count_pairs, literal
+from ingest.watch.selecting import documents_sql, lines_sql, pairs_sql, parquet_sql, unspelled_sql
 from ingest.watch.snapshot import columns_path, open_lines
 
 if TYPE_CHECKING:
@@ -273,8 +265,8 @@ def _write(
             COPY ({parquet_sql(source, contents)} {order}) TO {literal(str(target))}
                 (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false, {groups},
                 KV_METADATA {{{METADATA}: {literal(catalogue.dump(contents))}}})""").fetchall()
-        rest = f"SELECT text, data FROM read_parquet({literal(str(target))})"
-        catalogue.extend(count_fields(connection, rest))
+        rest = count_fields(connection, unspelled_sql(str(target), contents))
+        catalogue.extend(rest)
         if catalogue.contents() == contents:
             break
     return int(records)

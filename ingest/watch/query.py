@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
-from typing import cast
+from typing import Any, Literal, cast
 
 import orjson
 import pyarrow
@@ -106,30 +106,18 @@ class Result:
         """The rows, as values that JSON has: see `plain`."""
         return list(plain_rows(self.table.schema, self.table.to_batches()))
 
-    def as_json(self) -> bytes:
-        """Write it as one object: `columns`, `rows`, `truncated`, `seconds`.
-
-        A column is an object with `name` and `type`, a row an array.
-        """
-        columns = [
-            {"name": name, "type": kind}
-            for name, kind in zip(self.columns, self.types, strict=True)
-        ]
-        return orjson.dumps(
-            {
-                "columns": columns,
-                "rows": list(json_rows(self.table.schema, self.table.to_batches())),
-                "truncated": self.truncated,
-                "seconds": round(self.seconds, 3),
-            }
-        )
-
 
 class Query:
     """A query that runs. Its process is started at once, and ended by `close` at the latest."""
 
     def __init__(
-        self, layout: Layout, sql: str, *, scope: Scope = _EVERYTHING, limits: Limits = _DEFAULT
+        self,
+        layout: Layout,
+        sql: str,
+        *,
+        scope: Scope = _EVERYTHING,
+        limits: Limits = _DEFAULT,
+        form: Literal["arrow", "json"] = "arrow",
     ) -> None:
         """Start it.
 
@@ -138,17 +126,20 @@ class Query:
             sql: one SELECT.
             scope: which records the view has.
             limits: what it may take.
+            form: how its process writes the rows: for `result` and `open`, or for `json`.
 
         Raises:
             QueryError: `sql` is too long, or no text.
         """
         if len(sql) > _MAX_SQL:
             raise QueryError(f"a query has at most {_MAX_SQL:,} characters")
-        request = {
+        request: dict[str, Any] = {
             "data": str(layout.data),
             "sql": sql,
             "scope": asdict(scope),
             "limits": asdict(limits),
+            "form": form,
+            "begun": time.monotonic(),  # the same clock in all processes
         }
         try:
             line = orjson.dumps(request) + b"\n"
@@ -156,7 +147,7 @@ class Query:
             raise QueryError("the query is not UTF-8") from error
         self._why: QueryError | None = None
         self._lock = threading.Lock()
-        self._begun = time.monotonic()
+        self._begun = request["begun"]
         self._process = subprocess.Popen(
             # Without -P it would import what lies in the folder where it is started.
             [sys.executable, "-P", "-m", "ingest.watch.query_process"],
@@ -205,6 +196,21 @@ class Query:
                 table = reader.schema.empty_table()  # it broke off; `finish` says why
             truncated = self.finish()
             return Result(table, truncated, time.monotonic() - self._begun)
+
+    def json(self) -> bytes:
+        """Wait for all rows as one object of JSON, and close.
+
+        It has `columns`, each an object with `name` and `type`, `rows`, each an array,
+        `truncated`, and `seconds`. Nothing of it is made in this process.
+
+        Raises:
+            QueryError: there is no result.
+        """
+        with self:
+            assert self._process.stdout is not None
+            answer = self._process.stdout.read()
+            self.finish()
+            return answer
 
     def open(self) -> ipc.RecordBatchStreamReader:
         """Wait for the first rows, and return what reads them all; then call `finish`.

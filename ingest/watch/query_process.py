@@ -8,27 +8,31 @@ is the other side of it.
 import os
 import re
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import orjson
-from pyarrow import ipc
+from pyarrow import ArrowException, RecordBatch, ipc
 
 from ingest.layout import Layout
 from ingest.units import format_size
 from ingest.watch import confinement
 from ingest.watch.checking import RefusedError, check
-from ingest.watch.query import TYPES, Limits
+from ingest.watch.query import TYPES, Limits, column_types, json_rows
 from ingest.watch.schema import literal
 from ingest.watch.scope import Scope
-from ingest.watch.snapshot import Snapshot
-from ingest.watch.view import LogView, connect
+from ingest.watch.snapshot import Piece, Snapshot
+from ingest.watch.view import SOUGHT, LogView, Plan, connect
 
 _NICE = 5
 _BATCH = 8192  # rows
+_UNKNOWN = re.compile(
+    r'Referenced (?:column|table) "([^"]*)" not found|does not have a column named "([^"]*)"'
+)
 _SLACK = 1 << 30
 """Bytes of address space beyond DuckDB's own limit: stacks, arenas and what it does not count."""
 
@@ -70,32 +74,48 @@ def _answer(request: dict[str, Any]) -> bool:
         confinement.limit_use(memory=limits.memory + _SLACK, seconds=seconds)
         confinement.allow_only(piece.fd for piece in snapshot.pieces)
         try:
-            truncated = _run(layout, snapshot, request["sql"], scope, limits)
+            batches = _run(layout, snapshot, request["sql"], scope, limits)
+            _WRITERS[request["form"]](batches, request)
+            sys.stdout.buffer.flush()
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
             raise RefusedError(_text(error)) from error
         if snapshot.was_cut():
             raise RefusedError("the log was cut by another program meanwhile; ask again")
-        return truncated
+        return batches.truncated
 
 
-def _run(layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Limits) -> bool:
+def _run(layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Limits) -> "_Batches":
     connection = connect(threads=limits.threads, memory=limits.memory)
-    check(connection, sql)
+    names = check(connection, sql)
     view = LogView(connection, snapshot)
     # From here on what the query says is worked on: constants are folded when it is planned.
     lock(connection, layout)
+    plan = _plan(view, sql, names, snapshot.between(scope.since, scope.until))
+    since, until = _latest(scope.since, plan.since), _earliest(scope.until, plan.until)
+    view.create(scope, snapshot.between(since, until), plan.used)
+    return _Batches(connection.sql(sql), limits)
+
+
+def _plan(view: LogView, sql: str, names: Iterable[str], pieces: Iterable[Piece]) -> Plan:
+    """Plan a query, if need be after a search for the fields that it names.
+
+    Raises:
+        RefusedError: it does not fit the view.
+    """
     try:
-        plan = view.plan(sql)
+        try:
+            return view.plan(sql)
+        except duckdb.BinderException as error:
+            if not _UNKNOWN.search(str(error)):
+                raise
+        if not view.look_for(names, pieces):
+            raise RefusedError(f"the query names more than {SOUGHT} columns that are not there")
+        return view.plan(sql)
     except (duckdb.BinderException, duckdb.CatalogException) as error:
         text = _binder_text(error, view.columns)
         raise RefusedError(text, view.find_mistake(sql)) from error
-    since, until = _latest(scope.since, plan.since), _earliest(scope.until, plan.until)
-    view.create(scope, snapshot.between(since, until), plan.used)
-    truncated = _send(connection.sql(sql), limits)
-    sys.stdout.buffer.flush()
-    return truncated
 
 
 def lock(connection: duckdb.DuckDBPyConnection, layout: Layout) -> None:
@@ -113,21 +133,67 @@ def lock(connection: duckdb.DuckDBPyConnection, layout: Layout) -> None:
     connection.execute("SET lock_configuration = true")
 
 
-def _send(relation: duckdb.DuckDBPyRelation, limits: Limits) -> bool:
-    types = orjson.dumps([str(kind) for kind in relation.types])
-    reader = relation.to_arrow_reader(_BATCH)
-    schema = reader.schema.with_metadata({TYPES: types})
-    rows = sys.maxsize if limits.rows is None else limits.rows
-    size = sys.maxsize if limits.size is None else limits.size
-    with ipc.new_stream(sys.stdout.buffer, schema) as stream:
-        for batch in reader:
+class _Batches:
+    """The rows of a query as long as its limits let them pass.
+
+    Attributes:
+        schema: of the rows.
+        truncated: whether some were left out, once all are gone through.
+    """
+
+    def __init__(self, relation: duckdb.DuckDBPyRelation, limits: Limits) -> None:
+        types = orjson.dumps([str(kind) for kind in relation.types])
+        self._reader = relation.to_arrow_reader(_BATCH)
+        self.schema = self._reader.schema.with_metadata({TYPES: types})
+        self.truncated = False
+        self._rows = sys.maxsize if limits.rows is None else limits.rows
+        self._size = sys.maxsize if limits.size is None else limits.size
+
+    def __iter__(self) -> Iterator[RecordBatch]:
+        rows, size = self._rows, self._size
+        while (batch := self._next()) is not None:
             if batch.num_rows > rows or batch.nbytes > size:
-                stream.write_batch(batch.slice(0, rows if batch.nbytes <= size else 0))
-                return True
-            stream.write_batch(batch)
+                self.truncated = True
+                yield batch.slice(0, rows if batch.nbytes <= size else 0)
+                return
+            yield batch
             rows -= batch.num_rows
             size -= batch.nbytes
-    return False
+
+    def _next(self) -> RecordBatch | None:
+        """Fetch the next rows; None at the end. What fails in DuckDB comes as an error of Arrow."""
+        try:
+            return self._reader.read_next_batch()
+        except StopIteration:
+            return None
+        except (ArrowException, OSError) as error:
+            if "Out of Memory Error" in str(error):
+                raise MemoryError from error
+            raise RefusedError(_text(error)) from error
+
+
+def _write_arrow(batches: _Batches, request: dict[str, Any]) -> None:  # noqa: ARG001
+    with ipc.new_stream(sys.stdout.buffer, batches.schema) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+
+
+def _write_json(batches: _Batches, request: dict[str, Any]) -> None:
+    """Write what `Query.json` returns."""
+    write = sys.stdout.buffer.write
+    named = zip(batches.schema.names, column_types(batches.schema), strict=True)
+    columns = [{"name": name, "type": kind} for name, kind in named]
+    write(b'{"columns":%b,"rows":[' % orjson.dumps(columns))
+    between = b""
+    for batch in batches:
+        if rows := orjson.dumps(list(json_rows(batches.schema, [batch])))[1:-1]:
+            write(between + rows)
+            between = b","
+    end = {"truncated": batches.truncated, "seconds": round(time.monotonic() - request["begun"], 3)}
+    write(b"]," + orjson.dumps(end)[1:])
+
+
+_WRITERS = {"arrow": _write_arrow, "json": _write_json}
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -142,12 +208,17 @@ def _earliest(*moments: datetime | None) -> datetime | None:
     return min(filter(None, moments), default=None)
 
 
-def _binder_text(error: duckdb.Error, columns: Iterable[str]) -> str:
+def _binder_text(error: duckdb.Error, columns: Collection[str]) -> str:
     """Explain a name that is wrong, with the names that there are."""
     text = _text(error)
-    if "not found" not in text:
+    if "JSON" in text and "No function matches" in text:
+        return f'{text}\nA key of an object is a column with a type: "fields.temp", in quotes'
+    if not _UNKNOWN.search(text):
         return text
-    return f"{text}\nThe columns of log are: {', '.join(columns)}"
+    return (
+        f"{text}\nNo frame has such a field. The columns of log are: {', '.join(columns)}\n"
+        "All that a frame has is in data too: data->>'/any key/within it'"
+    )
 
 
 def _text(error: Exception) -> str:

@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
@@ -18,15 +19,19 @@ from ingest.watch.schema import (
     RECORD,
     Catalogue,
     Contents,
-    lines_sql,
+    Field,
+    fields_called,
     literal,
     quoted,
-    view_sql,
 )
 from ingest.watch.scope import Scope
+from ingest.watch.seeking import Source, find_fractions, find_types
+from ingest.watch.selecting import lines_sql, view_sql
 from ingest.watch.snapshot import Piece, Snapshot
 
 _SAMPLED_FILES = 20
+SOUGHT = 100
+"""How many names are looked for in all of the log."""
 _STRETCHES = 16
 _STRETCH = 64 << 10  # bytes
 _TICK = timedelta(microseconds=1)
@@ -87,7 +92,9 @@ class LogView:
         self._snapshot = snapshot
         catalogue = self._sample()
         self._stored = self._read_stored(catalogue)
-        self.fields = catalogue.contents().fields
+        fields = catalogue.contents().fields
+        taken = [*RECORD, *(field.column for field in fields)]
+        self.fields = fields + catalogue.nested(taken)
 
     @property
     def columns(self) -> dict[str, str]:
@@ -114,8 +121,34 @@ class LogView:
         return Plan(
             None if since == datetime.min else since.replace(tzinfo=UTC),
             None if until == datetime.max else until.replace(tzinfo=UTC),
-            frozenset(name for name in self.columns if name.lower() in said),
+            frozenset(name for name in self.columns if _names(said, name.lower())),
         )
+
+    def look_for(self, names: Iterable[str], pieces: Iterable[Piece]) -> bool:
+        """Add the fields of these names that occur nowhere but where nobody has looked yet.
+
+        That is in lines that no sample showed, and in frames that Parquet has no column for.
+
+        Args:
+            names: what may be columns.
+            pieces: the files that are searched, all of each.
+
+        Returns:
+            False if so many names are unknown that none was looked for.
+
+        Raises:
+            duckdb.Error: a file can't be read.
+        """
+        known = {name.lower() for name in self.columns}
+        unknown = dict.fromkeys(name for name in names if name.lower() not in known)
+        if len(unknown) > SOUGHT:
+            return False
+        candidates = [field for name in unknown for field in fields_called(name)]
+        sources = [
+            source for source in self._sources(pieces, None, ()) if source.may_have(candidates)
+        ]
+        self.fields += find_types(self._connection, sources, candidates)
+        return True
 
     def find_mistake(self, sql: str) -> int | None:
         """Tell where in a query that `plan` refused the mistake is.
@@ -152,30 +185,43 @@ class LogView:
             pieces: those files of the snapshot that are to be read.
             used: the columns that are asked for; others of the fields may be NULL. None for all.
         """
+        pieces = list(pieces)
+        fields = self._proved(pieces, used)
+        selects = [
+            f"SELECT * FROM ({view_sql(source.sql, source.stored, fields)}) WHERE {scope.condition}"
+            for source in self._sources(pieces, used, fields)
+        ]
+        self._connection.execute(f"CREATE VIEW log AS {' UNION ALL '.join(selects) or self._empty}")
+
+    def _sources(
+        self, pieces: Iterable[Piece], used: Collection[str] | None, fields: Sequence[Field]
+    ) -> Iterator[Source]:
+        """Put files together that are read alike."""
         parquet: dict[Contents, list[str]] = {}
         lines: dict[str, list[str]] = {}
         for piece in pieces:
             if piece.parquet:
-                stored = self._narrowed(self._stored[piece.path], used)
+                stored = _narrowed(self._stored[piece.path], used, fields)
                 parquet.setdefault(stored, []).append(piece.path)
             else:
                 lines.setdefault(piece.compressed, []).append(piece.path)
-        sources = [
-            view_sql(f"SELECT * FROM {_read_parquet(paths)}", stored, self.fields)
-            for stored, paths in parquet.items()
-        ]
-        sources += [
-            view_sql(lines_sql(paths, compressed), None, self.fields)
-            for compressed, paths in lines.items()
-        ]
-        selects = [f"SELECT * FROM ({source}) WHERE {scope.condition}" for source in sources]
-        self._connection.execute(f"CREATE VIEW log AS {' UNION ALL '.join(selects) or self._empty}")
+        for stored, paths in parquet.items():
+            yield Source(f"SELECT * FROM {_read_parquet(paths)}", stored)
+        for compressed, paths in lines.items():
+            yield Source(lines_sql(paths, compressed), None)
 
-    def _narrowed(self, stored: Contents, used: Collection[str] | None) -> Contents:
-        """Leave out the columns that nobody asks for: files that differ in them are alike then."""
-        if used is None or "data" in used or not stored.complete:
-            return stored
-        return Contents(tuple(field for field in stored.fields if field.column in used))
+    def _proved(self, pieces: Iterable[Piece], used: Collection[str] | None) -> tuple[Field, ...]:
+        """Return the fields; one whose numbers were whole in the samples may have others too."""
+        whole = {
+            field.name
+            for field in self.fields
+            if field.type == "BIGINT" and (used is None or field.column in used)
+        }
+        guessed = [piece for piece in pieces if piece.path in self._guessed]
+        found = find_fractions(guessed, whole) if whole else set()
+        return tuple(
+            replace(field, type="DOUBLE") if field.name in found else field for field in self.fields
+        )
 
     @property
     def _empty(self) -> str:
@@ -198,14 +244,40 @@ class LogView:
     def _sample(self) -> Catalogue:
         """Look for fields in what is not converted yet: in stretches of the youngest files."""
         pieces = [piece for piece in self._snapshot.pieces if not piece.parquet]
+        young = pieces[-_SAMPLED_FILES:]
+        wholly = {piece.path for piece in young if _is_small(piece)}
+        self._guessed = {piece.path for piece in pieces} - wholly
         fd = os.memfd_create("sample")
         try:
-            for piece in pieces[-_SAMPLED_FILES:]:
+            for piece in young:
                 for stretch in _stretches(piece):
                     os.write(fd, stretch)
             return count_fields(self._connection, lines_sql([f"/proc/self/fd/{fd}"], ""))
         finally:
             os.close(fd)
+
+
+def _names(text: str, name: str) -> bool:
+    """Tell whether a name stands in a query or its plan, which write some signs otherwise."""
+    if '"' in name or "\\" in name:
+        return True
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None
+
+
+def _narrowed(stored: Contents, used: Collection[str] | None, fields: Sequence[Field]) -> Contents:
+    """Leave out the columns that nobody asks for: files that differ in them are alike then."""
+    if used is None or "data" in used or not stored.complete:
+        return stored
+    roots = {field.path[0] for field in fields if field.path and field.column in used}
+    if roots and (stored.odd or any(f.name in roots and f.type != "JSON" for f in stored.fields)):
+        return stored  # what these paths lead to is in `data`
+    kept = (field for field in stored.fields if field.column in used or field.name in roots)
+    return Contents(tuple(kept))
+
+
+def _is_small(piece: Piece) -> bool:
+    """Tell whether the sample of a file is all of it."""
+    return not piece.compressed and piece.size <= _STRETCHES * _STRETCH
 
 
 def _read_parquet(paths: list[str]) -> str:
@@ -219,7 +291,7 @@ def _stretches(piece: Piece) -> list[bytes]:
         with suppress(*DAMAGED), open_log(LogFile(Path(piece.path), piece.compressed)) as stream:
             return [_whole(b"\n" + stream.read(size))]
         return []
-    if piece.size <= size:
+    if _is_small(piece):
         return [_whole(b"\n" + os.pread(piece.fd, piece.size, 0))]
     step = (piece.size - _STRETCH) // (_STRETCHES - 1)
     return [_whole(os.pread(piece.fd, _STRETCH, step * place)) for place in range(_STRETCHES)]

@@ -364,6 +364,12 @@ def test_a_hangup_reads_the_rules_again(tmp_path: Path) -> None:
         os.kill(page.pid, signal.SIGHUP)
         wait_for(lambda: "the rules stay as they are" in page.output, "what is wrong")
         assert names() == ["hot", "second"]
+        assert "of before are in force" in alerts(page)["trouble"]
+        assert "rules.toml:1: rule number 1: a rule needs a name" in alerts(page)["trouble"]
+        file.write_text(hot())
+        os.kill(page.pid, signal.SIGHUP)
+        wait_for(lambda: names() == ["hot"], "the rules that are mended")
+        assert alerts(page)["trouble"] == ""
 
 
 def test_without_rules(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import duckdb
+import orjson
 import pytest
 
 from ingest.journal.archive import ArchivePolicy, Archivist
@@ -28,14 +29,14 @@ from ingest.watch.query import (
     QueryTimeoutError,
     run_query,
 )
-from ingest.watch.schema import RECORD
+from ingest.watch.schema import MAX_FIELDS, RECORD, quoted
 from ingest.watch.scope import Scope
 from ingest.watch.snapshot import Snapshot
 from ingest.watch.view import LogView, connect
 from tests.log.logs import WrittenLog, at, line, write
 from tests.support.journals import Report
 from tests.support.waiting import PATIENCE, wait_for
-from tests.watch.logs import ask, close, convert_all, data_line, rows, text_line
+from tests.watch.logs import LIMITS, ask, close, convert_all, data_line, rows, text_line
 
 COUNT = "SELECT count(*), count(DISTINCT seq), coalesce(max(seq), 0) FROM log"
 
@@ -69,7 +70,8 @@ def test_a_result_has_names_types_and_values_of_json(readings: Layout) -> None:
     assert result.columns == ["time", "device", "seq", "temp", "data"]
     assert result.types == ["TIMESTAMP", "VARCHAR", "BIGINT", "DOUBLE", "JSON"]
     assert result.rows == [("2026-11-22T11:00:01Z", "a1", 1, 1.5, '{"temp":1.5}')]
-    assert b'"rows":[["2026-11-22T11:00:01Z","a1",1,1.5,{"temp":1.5}]]' in result.as_json()
+    answer = as_json(readings, "SELECT time, device, seq, temp, data FROM log WHERE seq = 1")
+    assert b'"rows":[["2026-11-22T11:00:01Z","a1",1,1.5,{"temp":1.5}]]' in answer
     result = ask(readings, "SELECT 'nan'::DOUBLE, 1.25::DECIMAL(9, 2), sum(seq), '\\xFF'::BLOB, "
                  "[{'a': 1}], INTERVAL 1 DAY, NULL FROM log")  # fmt: skip
     *values, interval, nothing = result.rows[0]
@@ -79,11 +81,37 @@ def test_a_result_has_names_types_and_values_of_json(readings: Layout) -> None:
 
 
 def test_integers_beyond_64_bits_are_rounded(layout: Layout) -> None:
-    result = ask(
-        layout, "SELECT 18446744073709551615::UBIGINT, 2::HUGEINT * 9223372036854775808, true"
-    )
+    sql = "SELECT 18446744073709551615::UBIGINT, 2::HUGEINT * 9223372036854775808, true"
+    result = ask(layout, sql)
     assert result.rows == [(2**64 - 1, 2.0**64, True)]
-    assert b"[[18446744073709551615,1.8446744073709552e+19,true]]" in result.as_json()
+    assert b"[[18446744073709551615,1.8446744073709552e+19,true]]" in as_json(layout, sql)
+
+
+def as_json(layout: Layout, sql: str, limits: Limits = LIMITS) -> bytes:
+    return Query(layout, sql, limits=limits, form="json").json()
+
+
+def test_json_is_the_same_as_the_rows(layout: Layout) -> None:
+    texts = ['\\n\u2028"', "é" * 50, '{"x": [1, 2]}', "last"]
+    lines = (text_line(seq, texts[seq % 4]) for seq in range(20_000))
+    write(layout.log_folder / ACTIVE, *lines)
+    sql = "SELECT seq, text, x, {'a': [seq]} AS deep FROM log ORDER BY seq"
+    answer = orjson.loads(as_json(layout, sql))
+    result = ask(layout, sql)
+    kinds = {"seq": "BIGINT", "text": "VARCHAR", "x": "JSON", "deep": "STRUCT(a BIGINT[])"}
+    assert answer["columns"] == [{"name": name, "type": kind} for name, kind in kinds.items()]
+    for row, wanted in zip(answer["rows"], result.rows, strict=True):
+        assert [*row[:2], row[3]] == [*wanted[:2], wanted[3]]
+        assert row[2] == (None if wanted[2] is None else orjson.loads(str(wanted[2])))
+    assert answer["truncated"] is False
+    assert 0 < answer["seconds"] < 3600
+    for rows_, size, count in [(9000, None, 9000), (0, None, 0), (None, 1, 0)]:
+        cut = orjson.loads(as_json(layout, sql, Limits(60, rows=rows_, size=size)))
+        assert cut["truncated"] is True
+        assert cut["rows"] == answer["rows"][:count]
+    assert orjson.loads(as_json(layout, "FROM log WHERE seq < 0"))["rows"] == []
+    with pytest.raises(QueryError, match="Could not convert"):
+        as_json(layout, "SELECT text::INT FROM log ORDER BY seq")
 
 
 def test_a_query_that_is_no_text(layout: Layout) -> None:
@@ -335,6 +363,121 @@ def test_parquet_of_somebody_else_is_named(layout: Layout) -> None:
         rows(layout, "FROM log")
 
 
+NESTED = [
+    {"measurement": "w", "tags": {"place": "roof"}, "fields": {"temp": 20, "ok": True}},
+    {"measurement": "w", "tags": {"place": "hall"}, "fields": {"temp": 21.5, "a/b": "x"}},
+    {"fields": "none", "tags": {"place": None, "deep": {"er": {"x": [1, {"y": 2}]}}}},
+    {"fields": {}, "pos.lat": 1.5},
+    [{"fields": 1}],
+]
+
+
+@pytest.mark.parametrize("converted", [0, 3, len(NESTED)])
+def test_keys_within_objects_are_columns(layout: Layout, converted: int) -> None:
+    for number, frame in enumerate(NESTED):
+        if number == converted:
+            convert_all(layout)
+        close(layout, 10 + number, data_line(number, frame))
+    if converted == len(NESTED):
+        convert_all(layout)
+    text = '{"tags":{"place":"text"},"fields":{"temp":1e1}}'
+    write(layout.log_folder / ACTIVE, text_line(8, text), text_line(9, "pos.lat=2.5"))
+    assert rows(layout, '''
+        SELECT seq, "tags.place", "fields.temp", "fields.ok", "fields.a/b", "pos.lat",
+            "tags.deep.er.x", fields.temp
+        FROM log ORDER BY seq''') == [
+        (0, "roof", 20.0, True, None, None, None, "20"),
+        (1, "hall", 21.5, None, "x", None, None, "21.5"),
+        (2, None, None, None, None, None, '[1,{"y":2}]', None),
+        (3, None, None, None, None, 1.5, None, None),
+        (4, None, None, None, None, None, None, None),
+        (8, "text", 10.0, None, None, None, None, "10.0"),
+        (9, None, None, None, None, 2.5, None, None),
+    ]  # fmt: skip
+    assert rows(layout, 'SELECT avg(f."fields.temp") FROM log f') == [(51.5 / 3,)]
+    with pytest.raises(QueryError, match=r'avg.*JSON(?s:.*)"fields.temp", in quotes'):
+        rows(layout, "SELECT avg(fields.temp) FROM log")
+
+
+SAID = 'say "\\hi"'
+
+
+def rare(seq: int) -> bytes:
+    """A record that has the rare fields, among many that have others."""
+    values = {"n": seq, "big": 2**60 + seq, "rare": seq, "Odd one, 50%": "yes", "o": {"in": 7}}
+    values[SAID] = "ho"
+    return data_line(seq, values if seq == 25_000 else {"n": seq, "pad": "x" * 60})
+
+
+@pytest.mark.parametrize("suffix", ["", ".zst"])
+def test_a_field_that_no_sample_shows_is_found_by_its_name(layout: Layout, suffix: str) -> None:
+    close(layout, 1, *map(rare, range(40_000)), suffix=suffix)
+    sql = f"""SELECT seq, big, rare, "Odd one, 50%", "o.in", typeof(rare), typeof("o.in"),
+        {quoted(SAID)} FROM log
+        WHERE rare > 0 AND l IS NULL AND "sub.key" IS NULL"""
+    wanted = [(25_000, 2**60 + 25_000, 25_000, "yes", 7.0, "BIGINT", "DOUBLE", "ho")]
+    pairs = text_line(40_000, "l=1 sub.key=x")
+    write(layout.log_folder / ACTIVE, *map(rare, range(40_001, 70_000)), pairs)
+    with Snapshot(layout) as snapshot, connect(threads=1, memory=1 << 28) as connection:
+        assert not {"rare", "o.in", "Odd one, 50%"} & LogView(connection, snapshot).columns.keys()
+    assert rows(layout, sql) == wanted
+    convert_all(layout)
+    assert rows(layout, sql) == wanted
+
+
+def test_names_that_are_no_fields_are_not_made_columns(readings: Layout) -> None:
+    write(readings.log_folder / "ingest.log.2", data_line(9, {"rowid": 1, "log": 2, "$pairs": 3}))
+    for name in ["rowid", "filename", "a" * 10_000, "'; FROM log --"]:
+        with pytest.raises(QueryError, match="not found"):
+            rows(readings, f'SELECT "{name}" FROM log')
+    assert rows(readings, 'SELECT data_log, "$pairs" FROM log WHERE data_rowid = 1') == [(2, 3)]
+    with pytest.raises(QueryError, match="more than 100 columns"):
+        rows(readings, f"SELECT {', '.join(f'u{number}' for number in range(1000))} FROM log")
+
+
+def test_what_fails_after_the_first_rows_is_explained(layout: Layout) -> None:
+    texts = (text_line(seq, "x" if seq == 30_000 else "1") for seq in range(40_000))
+    write(layout.log_folder / ACTIVE, *texts)
+    with pytest.raises(QueryError, match=r"^Could not convert string 'x' to INT32"):
+        ask(layout, "SELECT text::INTEGER FROM log")
+    with pytest.raises(QueryError, match="more memory than it may take, 512"):
+        as_json(layout, "SELECT repeat('x', 1000000) FROM range(100000)")
+
+
+def test_a_field_beyond_the_columns_of_parquet_is_found_by_its_name(layout: Layout) -> None:
+    many = [{f"k{number}": seq for number in range(MAX_FIELDS + 20)} for seq in range(3)]
+    close(layout, 1, *(data_line(seq, frame) for seq, frame in enumerate(many)))
+    sql = f"SELECT sum(k0), sum(k{MAX_FIELDS + 19}) FROM log"
+    assert rows(layout, sql) == [(3, 3)]
+    convert_all(layout)
+    assert rows(layout, sql) == [(3, 3)]
+
+
+def test_a_fraction_in_a_file_that_is_not_sampled_is_not_rounded(layout: Layout) -> None:
+    for number in range(30):
+        close(layout, number, data_line(number, {"n": 0.5 if number == 3 else number}))
+    assert rows(layout, "SELECT sum(n) FROM log") == [(sum(range(30)) - 2.5,)]
+
+
+def test_a_record_as_a_whole_has_all_fields(layout: Layout) -> None:
+    close(layout, 1, data_line(1, {"temp": 1.5, "tags": {"place": "roof"}}))
+    sql = "SELECT to_json(l)->>'temp', to_json(l)->>'/tags.place' FROM log AS l"
+    assert rows(layout, sql) == [("1.5", "roof")]
+    convert_all(layout)
+    assert rows(layout, sql) == [("1.5", "roof")]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_fraction_that_no_sample_shows_is_not_rounded(layout: Layout, suffix: str) -> None:
+    values = [{"n": seq + 0.5 if seq == 25_000 else seq, "m": seq} for seq in range(40_000)]
+    lines = [data_line(seq, frame | {"pad": "x" * 60}) for seq, frame in enumerate(values)]
+    close(layout, 1, *lines, suffix=suffix)
+    sql = "SELECT sum(n), typeof(any_value(m)) FROM log"
+    assert rows(layout, sql) == [(sum(frame["n"] for frame in values), "BIGINT")]
+    convert_all(layout)
+    assert rows(layout, sql) == [(sum(frame["n"] for frame in values), "BIGINT")]
+
+
 def test_what_nests_deeply_is_text(layout: Layout) -> None:
     deep = '{"a":' * 10_000 + "1" + "}" * 10_000
     lists = '{"b":' + "[" * 30_000 + "]" * 30_000 + "}"
@@ -359,7 +502,7 @@ def test_now_is_utc_as_times_are(layout: Layout) -> None:
     [
         ("SELEC 1", "syntax error", 0),
         ("SELECT 'é',\n FROM FROM log", "syntax error", 18),
-        ("SELECT tmep FROM log", r'"tmep" not found[^$]*columns of log are: time, .*temp', 7),
+        ("SELECT tmep FROM log", r'"tmep" not found(?s:.*)columns of log are: time, .*temp', 7),
         ("SELECT 'é',\n tmep FROM log", '"tmep" not found', 13),
         ("SELECT foo(1)", "foo does not exist", 7),
         ("SELECT text + 1 FROM log", "No function matches", 12),

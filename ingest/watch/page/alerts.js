@@ -74,7 +74,7 @@ function sentence({ enabled, alerts, rules }) {
 }
 
 function problem({ trouble, behind }) {
-  if (trouble) return `Nothing is decided at the moment: ${plain(trouble)}.`;
+  if (trouble) return `Something is wrong: ${plain(trouble)}.`;
   return behind > 5 ? `The rules are ${duration(behind)} behind the log.` : "";
 }
 

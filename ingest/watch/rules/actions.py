@@ -6,6 +6,7 @@ A receiver is told one event at a time; see `courier` for the order, and for wha
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from email.policy import SMTP
 from email.utils import format_datetime
 from io import BytesIO
 from pathlib import Path
+from signal import SIGKILL
 from socket import gethostname
 from typing import Any, Final, Protocol, TypeVar
 
@@ -49,6 +51,8 @@ _NEVER: Final = frozenset((400, 413, 422))
 """What HTTP answers to an event that it will never take."""
 _SEVEN_BIT: Final = SMTP.clone(cte_type="7bit")
 """For mail servers without 8BITMIME (RFC 6152)."""
+_SETSID: Final = shutil.which("setsid")
+_IN_A_SESSION: Final = [] if _SETSID is None else [_SETSID]
 _LINGER: Final = 1.0
 """Seconds that the output of a program is read after its end, if others hold it open."""
 
@@ -201,6 +205,8 @@ def _alert(event: Event) -> dict[str, object]:
 class Program:
     """Runs a program, without a shell.
 
+    It has a session of its own; if it takes too long, all that it has started is killed with it.
+
     It gets the event as one line of JSON on its standard input, and its parts as environment:
     `INGEST_RULE`, `INGEST_DEVICE`, `INGEST_STATE`, `INGEST_MESSAGE`, `INGEST_ID`, …, and each field
     as `INGEST_FIELD_temp`. It ends with 0, or is run again later.
@@ -213,9 +219,10 @@ class Program:
     def tell(self, event: Event) -> Deferred[None]:
         """Run it; fires when it has ended."""
         run = _Run(event, self._reactor)
+        command = [*_IN_A_SESSION, self._path]
         environment = {"PATH": os.environ.get("PATH", os.defpath), **_environment(event)}
         try:
-            self._reactor.spawnProcess(run, self._path, [self._path], environment, "/")
+            self._reactor.spawnProcess(run, command[0], command, environment, "/")
         except OSError as error:
             raise DeliveryError(f"it can't be run: {error.strerror}", answered=False) from error
         return run.done.addTimeout(PROGRAM_PATIENCE, self._reactor, _does_not_end)
@@ -249,6 +256,9 @@ class _Run(ProcessProtocol):
         return self.transport
 
     def _kill(self, _: Deferred[None]) -> None:
+        if self._process.pid:
+            with suppress(ProcessLookupError):  # without a session, there is no such group
+                os.killpg(self._process.pid, SIGKILL)
         with suppress(ProcessExitedAlready):
             self._process.signalProcess("KILL")
 

@@ -10,8 +10,7 @@ same events at the same times.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from heapq import heappop, heappush
-from typing import Final, NamedTuple
+from typing import Final
 
 import orjson
 
@@ -19,29 +18,17 @@ from ingest.watch.fields import Field, fields_in
 from ingest.watch.rules.memory import Device, Rhythm
 from ingest.watch.rules.model import DiskFull, Rule, Silence, When
 from ingest.watch.rules.nodes import SECOND, Sample, Value
-from ingest.watch.rules.phases import FIRES, Event, Input, Phase, Watch, event, step
+from ingest.watch.rules.phases import Event, Input, Phase, Watch
 from ingest.watch.rules.plans import Plans
+from ingest.watch.rules.standing import Standing, Timer
 from ingest.watch.rules.times import microseconds
 
 _LINE: Final = re.compile(rb'\n\{"time":"([^"]{27})","device":"([^"]*)","seq":([0-9]+),(.*)')
 _LONGEST: Final = 1000
 
 
-class Timer(NamedTuple):
-    """A moment at which a rule looks at a device.
-
-    `field` and `after` tell what for: a field that has become that old, in microseconds, or a
-    silence, with an `after` of -1; with 0 it is what the rule's watch waits for.
-    """
-
-    due: int
-    device: str
-    rule: int
-    field: str = ""
-    after: int = 0
-
-
-_SILENCE: Final = -1
+_OBJECT: Final = b"fields"
+_SILENCE: Final = -1  # of a timer
 
 
 class Engine:
@@ -53,6 +40,7 @@ class Engine:
         devices: all that came, by name.
         changed: devices of which something else is new than watches. Who saves them empties it.
         changed_watches: watches that are new, other or gone: device and rule. As above.
+        asked: when the listener was asked for its refusals last; 0 for never.
     """
 
     def __init__(
@@ -74,10 +62,10 @@ class Engine:
         self.clock = clock
         self.devices: dict[bytes, Device] = {}
         self.changed: set[Device] = set()
-        self.changed_watches: set[tuple[Device, int]] = set()
+        self._standing = Standing(rules)
+        self.changed_watches = self._standing.changed
+        self.asked = 0
         self._plans = Plans(rules)
-        self._timers: list[Timer] = []
-        self._events: list[Event] = []
 
     def feed(self, block: bytes) -> list[Event]:
         """Take a block of whole lines of the log; return what it caused, in order."""
@@ -94,28 +82,39 @@ class Engine:
                 self._hear(device, int(number), now)
             if plan.touched is not None and plan.touched.search(rest):
                 self._look(device, float(number), rest, now)
-        return self._taken()
+        return self._standing.taken()
 
     def advance(self, now: int) -> list[Event]:
         """Say what time it is, now that all of the log is read; return what was due."""
         if now > self.clock:
             self._pass_to(now)
-        return self._taken()
+        return self._standing.taken()
 
-    def refusals(self, counted: Mapping[str, int], now: int) -> list[Event]:
-        """Take how often the listener has refused each device since it started."""
+    def refusals(self, counted: Mapping[str, int], started: int, now: int) -> list[Event]:
+        """Take how often the listener has refused each device since it started.
+
+        When between this look and the one before a refusal was is not known: the earliest moment
+        counts. So refusals of a night in which nobody looked are not taken for those of a minute.
+
+        Args:
+            counted: refusals by device.
+            started: when the listener started, in microseconds.
+            now: what time it is.
+        """
+        earliest = max(self.asked, started)
+        self.asked = now
         for name, count in counted.items():
             device = self.device(name)
             if device.plan.refused and count != device.refused:
                 # A smaller number is that of a listener that has started again.
                 new = count - device.refused if count > device.refused else count
                 device.refused = count
-                device.refusals.append((now, new))
+                device.refusals.append((earliest, new))
                 self.changed.add(device)
         for device in self.devices.values():
             if device.refusals or device.watches:
                 self._weigh_refusals(device, now)
-        return self._taken()
+        return self._standing.taken()
 
     def disk(self, full_in: float | None, now: int) -> list[Event]:
         """Take in how many seconds the disk will be full; None if it does not fill."""
@@ -125,19 +124,21 @@ class Engine:
                 holds = full_in is not None and full_in * SECOND <= rule.test.within
                 hours = f"{(full_in or 0) / 3600:.1f}"
                 reason = f"the disk will be full in {hours} h at the present rate"
-                self._step(device, place, Input.HOLDS if holds else Input.ENDS, now, reason)
-        return self._taken()
+                self._standing.step(
+                    device, place, Input.HOLDS if holds else Input.ENDS, now, reason
+                )
+        return self._standing.taken()
 
     def forget(self, name: str, now: int) -> list[Event]:
         """Let a device go that is no longer in the fleet: what fires on it clears."""
         device = self.devices.get(name.encode())
         if device is not None:
-            for place, watch in list(device.watches.items()):
-                self._drop(self.rules[place], device, place, watch, now, "the device was removed")
+            for place in list(device.watches):
+                self._standing.drop(device, place, now, "the device was removed")
             device.rhythms.clear()
             device.known.clear()
             self.changed.add(device)
-        return self._taken()
+        return self._standing.taken()
 
     def restore(
         self, devices: Iterable[tuple[str, bytes]], watches: Iterable[tuple[str, str, Watch]]
@@ -176,10 +177,6 @@ class Engine:
         """Return what is remembered of a device."""
         return self.devices.get(name.encode()) or self._meet(name.encode())
 
-    def _taken(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
-
     def _meet(self, name: bytes) -> Device:
         text = name.decode(errors="replace")
         device = self.devices[name] = Device(text, self._plans.of(text))
@@ -188,9 +185,7 @@ class Engine:
     # Time.
 
     def _pass_to(self, now: int) -> None:
-        timers = self._timers
-        while timers and timers[0].due <= now:
-            timer = heappop(timers)
+        for timer in self._standing.due_until(now):
             self.clock = timer.due
             self._come_due(timer, self.device(timer.device))
         self.clock = now  # which may be earlier: the listener's clock was set back
@@ -204,9 +199,9 @@ class Engine:
             return
         watch = device.watches.get(timer.rule)
         if watch is not None and watch.due == timer.due:
-            self._step(device, timer.rule, Input.DUE, timer.due)
+            self._standing.step(device, timer.rule, Input.DUE, timer.due)
         elif watch is not None and watch.due:
-            self._arm(device, watch.due, timer.rule)
+            self._standing.arm(device, watch.due, timer.rule)
 
     def _look_again(self, timer: Timer, device: Device) -> None:
         rule = self.rules[timer.rule]
@@ -218,17 +213,10 @@ class Engine:
                 self._judge(device, timer.rule, rule, test, test.holds.evaluate(sample), sample)
                 self._arm_ages(device)
 
-    def _arm(self, device: Device, due: int, place: int, name: str = "", after: int = 0) -> None:
-        """Have a timer in the heap that is not later than `due`, and only one for each purpose."""
-        key = place, name, after
-        if device.armed.get(key, due + 1) > due:
-            device.armed[key] = due
-            heappush(self._timers, Timer(due, device.name, place, name, after))
-
     def _arm_all(self, device: Device) -> None:
         for place, watch in device.watches.items():
             if watch.due:
-                self._arm(device, watch.due, place)
+                self._standing.arm(device, watch.due, place)
         for name, rhythm in device.rhythms.items():
             self._arm_silences(device, name, rhythm)
         self._arm_ages(device)
@@ -237,13 +225,13 @@ class Engine:
         for place, name, after in device.plan.aged:
             known = device.known.get(name)
             if known is not None and known[0] + after > self.clock:
-                self._arm(device, known[0] + after, place, name, after)
+                self._standing.arm(device, known[0] + after, place, name, after)
 
     def _arm_silences(self, device: Device, name: str, rhythm: Rhythm) -> None:
         for place, test in device.plan.silences.get(name, ()):
             limit = test.after or rhythm.learned
             if limit is not None and rhythm.last and not self._fires(device, place):
-                self._arm(device, rhythm.last + limit, place, name, _SILENCE)
+                self._standing.arm(device, rhythm.last + limit, place, name, _SILENCE)
 
     @staticmethod
     def _fires(device: Device, place: int) -> bool:
@@ -268,9 +256,9 @@ class Engine:
             missing = f"missing: number {expected}{last}"
             again = f"number {number} came after {device.seq}"
             reason = missing if number > expected else again
-            self._step(device, place, Input.HOLDS, now, reason, seq=number)
+            self._standing.step(device, place, Input.HOLDS, now, reason, seq=number)
         elif place in device.watches:
-            self._step(device, place, Input.ENDS, now)
+            self._standing.step(device, place, Input.ENDS, now)
 
     def _beat(self, device: Device, name: str, now: int) -> None:
         """Note that a record came, or a field, whose silence counts."""
@@ -282,7 +270,7 @@ class Engine:
             for place, _ in device.plan.silences[name]:
                 if place in device.watches:
                     silent = True
-                    self._step(device, place, Input.ENDS, now)
+                    self._standing.step(device, place, Input.ENDS, now)
         if rhythm.beat(now, silent) or silent:
             self._arm_silences(device, name, rhythm)
 
@@ -294,11 +282,11 @@ class Engine:
         if rhythm is None or limit is None or not rhythm.last:
             return
         if rhythm.last + limit > now:
-            self._arm(device, rhythm.last + limit, place, name, _SILENCE)
+            self._standing.arm(device, rhythm.last + limit, place, name, _SILENCE)
         else:
             what = f"no {name}" if name else "silent"
             reason = f"{what} for {limit / SECOND:g} s"
-            self._step(device, place, Input.HOLDS, now, reason, since=rhythm.last)
+            self._standing.step(device, place, Input.HOLDS, now, reason, since=rhythm.last)
 
     def _look(self, device: Device, number: float, rest: bytes, now: int) -> None:
         """Look into a record; `rest` is what stands behind its number and a comma."""
@@ -306,6 +294,8 @@ class Engine:
             record = orjson.loads(b"{" + rest)
             kind, value = record.popitem()
             fields = fields_in(kind, value) if device.plan.reads else {}
+            if _OBJECT in rest:
+                fields = _with_short_names(fields)
         except (ValueError, LookupError):
             return  # no record: `ingest verify` reports it
         text = value if kind == "text" else None
@@ -335,7 +325,7 @@ class Engine:
         if isinstance(verdict, bool):
             shown = _shown(rule, sample.fields)
             happened = Input.HOLDS if verdict else Input.ENDS
-            self._step(
+            self._standing.step(
                 device, place, happened, sample.time, str(test), shown, seq=int(sample.seq or 0)
             )
 
@@ -350,58 +340,22 @@ class Engine:
         for place, test in device.plan.refused:
             count = sum(new for time, new in device.refusals if time > now - test.within)
             happened = Input.HOLDS if count >= test.count else Input.ENDS
-            self._step(device, place, happened, now, f"refused {count} times")
+            self._standing.step(device, place, happened, now, f"refused {count} times")
         longest = max((test.within for _, test in device.plan.refused), default=0)
         kept = [each for each in device.refusals if each[0] > now - longest]
         if len(kept) != len(device.refusals):
             device.refusals = kept
             self.changed.add(device)
 
-    # What follows.
 
-    def _step(
-        self,
-        device: Device,
-        place: int,
-        happened: Input,
-        now: int,
-        reason: str = "",
-        shown: Mapping[str, Field] | None = None,
-        since: int = 0,
-        seq: int = 0,
-    ) -> None:
-        """Let a rule go on, on a device, and note what that causes."""
-        rule = self.rules[place]
-        watch = device.watches.get(place) or Watch(since=since, seq=seq)
-        before = watch.phase
-        if happened is Input.HOLDS and before in (Phase.QUIET, Phase.PENDING):
-            watch.reason, watch.fields = reason, dict(shown or {})
-        elif shown and happened is Input.ENDS:
-            watch.fields = dict(shown)
-        made = step(rule, watch, happened, now)
-        if watch.phase is not before or watch.phase is Phase.PENDING:
-            self.changed_watches.add((device, place))
-        if watch.phase is not before:
-            self._put(device, place, watch)
-        if made is not None:
-            self._events.append(event(rule, device.name, watch, made == FIRES, now))
+def _with_short_names(fields: dict[str, Field]) -> dict[str, Field]:
+    """Let what an object `fields` holds go by its own name too, if nothing else has it.
 
-    def _put(self, device: Device, place: int, watch: Watch) -> None:
-        if watch.phase is Phase.QUIET:
-            device.watches.pop(place, None)
-            return
-        device.watches[place] = watch
-        if watch.due:
-            self._arm(device, watch.due, place)
-
-    def _drop(
-        self, rule: Rule, device: Device, place: int, watch: Watch, now: int, reason: str
-    ) -> None:
-        del device.watches[place]
-        self.changed_watches.add((device, place))
-        if watch.is_active:
-            watch.reason = reason
-            self._events.append(event(rule, device.name, watch, False, now))
+    In an expression, `fields.temp` is the field `temp`; of a line of Influx that the listener has
+    parsed, it is also the one that the log calls so.
+    """
+    short = {name[7:]: value for name, value in fields.items() if name.startswith("fields.")}
+    return short | fields if short else fields
 
 
 def _shown(rule: Rule, fields: Mapping[str, Field]) -> dict[str, Field]:

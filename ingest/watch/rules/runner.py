@@ -188,7 +188,8 @@ class Runner:
             full_in = measured if listener is None else listener.disk_full_in
             events += self._engine.disk(full_in, self._now())
         if listener is not None and Refused in tests:
-            events += self._engine.refusals(listener.refusals, self._now())
+            started = self._now() - round(listener.uptime * SECOND)
+            events += self._engine.refusals(listener.refusals, started, self._now())
         return events
 
     def _save(self, events: list[Event]) -> list[Noted]:

@@ -74,6 +74,7 @@ class RulesService(Service):
     Attributes:
         lag: seconds by which what is decided is behind the log; 0 if it is not.
         failure: why nothing is decided at the moment; empty if all is well.
+        refusal: why the file, as it was at the last reload, is not in force; empty if it is.
     """
 
     log = Logger()
@@ -92,6 +93,7 @@ class RulesService(Service):
         self.setName("rules")
         self.lag = 0.0
         self.failure = ""
+        self.refusal = ""
         self._layout = Layout(data)
         self._file = rules_file
         self._reactor = cast(IRulesReactor, reactor)
@@ -139,7 +141,8 @@ class RulesService(Service):
         try:
             rules = read_rules(self._file)
         except RulesError as error:
-            self.log.error("the rules stay as they are: {error}", error=str(error))
+            self.refusal = str(error)
+            self.log.error("the rules stay as they are: {error}", error=self.refusal)
             return
         taken = self._in_thread(self._runner.set_rules, rules)
         taken.addCallbacks(lambda _: self._take(rules), self._not_taken)
@@ -179,8 +182,18 @@ class RulesService(Service):
             for target, courier in sorted(self._couriers.items())
         ]
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong, in words; empty if all is well."""
+        if self.failure:
+            return f"nothing is decided at the moment: {self.failure}"
+        if self.refusal:
+            return f"the rules of before are in force, as the file can't be used: {self.refusal}"
+        return ""
+
     def _take(self, rules: Rules) -> None:
         self._rules = rules
+        self.refusal = ""
         for target in {str(target) for rule in rules.rules for target in rule.then}:
             self._courier(target)
         self.log.info("{count} rules are in force", count=len(rules.rules))

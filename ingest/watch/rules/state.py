@@ -132,6 +132,7 @@ class State:
             The engine, and what there is no rule for any more; the next `save` takes it.
         """
         engine = Engine(rules, int(self._meta("clock") or 0), is_jump)
+        engine.asked = int(self._meta("asked") or 0)
         devices = self._database.execute("SELECT name, memory FROM devices")
         watches = [
             (rule, device, load_watch(watch))
@@ -167,6 +168,7 @@ class State:
         with self._transaction() as database:
             self._set("place", place)
             self._set("clock", engine.clock)
+            self._set("asked", engine.asked)
             database.executemany(
                 "INSERT OR REPLACE INTO devices VALUES (?, ?)",
                 [(device.name, device.dump()) for device in engine.changed],

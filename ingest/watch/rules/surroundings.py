@@ -25,12 +25,15 @@ class Listener:
     """What a running listener says.
 
     Attributes:
-        refusals: how often it has refused each device since it started.
+        refusals: how often it has refused each device since it started: whoever claimed its name
+            and was not let in, and frames.
+        uptime: seconds since it started.
         disk_full_in: in how many seconds the disk will be full at the present rate; None if it
             does not fill, or the listener does not say.
     """
 
     refusals: Mapping[str, int]
+    uptime: float
     disk_full_in: float | None = None
 
 
@@ -43,15 +46,15 @@ def ask_listener(control: Path) -> Listener | None:
     try:
         status = _ask(control)
         refused = {name: _refused(account) for name, account in status["devices"].items()}
-        return Listener(refused, status.get("disk_full_in_s"))
+        return Listener(refused, float(status["uptime_s"]), status.get("disk_full_in_s"))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
 def _refused(account: Mapping[str, Any]) -> int:
-    """Add up what the listener counts of one device: connections and frames it did not take."""
-    counted = [account.get("refused_frames", 0), account.get("refusals", 0)]
-    return sum(sum(each.values()) if isinstance(each, dict) else int(each) for each in counted)
+    """Add up what the listener counts of one device: frames, and connections by reason."""
+    refused: int = sum(account["refused_frames"].values()) + sum(account["refusals"].values())
+    return refused
 
 
 def _ask(control: Path) -> Any:

@@ -198,6 +198,7 @@ class Processes(Clock):
 
     def __init__(self) -> None:
         super().__init__()
+        self.pid = None
         self.killed: list[str] = []
 
     def spawnProcess(self, protocol: Any, *_: Any) -> None:

@@ -1,3 +1,4 @@
+import json
 import random
 import re
 from dataclasses import replace
@@ -71,7 +72,7 @@ def test_a_device_that_flaps_takes_no_memory(tmp_path: Path, send: Sender) -> No
     hot = engine(tmp_path, HOT + 'for = "10m"')
     block = b"".join(send(number / 10, f"temp={31 * (number % 2)}") for number in range(2000))
     assert hot.feed(block) == []
-    assert len(hot._timers) == 1
+    assert len(hot._standing._timers) == 1
     assert told(hot.advance(at(10000))) == [("hot", "a", "fires", 799.9)]
 
 
@@ -187,17 +188,69 @@ def test_missing_numbers(tmp_path: Path, send: Sender) -> None:
     assert told(events)[2:] == [("gap", "a", "fires", 4)]
 
 
+def influx(time: float, temp: float, send: Sender) -> bytes:
+    """A line of Influx, as the listener has parsed it."""
+    frame = {"measurement": "weather", "tags": {"place": "roof"}, "fields": {"temp": temp}}
+    return send(time, "").replace(b'"text":""', b'"data":' + json.dumps(frame).encode())
+
+
+@pytest.mark.parametrize("prefix", ["", "fields.", "fields.fields."])
+def test_a_field_of_influx_goes_by_its_name(tmp_path: Path, send: Sender, prefix: str) -> None:
+    field = f"{prefix}temp".removeprefix("fields.fields.")
+    file = f"""
+[[rule]]
+name = "hot"
+when = "{prefix}temp > 30 && tags.place == 'roof' && !has(fields.hum)"
+message = "{{temp:.1f}} {{{prefix.removeprefix("fields.")}temp}}"
+[[rule]]
+name = "fast"
+when = "rate({prefix}temp) > 1 && {prefix}temp - previous.temp == 20"
+[[rule]]
+name = "old"
+when = "age({prefix}temp) > 30"
+[[rule]]
+name = "quiet"
+silent = "60s"
+field = "{field}"
+"""
+    rules_ = engine(tmp_path, file)
+    events = rules_.feed(influx(0, 20, send) + influx(10, 40, send) + send(20, "x=1"))
+    assert told(events) == [("hot", "a", "fires", 10), ("fast", "a", "fires", 10)]
+    assert events[0].message.startswith("40.0 40")
+    assert told(rules_.advance(at(100))) == [
+        ("old", "a", "fires", 40.000001), ("quiet", "a", "fires", 70),
+    ]  # fmt: skip
+
+
+def test_a_field_of_the_frame_itself_comes_first(tmp_path: Path, send: Sender) -> None:
+    rules_ = engine(tmp_path, HOT)
+    assert rules_.feed(send(0, r"{\"temp\":20,\"fields\":{\"temp\":31}}")) == []
+    assert len(rules_.feed(send(0, r"{\"temp\":32,\"fields\":{\"temp\":20}}"))) == 1
+
+
 def test_refusals(tmp_path: Path) -> None:
     doors = engine(tmp_path, '[[rule]]\nname = "no"\nrefused = 3\nwithin = "60s"\ndevices = "a*"\n')
-    assert doors.refusals({"a": 2, "b": 9}, at(0)) == []
-    events = doors.refusals({"a": 3, "b": 19}, at(10))
+    started = at(-5)
+    assert doors.refusals({"a": 2, "b": 9}, started, at(0)) == []
+    events = doors.refusals({"a": 3, "b": 19}, started, at(10))
     assert told(events) == [("no", "a", "fires", 10)]
     assert events[0].message == "a: refused 3 times"
-    assert doors.refusals({"a": 3}, at(50)) == []
-    assert told(doors.refusals({}, at(61))) == [("no", "a", "clears", 61)]
+    assert doors.refusals({"a": 3}, started, at(50)) == []
+    assert told(doors.refusals({}, started, at(61))) == [("no", "a", "clears", 61)]
     # The listener has started again: it counts from zero.
-    assert doors.refusals({"a": 1}, at(200)) == []
-    assert told(doors.refusals({"a": 3}, at(210))) == [("no", "a", "fires", 210)]
+    assert doors.refusals({"a": 1}, at(190), at(200)) == []
+    assert told(doors.refusals({"a": 3}, at(190), at(210))) == [("no", "a", "fires", 210)]
+
+
+def test_refusals_that_may_be_old_do_not_count(tmp_path: Path) -> None:
+    doors = engine(tmp_path, '[[rule]]\nname = "no"\nrefused = 3\nwithin = "60s"\n')
+    started = at(-86400)
+    assert doors.refusals({"a": 1000}, started, at(0)) == []
+    assert doors.refusals({"a": 1002}, started, at(15)) == []
+    assert doors.refusals({"a": 1900}, started, at(30000)) == []
+    assert doors.refusals({"a": 1902}, started, at(30015)) == []
+    events = doors.refusals({"a": 1903}, started, at(30030))
+    assert told(events) == [("no", "a", "fires", 30030)]
 
 
 def test_a_full_disk(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_lines_that_are_gone_are_told_and_passed_by(layout: Layout, send: Sender
 
 def test_the_listener_is_asked(layout: Layout) -> None:
     text = '[[rule]]\nname = "no"\nrefused = 3\n[[rule]]\nname = "disk"\ndisk_full_within = "1d"\n'
-    with running(layout, text, at=7, listener=Listener({"a": 4}, 3600.0)) as runner:
+    with running(layout, text, at=7, listener=Listener({"a": 4}, 60.0, 3600.0)) as runner:
         assert told([each.event for each in steps(runner)]) == [
             ("disk", "", "fires", 7), ("no", "a", "fires", 7),
         ]  # fmt: skip

@@ -21,7 +21,7 @@ from ingest.log.reading import lines
 from ingest.ops.control import ask
 from ingest.record import Values, parse, record_block, record_time
 from ingest.watch.rules.replay import replay
-from tests.support.devices import PackedDevice, TextDevice
+from tests.support.devices import TOKEN, PackedDevice, TextDevice
 from tests.support.listeners import Listener
 from tests.support.processes import free_port
 from tests.support.waiting import PATIENCE, wait_for
@@ -199,6 +199,25 @@ def test_from_a_device_to_its_alert(tmp_path: Path) -> None:
             ]  # fmt: skip
 
 
+def test_a_device_that_is_never_let_in(tmp_path: Path) -> None:
+    """Wrong tokens, and right ones of a device that is disabled; neither ever connected."""
+    text = '[[rule]]\nname = "refused"\nrefused = 3\nthen = ["webhook:%s"]\n'
+    with Listener(tmp_path / "ingest-data", cwd=tmp_path) as listener:
+        listener.add("wrong", "disabled", "well")
+        listener.ingest("device", "disable", "disabled")
+        with Hook() as hook, Watcher(listener.layout, text % hook.url):
+            for name in ["wrong", "disabled", "stranger"] * 3 + ["well"] * 2:
+                with TextDevice(listener.addresses[0]) as device:
+                    token = TOKEN if name == "disabled" else "wrong"
+                    device.send(device.plain(name, token=token))
+                    assert device.last_words() == "auth-failed"
+            wait_for(lambda: len(hook.got) == 2)
+            assert sorted(hook.states()) == [("disabled", "firing"), ("wrong", "firing")]
+            assert {body["message"] for _, body in hook.got} == {
+                "disabled: refused 3 times", "wrong: refused 3 times",
+            }  # fmt: skip
+
+
 def test_silence_in_real_time(layout: Layout, device: Device) -> None:
     text = '[[rule]]\nname = "quiet"\nsilent = "3s"\n'
     with Watcher(layout, text) as watcher:
@@ -268,6 +287,25 @@ def test_a_program_that_fails_is_run_again(layout: Layout, device: Device, tmp_p
         wait_for(lambda: watcher.shows("receivers") == [
             {"target": f"exec:{path}", "waiting": 0, "failure": ""}
         ])  # fmt: skip
+
+
+def test_what_a_program_starts_ends_with_it(layout: Layout, device: Device, tmp_path: Path) -> None:
+    """One that can't be asked to end, and waits for another; the watcher is stopped meanwhile."""
+    started = tmp_path / "started"
+    text = "trap '' TERM\nsleep 1000 &\necho $! $$ > %s.new\nmv %s.new %s\nwait\n"
+    text = text.replace("%s", str(started))
+    with Watcher(layout, hot(f"exec:{script(tmp_path, text)}")) as watcher:
+        device.send("temp=31")
+        wait_for(started.exists)
+        watcher.stop()
+        assert not [pid for pid in started.read_text().split() if runs(pid)]
+
+
+def runs(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_a_mail_server_is_told(layout: Layout, device: Device, tmp_path: Path) -> None:

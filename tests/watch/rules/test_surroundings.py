@@ -6,7 +6,7 @@ from threading import Thread
 
 from ingest.layout import Layout
 from ingest.watch.rules.surroundings import ask_listener
-from tests.support.devices import TextDevice
+from tests.support.devices import PackedDevice, TextDevice
 from tests.support.listeners import Listener
 from tests.support.waiting import wait_for
 
@@ -22,8 +22,14 @@ def test_a_listener_tells_its_refusals(tmp_path: Path) -> None:
                 device.push("ok", "x" * 200)
                 while device.reply()[0] != "end":
                     pass
+        listener.add("b")
+        for name in ("b", "b", "stranger"):
+            with PackedDevice(listener.addresses[0]) as device:
+                device.send(device.plain(name, token="wrong"))
+                assert device.last_words() == "auth-failed"
         told = wait_for(lambda: ask_listener(Layout(data).control))
-        assert told.refusals == {"a": 3}
+        assert told.refusals == {"a": 3, "b": 2}
+        assert 0 < told.uptime < 600
     assert ask_listener(Layout(data).control) is None
 
 
@@ -34,7 +40,9 @@ def test_what_is_no_listener(tmp_path: Path) -> None:
         server.listen()
         assert ask_listener_of(server, control, b"nonsense\n") is None
         assert ask_listener_of(server, control, b'{"error": "no"}\n') is None
-        told = ask_listener_of(server, control, b'{"ok": {"devices": {}, "disk_full_in_s": 9.5}}\n')
+        told = ask_listener_of(
+            server, control, b'{"ok": {"devices": {}, "uptime_s": 1.5, "disk_full_in_s": 9.5}}\n'
+        )
         assert told == 9.5
 
 
