@@ -40,6 +40,10 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
     ".md": "text/plain; charset=utf-8",
 }
+MAX_TEXT: Final = 1000
+"""Characters of a text in a request, such as one that is sought."""
+FAR: Final = 4e9
+"""Seconds since 1970: the year 2096, beyond which no time of a request may lie."""
 _PORT: Final = re.compile(r":[0-9]*\Z")
 _MAX_BODY: Final = 1 << 18  # bytes
 _SAFE_METHODS: Final = (b"GET", b"HEAD")

@@ -34,9 +34,22 @@ class Page(Program):
     ready = r"the page is at (\S+)\n"
     url: str
 
-    def __init__(self, data: Path, *options: str | Path, http: str = ANY_PAGE) -> None:
-        """Describe it; entering its block, or `start`, runs it."""
-        command: list[str | Path] = [TWISTD, "-n", "--pidfile=", "ingest-watch", "--data", data]
+    def __init__(
+        self,
+        data: Path,
+        *options: str | Path,
+        http: str = ANY_PAGE,
+        under: tuple[str | Path, ...] = (),
+    ) -> None:
+        """Describe it; entering its block, or `start`, runs it.
+
+        Args:
+            data: the data folder.
+            options: of `twistd ingest-watch`, besides the next.
+            http: where it is.
+            under: a command that runs it as its own process, such as env.
+        """
+        command = [*under, TWISTD, "-n", "--pidfile=", "ingest-watch", "--data", data]
         command += ["--http", http, *options]
         super().__init__(command, data.with_name(data.name + ".page.out"))
 
