@@ -34,6 +34,9 @@ SLOT: Final = 30.0
 """Seconds over which frames are counted for the rate."""
 _GREETING: Final = ("greeting", "queued", "checking", "claiming")
 
+_BY_NEED: Final = ("refused", "failing", "silent", "online", "disabled")
+"""The states, those first that need a person most."""
+
 SORTS: Final = ("name", "state", "last", "rate", "next", "waiting", "error", "peer")
 
 
@@ -136,7 +139,7 @@ class Entry:
 _SortKey = Callable[[Entry, float], Any]
 _KEYS: Final[dict[str, _SortKey]] = {
     "name": lambda entry, _: entry.name,
-    "state": lambda entry, now: (-STATES.index(entry.state(now)), entry.name),
+    "state": lambda entry, now: (_BY_NEED.index(entry.state(now)), entry.name),
     "last": lambda entry, now: entry.heard(now),
     "rate": lambda entry, now: entry.rate(now),
     "next": lambda entry, _: entry.seq,
