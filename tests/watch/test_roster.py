@@ -144,7 +144,7 @@ def test_a_listener_from_before_an_update_is_no_trouble(tmp_path: Path) -> None:
             "status": {"health": "ok", "reason": "", "devices": {}},
             "connections": connections,
         }
-        for _ in range(3):
+        for _ in range(4):
             client, _ = listening.accept()
             with client, client.makefile("rwb") as stream:
                 asked = json.loads(stream.readline())["command"]
