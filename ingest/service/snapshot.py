@@ -128,7 +128,6 @@ class Snapshots:
                 "connected_s": now - member.made,
                 "heard_s_ago": now - member.heard,
                 "waiting_frames": 0 if account is None else account.waiting_frames,
-                "refused_frames": {} if account is None else dict(account.refused_frames),
                 "waiting_bytes": 0 if delivery is None else delivery.waiting_bytes,
                 "acknowledged": 0 if delivery is None else delivery.acknowledged,
             }

@@ -1,5 +1,6 @@
 """The addresses below `/api/`: what the page shows, and others may use. See API.md."""
 
+import math
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -23,6 +24,7 @@ from ingest.watch.fields import fields_of
 from ingest.watch.known import Known
 from ingest.watch.roster import SORTS, STATES
 from ingest.watch.saved import SavedQueries, SavedQueriesError
+from ingest.watch.series import MAX_FIELDS, MAX_NAME
 from ingest.watch.series_api import SeriesApi
 from ingest.watch.stream import InThread, Stream
 from ingest.watch.tailing import Tail, lines_around
@@ -33,6 +35,7 @@ from ingest.watch.web import (
     RequestError,
     argument,
     body,
+    header,
     member,
     number,
 )
@@ -241,7 +244,7 @@ class PageApi:
         """Answer `GET /api/tail`, until whoever asks goes away."""
         if len(self._streams) >= _MAX_TAILS:
             raise RequestError("too many tails are watched at the moment", SERVICE_UNAVAILABLE)
-        after = request.getHeader("last-event-id") or argument(request, "after")
+        after = header(request, "last-event-id") or argument(request, "after")
         try:
             place = Place.from_json(after) if after else None
         except ValueError:
@@ -288,13 +291,15 @@ class _Devices(Api):
 
 
 def numbers_in(lines: Iterable[bytes]) -> dict[str, float]:
-    """Return the newest value of each numeric field in lines of the log."""
+    """Return the newest value of each numeric field in lines, of as many as memory keeps."""
     found: dict[str, float] = {}
     for line in lines:
         with suppress(ValueError):
-            fields = fields_of(parse(line))
-            found |= {name: value for name, value in fields.items() if type(value) is float}
-    return found
+            for name, value in fields_of(parse(line)).items():
+                is_kept = name in found or (len(found) < MAX_FIELDS and len(name) <= MAX_NAME)
+                if type(value) is float and is_kept:
+                    found[name] = value
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 def _listed(kept: dict[str, str]) -> dict[str, object]:

@@ -81,9 +81,6 @@ class Contact:
             return _SHORTEST
         now = self._clock()
         self._roster.note_connections(connections, now)
-        for each in connections:
-            if each["is_proved"] and each.get("refused_frames"):
-                self._roster.note_refusals(each["device"], each["refused_frames"], now)
         for each in incidents:
             self._roster.note_incident(each["device"], each["kind"], each["text"], each["at"])
         self._note("", status)

@@ -65,7 +65,6 @@ class Entry:
     error_at: float = 0.0
     error_text: str = ""
     waits_since: float = 0.0
-    refusals: int = 0
     slot: int = 0
     in_slot: int = 0
     in_slot_before: int = 0
@@ -232,15 +231,6 @@ class Roster:
                 entry.waits_since = now
             entry.connection = connection
         self._connected = set(found) & set(self.entries)
-
-    def note_refusals(self, name: str, refused: Mapping[str, int], now: float) -> None:
-        """Take the listener's count of the frames of one device that it refused."""
-        entry = self.entry(name)
-        total = sum(refused.values())
-        if total > entry.refusals:
-            entry.error, entry.error_at = max(refused, key=lambda code: refused[code]), now
-            entry.error_text = ""
-        entry.refusals = total
 
     def note_incident(self, name: str, code: str, text: str, at: float) -> None:
         """Take the newest trouble that the listener had with a device that is known."""

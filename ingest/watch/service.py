@@ -24,6 +24,7 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
     IListeningPort,
+    IProtocolFactory,
     IReactorCore,
     IReactorFromThreads,
     IReactorTime,
@@ -37,6 +38,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from ingest.layout import Layout
+from ingest.ops.limited import Limited
 from ingest.ops.notify import Notifier
 from ingest.watch.access import AccessError, names_at
 from ingest.watch.api import IRules, PageApi
@@ -53,6 +55,8 @@ _POLL: Final = 0.25
 """Seconds between two looks at a log that holds nothing new."""
 _SHARE: Final = 0.5  # of a core that following may take
 _THREADS: Final = 9
+_CONNECTIONS: Final = 256
+"""Connections of browsers at a time: each takes a descriptor, and each tail a file or two."""
 _CHECKS: Final = 8
 """Passwords that may wait to be checked: each takes a tenth of a second."""
 _AFTER_A_GUESS: Final = 0.5  # seconds until the next password is checked
@@ -198,8 +202,9 @@ class WatchService(MultiService):
         endpoint = self._settings.http
         root = Resource()
         site = _QuietSite(root)
+        limited = Limited(cast(IProtocolFactory, site), _CONNECTIONS)
         outcome: list[Any] = []
-        maybeDeferred(serverFromString(self._reactor, endpoint).listen, site).addBoth(
+        maybeDeferred(serverFromString(self._reactor, endpoint).listen, limited).addBoth(
             outcome.append
         )
         if isinstance(outcome[0], Failure):

@@ -40,6 +40,7 @@ class Page(Program):
         *options: str | Path,
         http: str = ANY_PAGE,
         under: tuple[str | Path, ...] = (),
+        output: Path | None = None,
     ) -> None:
         """Describe it; entering its block, or `start`, runs it.
 
@@ -48,10 +49,11 @@ class Page(Program):
             options: of `twistd ingest-watch`, besides the next.
             http: where it is.
             under: a command that runs it as its own process, such as env.
+            output: where what it says goes; beside `data` by default.
         """
         command = [*under, TWISTD, "-n", "--pidfile=", "ingest-watch", "--data", data]
         command += ["--http", http, *options]
-        super().__init__(command, data.with_name(data.name + ".page.out"))
+        super().__init__(command, output or data.with_name(data.name + ".page.out"))
 
     def start(self) -> None:
         """Start it, and wait until it serves."""
