@@ -52,7 +52,8 @@ def prometheus(folder: Path, scraped: int) -> Iterator[Prometheus]:
     """Run a Prometheus while the block lasts; its alerts do not wait for minutes."""
     text = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
     (folder / "prometheus.yml").write_text(
-        text.replace("127.0.0.1:7680", f"127.0.0.1:{scraped}").replace("15s", "1s")
+        "global: {evaluation_interval: 1s}\n"
+        + text.replace("127.0.0.1:7680", f"127.0.0.1:{scraped}").replace("15s", "1s")
     )
     rules = RULES.read_text().replace("for: 1m", "for: 0s")
     (folder / RULES.name).write_text(rules)
