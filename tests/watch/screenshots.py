@@ -25,7 +25,9 @@ from ingest.client import Client
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
 from ingest.layout import Layout
-from tests.endtoend.listener import TOKEN, Listener, TextDevice, wait_for
+from tests.support.devices import TOKEN, TextDevice
+from tests.support.listeners import Listener
+from tests.support.waiting import wait_for
 from tests.watch.pages import Browser, Page, browser, write_log
 
 FOLDER: Final = Path(__file__).parents[2] / "deploy" / "screenshots"

@@ -9,16 +9,11 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import urlopen
 
-from tests.endtoend.harness import free_port
-from tests.endtoend.listener import (
-    INGEST,
-    PATIENCE,
-    Listener,
-    TextDevice,
-    run,
-    wait_for,
-)
 from tests.endtoend.test_ops import fill, get, metrics, port_of, small_disk
+from tests.support.devices import TextDevice
+from tests.support.listeners import Listener
+from tests.support.processes import INGEST, free_port, run
+from tests.support.waiting import PATIENCE, wait_for
 from tests.test_deploy import DEPLOY, needs
 from tests.watch.pages import Page, browser
 from tests.watch.test_browser import go, texts

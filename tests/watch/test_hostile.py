@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 from ingest.layout import Layout
-from tests.endtoend.listener import PATIENCE, TWISTD, Listener, TextDevice, run, wait_for
+from tests.support.devices import TextDevice
+from tests.support.listeners import Listener
+from tests.support.processes import TWISTD, run
+from tests.support.waiting import PATIENCE, wait_for
 from tests.watch.pages import Page, write_log
 
 OURS = {"X-Ingest": "test"}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.listener import PATIENCE, Listener
+from tests.support.listeners import Listener
+from tests.support.waiting import PATIENCE
 from tests.watch.pages import Page
 
 RULE = '[[rule]]\nname = "hot"\nwhen = "temp > 30"\n'

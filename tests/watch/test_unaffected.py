@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from ingest.client import Client
-from tests.endtoend.listener import PATIENCE, TOKEN, Listener, wait_for
+from tests.support.devices import TOKEN
+from tests.support.listeners import Listener
+from tests.support.waiting import PATIENCE, wait_for
 from tests.watch.pages import Page
 
 DEVICES = [f"device-{number}" for number in range(4)]
@@ -108,7 +110,7 @@ def test_who_never_reads_a_tail_takes_no_memory(tmp_path: Path) -> None:
             tail.sendall(f"GET /api/tail HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
             tails.append(tail)
         wait_for(lambda: page.get("status")["watcher"]["tails"] == len(tails), "the tails")
-        before = resident(page)
+        before = page.resident
         address = listener.addresses[0]
         assert isinstance(address, tuple)
         with Client(*address, "a", TOKEN) as client:
@@ -116,13 +118,7 @@ def test_who_never_reads_a_tail_takes_no_memory(tmp_path: Path) -> None:
                 client.send_many(["x" * 1000] * 1000)
             client.wait()
         wait_for(lambda: page.device("a")["next"] == 30_001, "the page to follow")
-        assert resident(page) - before < 100 << 20, "that of 20 times 30 MB"
+        assert page.resident - before < 100 << 20, "that of 20 times 30 MB"
         for tail in tails:
             tail.close()
         wait_for(lambda: page.get("status")["watcher"]["tails"] == 0, "their end")
-
-
-def resident(page: Page) -> int:
-    """Return the memory of the page's process, in bytes."""
-    pages = Path(f"/proc/{page.pid}/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
