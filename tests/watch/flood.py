@@ -94,7 +94,7 @@ def main() -> None:
     flood.start()
     with suppress(KeyboardInterrupt):
         sys.stdin.read()
-    print(json.dumps(flood.counts))
+    print(json.dumps(dict(flood.counts)))
 
 
 if __name__ == "__main__":
