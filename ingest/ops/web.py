@@ -11,17 +11,17 @@ from io import BytesIO
 from typing import IO, Any, cast
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocolFactory
-from twisted.internet.protocol import Protocol
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
-from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from twisted.web import http
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
+from ingest.ops.limited import Limited
+
 MAX_CONNECTIONS = 32
-"""Connections at once: each takes a descriptor, and those are for devices."""
+"""Connections at once: each takes a descriptor, and those are for devices; see `Limited`."""
 _TIMEOUT = 30.0  # seconds that a connection may say nothing
 
 Check = Callable[[], str]
@@ -60,7 +60,8 @@ def make_factory(answers: Answers) -> IProtocolFactory:
     root.putChild(b"readyz", _Probe(answers.ready))
     root.putChild(b"healthz", _Probe(answers.ready))
     root.putChild(b"metrics", _Metrics(answers))
-    return cast(IProtocolFactory, _Limited(_Site(root, timeout=_TIMEOUT)))
+    site = cast(IProtocolFactory, _Site(root, timeout=_TIMEOUT))
+    return cast(IProtocolFactory, Limited(site, MAX_CONNECTIONS))
 
 
 class _Probe(Resource):
@@ -132,18 +133,3 @@ class _Site(Site):
 class _Nowhere(BytesIO):
     def write(self, data: Any, /) -> int:
         return len(data)
-
-
-class _Limited(WrappingFactory):
-    noisy = False
-
-    def buildProtocol(self, addr: IAddress | None) -> ProtocolWrapper:
-        """Make the protocol of a connection; beyond the limit, one that cuts it."""
-        if len(self.protocols) >= MAX_CONNECTIONS:
-            return cast(ProtocolWrapper, _Refused())
-        return super().buildProtocol(addr)
-
-
-class _Refused(Protocol):
-    def connectionMade(self) -> None:
-        cast(Any, self.transport).abortConnection()

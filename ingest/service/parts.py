@@ -426,6 +426,7 @@ class Control(Service):
             "release": self._records.journal.release_hold,
             "rotate": self._rotate,
             "status": self._snapshots.take,
+            "summary": self._snapshots.summary,
         }
         self._socket = ControlSocket(self._reactor, self._layout.control, commands)
         super().startService()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from ingest.ops.control import ControlError, ask
 from ingest.watch.roster import Roster
@@ -72,18 +72,15 @@ class Contact:
         if not self.answer.failure and begun < self._due and self._is_there():
             return _SHORTEST
         try:
-            status = ask(self._control, "status", _TIMEOUT)
+            status = self._summary()
             connections = ask(self._control, "connections", _TIMEOUT)
-            incidents = self._incidents()
+            incidents = self._ask_new("incidents") or []
         except ControlError as error:
             self._note(str(error), {})
             self._roster.lose_listener()
             return _SHORTEST
         now = self._clock()
         self._roster.note_connections(connections, now)
-        for name, counts in status.pop("devices", {}).items():
-            if counts["refused_frames"]:
-                self._roster.note_refusals(name, counts["refused_frames"], now)
         for each in incidents:
             self._roster.note_incident(each["device"], each["kind"], each["text"], each["at"])
         self._note("", status)
@@ -91,13 +88,22 @@ class Contact:
         self._due = ended + min((ended - begun) / _SHARE, _LONGEST)
         return _SHORTEST
 
-    def _incidents(self) -> list[dict[str, Any]]:
-        """Ask for the devices' troubles; a listener from before an update has no such list."""
+    def _summary(self) -> dict[str, Any]:
+        """Ask how things are: without the books of each device, which would take the listener long.
+
+        A listener from before an update has them in all that it says.
+        """
+        summary: dict[str, Any] = self._ask_new("summary") or ask(self._control, "status", _TIMEOUT)
+        summary.pop("devices", None)
+        return summary
+
+    def _ask_new(self, command: str) -> Any:
+        """Ask for something that a listener from before an update does not know; then None."""
         try:
-            return cast(list[dict[str, Any]], ask(self._control, "incidents", _TIMEOUT))
+            return ask(self._control, command, _TIMEOUT)
         except ControlError as error:
             if str(error) == _UNKNOWN:
-                return []
+                return None
             raise
 
     def _is_there(self) -> bool:

@@ -28,6 +28,9 @@ Field: TypeAlias = float | str | bool
 LIMIT: Final = 1000
 """The most fields of one record: a device can't make a watcher's memory grow at will."""
 
+DEEPEST: Final = 64
+"""Levels that are opened: what is nested deeper is no field, and takes no stack."""
+
 _WORDS: Final[dict[str, Field]] = {
     **dict.fromkeys(("true", "True", "TRUE"), True),
     **dict.fromkeys(("false", "False", "FALSE"), False),
@@ -39,6 +42,7 @@ _PAIR = re.compile(
     r'(?:"([^"\\]*(?:\\.[^"\\]*)*)"|([^\s,;\\]*(?:\\.[^\s,;\\]*)*))'
 )
 _ESCAPE = re.compile(r"\\([^0-9A-Za-z_])")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?|nan|inf(inity)?)", re.IGNORECASE)
 _INTEGER = re.compile(r"([+-]?[0-9]+)[iu]")  # of an Influx line
 _QUOTED = re.compile('"[^"]*"')
 _SEPARATOR = re.compile("[\t;,]")
@@ -135,11 +139,13 @@ def _unescaped(text: str) -> str:
 def _of_tree(value: object) -> dict[str, Field]:
     """Flatten a value of JSON: the names of what is nested are joined by dots."""
     found: dict[str, Field] = {}
-    _add(found, "", value)
+    _add(found, "", value, DEEPEST)
     return found
 
 
-def _add_items(found: dict[str, Field], prefix: str, items: Iterable[tuple[str, object]]) -> None:
+def _add_items(
+    found: dict[str, Field], prefix: str, items: Iterable[tuple[str, object]], deeper: int
+) -> None:
     for key, value in items:
         kind = type(value)
         if kind is float or kind is bool or kind is str:
@@ -147,41 +153,50 @@ def _add_items(found: dict[str, Field], prefix: str, items: Iterable[tuple[str, 
         elif kind is int:
             found[prefix + key] = float(value)  # type: ignore[arg-type]
         elif value is not None:
-            _add(found, prefix + key, value)
+            _add(found, prefix + key, value, deeper)
         if len(found) >= LIMIT:
             return
 
 
-def _add(found: dict[str, Field], name: str, value: object) -> None:
+def _add(found: dict[str, Field], name: str, value: object, deeper: int) -> None:
+    """Add a value.
+
+    Args:
+        found: where.
+        name: of the value; empty for the frame itself.
+        value: any value of JSON.
+        deeper: how many more levels may be opened.
+    """
     match value:
-        case dict():
-            _add_map(found, name, value)
+        case dict() if deeper:
+            _add_map(found, name, value, deeper - 1)
         case bool() | str():
             found[name or "value"] = value
         case int() | float():
             found[name or "value"] = float(value)
-        case list():
+        case list() if deeper:
             inner = f"{name}." if name else ""
-            _add_items(found, inner, ((f"c{place}", each) for place, each in enumerate(value, 1)))
+            columns = ((f"c{place}", each) for place, each in enumerate(value, 1))
+            _add_items(found, inner, columns, deeper - 1)
 
 
-def _add_map(found: dict[str, Field], name: str, value: dict[str, object]) -> None:
+def _add_map(found: dict[str, Field], name: str, value: dict[str, object], deeper: int) -> None:
     """Add a map, or what a wrapper of the log stands for (PROTOCOL.md, "What is stored")."""
     inner = f"{name}." if name else ""
     if len(value) != 1:
-        _add_items(found, inner, value.items())
+        _add_items(found, inner, value.items(), deeper)
         return
     match value:
-        case {"$number": str(number)}:
+        case {"$number": str(number)} if _NUMBER.fullmatch(number):
             found[name or "value"] = float(number)
         case {"$date": str(date)}:
             found[name or "value"] = date
         case {"$map": list(pairs)}:
-            _add_items(found, inner, _text_keys(pairs))
+            _add_items(found, inner, _text_keys(pairs), deeper)
         case {"$binary": _} | {"$ext": _}:
             pass
         case _:
-            _add_items(found, inner, value.items())
+            _add_items(found, inner, value.items(), deeper)
 
 
 def _text_keys(pairs: Sequence[object]) -> Iterable[tuple[str, object]]:

@@ -32,6 +32,8 @@ _CATCH_UP: Final = 30.0
 _LOOK: Final = 1.0  # seconds between two looks at whether we catch up
 _MAX_STRIDE: Final = 256
 _TOLD: Final = 20  # problems that are kept
+_MARGIN: Final = 60
+"""Seconds of frames that are kept beyond the hour, so that its first bucket is whole too."""
 
 Clock = Callable[[], float]
 
@@ -76,15 +78,22 @@ class Traffic:
         """
         lines = seconds.total()
         for second, count in seconds.items():
-            if now - SPAN <= second <= now + 1:
+            if now - SPAN - _MARGIN <= second <= now + 1:
                 self._frames[second] = self._frames.get(second, 0) + count
                 self._bytes[second] = self._bytes.get(second, 0) + size * count // lines
-        for old in [second for second in islice(self._frames, 100) if second < now - SPAN]:
+        for old in [
+            second for second in islice(self._frames, 100) if second < now - SPAN - _MARGIN
+        ]:
             del self._frames[old], self._bytes[old]
 
     def rates(self, now: float, width: int) -> tuple[list[int], list[float], list[float]]:
-        """Return the last hour: when each bucket begins, its frames and its bytes a second."""
-        end = int(now) // width * width
+        """Return the last hour: when each bucket begins, its frames and its bytes a second.
+
+        Args:
+            now: seconds since 1970. What came in the last second may not have been read yet.
+            width: seconds of a bucket, at most `_MARGIN`.
+        """
+        end = int(now - 1) // width * width
         starts = list(range(end - SPAN, end, width))
         frames, sizes = [0] * len(starts), [0] * len(starts)
         for second, count in list(self._frames.items()):
@@ -174,7 +183,7 @@ class Follower:
         return bool(block)
 
     def _begin(self) -> Place:
-        kept, hour_ago = self._keeper.load(), self._clock() - SPAN
+        kept, hour_ago = self._keeper.load(), self._clock() - SPAN - _MARGIN
         if kept is not None:
             for name, last, seq in kept.devices:
                 self._roster.note_records(name, last, seq, 0, 0.0)
@@ -243,7 +252,9 @@ class Follower:
         behind = max(0.0, now - self._reached) if more else 0.0
         stride = progress.stride
         if behind <= _LATE:
-            stride = max(1, stride // 2)
+            stride, self._was_behind = max(1, stride // 2), 0.0
+        elif not self._was_behind:  # how fast we gain is not known yet
+            self._looked_at, self._was_behind = now, behind
         elif now - self._looked_at > _LOOK:
             gained = (self._was_behind - behind) / (now - self._looked_at)
             if gained < behind / _CATCH_UP:

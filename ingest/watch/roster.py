@@ -34,6 +34,9 @@ SLOT: Final = 30.0
 """Seconds over which frames are counted for the rate."""
 _GREETING: Final = ("greeting", "queued", "checking", "claiming")
 
+_BY_NEED: Final = ("refused", "failing", "silent", "online", "disabled")
+"""The states, those first that need a person most."""
+
 SORTS: Final = ("name", "state", "last", "rate", "next", "waiting", "error", "peer")
 
 
@@ -62,7 +65,6 @@ class Entry:
     error_at: float = 0.0
     error_text: str = ""
     waits_since: float = 0.0
-    refusals: int = 0
     slot: int = 0
     in_slot: int = 0
     in_slot_before: int = 0
@@ -136,7 +138,7 @@ class Entry:
 _SortKey = Callable[[Entry, float], Any]
 _KEYS: Final[dict[str, _SortKey]] = {
     "name": lambda entry, _: entry.name,
-    "state": lambda entry, now: (-STATES.index(entry.state(now)), entry.name),
+    "state": lambda entry, now: (_BY_NEED.index(entry.state(now)), entry.name),
     "last": lambda entry, now: entry.heard(now),
     "rate": lambda entry, now: entry.rate(now),
     "next": lambda entry, _: entry.seq,
@@ -229,15 +231,6 @@ class Roster:
                 entry.waits_since = now
             entry.connection = connection
         self._connected = set(found) & set(self.entries)
-
-    def note_refusals(self, name: str, refused: Mapping[str, int], now: float) -> None:
-        """Take the listener's count of the frames of one device that it refused."""
-        entry = self.entry(name)
-        total = sum(refused.values())
-        if total > entry.refusals:
-            entry.error, entry.error_at = max(refused, key=lambda code: refused[code]), now
-            entry.error_text = ""
-        entry.refusals = total
 
     def note_incident(self, name: str, code: str, text: str, at: float) -> None:
         """Take the newest trouble that the listener had with a device that is known."""

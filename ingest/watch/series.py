@@ -31,6 +31,9 @@ BUDGET: Final = 168 << 20
 MAX_FIELDS: Final = 200
 """Fields of one device that are kept: a device can't take the rows of all others."""
 
+MAX_NAME: Final = 128
+"""Characters of a field's name: eight such names and devices fit into one request's line."""
+
 _CELL: Final = 4 + 3 * 8  # bytes: a count, and three floats
 _DAY: Final = 86400
 _ROUND: Final = (
@@ -323,7 +326,7 @@ class Curves:
         row = of_device.get(field)
         if row is not None:
             return row
-        if len(of_device) >= MAX_FIELDS:
+        if len(of_device) >= MAX_FIELDS or len(field) > MAX_NAME:
             return -1
         row = self._new_row()
         if row >= 0:

@@ -23,8 +23,9 @@ from twisted.internet.endpoints import serverFromString
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import (
     IAddress,
-    IDelayedCall,
     IListeningPort,
+    IProtocolFactory,
+    IReactorCore,
     IReactorFromThreads,
     IReactorTime,
 )
@@ -36,12 +37,16 @@ from twisted.python.threadpool import ThreadPool
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
-from ingest.devices.registry import Registry, RegistryError
 from ingest.layout import Layout
+from ingest.ops.limited import Limited
+from ingest.ops.notify import Notifier
 from ingest.watch.access import AccessError, names_at
-from ingest.watch.api import IRules, PageApi, Watch
+from ingest.watch.api import IRules, PageApi
 from ingest.watch.auth import Passwords, Role
 from ingest.watch.converting import Converting
+from ingest.watch.known import Known
+from ingest.watch.repeated import RegistryReader, Repeated
+from ingest.watch.systemd import Systemd
 from ingest.watch.web import Door, PageRequest, static_files
 
 _T = TypeVar("_T")
@@ -49,10 +54,9 @@ _T = TypeVar("_T")
 _POLL: Final = 0.25
 """Seconds between two looks at a log that holds nothing new."""
 _SHARE: Final = 0.5  # of a core that following may take
-_AFTER_A_FAILURE: Final = 2.0
-_REGISTRY: Final = 5.0  # seconds between two looks at the registry
-_REGISTRY_WHOLE: Final = 60.0  # and between two readings, though no device has changed
 _THREADS: Final = 9
+_CONNECTIONS: Final = 256
+"""Connections of browsers at a time: each takes a descriptor, and each tail a file or two."""
 _CHECKS: Final = 8
 """Passwords that may wait to be checked: each takes a tenth of a second."""
 _AFTER_A_GUESS: Final = 0.5  # seconds until the next password is checked
@@ -69,7 +73,7 @@ class _QuietSite(Site):
         """See `Site.log`."""
 
 
-class IWatchReactor(IReactorTime, IReactorFromThreads):
+class IWatchReactor(IReactorCore, IReactorTime, IReactorFromThreads):
     """What this service needs of a reactor."""
 
 
@@ -91,104 +95,6 @@ class Settings:
     password_file: Path | None = None
     columns: bool = True
     hosts: tuple[str, ...] = ()
-
-
-class Repeated:
-    """Something that is done in a thread again and again; it says itself when next."""
-
-    _log = Logger(namespace="ingest.watch")
-
-    def __init__(
-        self,
-        what: str,
-        call: Callable[[], float],
-        reactor: IReactorTime,
-        in_thread: Callable[..., Deferred[Any]],
-        failed: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        """Nothing is done before `start`.
-
-        Args:
-            what: is done, for people.
-            call: does it, and returns seconds until it is done again.
-            reactor: the reactor.
-            in_thread: calls something in a thread.
-            failed: is told why it failed, or an empty text when it did not.
-        """
-        self._what = what
-        self._call = call
-        self._reactor = reactor
-        self._in_thread = in_thread
-        self._tell = failed
-        self._failure = ""
-        self._is_running = False
-        self._going: Deferred[None] | None = None
-        self._next: IDelayedCall | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        self._is_running = True
-        self._go()
-
-    def stop(self) -> Deferred[None]:
-        """End; fires when what is under way is done."""
-        self._is_running = False
-        if self._next is not None and self._next.active():
-            self._next.cancel()
-        return self._going or succeed(None)
-
-    def _go(self) -> None:
-        self._going = self._in_thread(self._call).addCallbacks(self._done, self._failed)
-
-    def _done(self, seconds: float) -> None:
-        if self._failure:
-            self._log.info("{what} works again", what=self._what)
-        self._failure = ""
-        self._tell("")
-        self._again(seconds)
-
-    def _failed(self, failure: Failure) -> None:
-        text = failure.getErrorMessage()
-        if text != self._failure:
-            if failure.check(OSError, sqlite3.Error, RegistryError):
-                self._log.error("{what} fails: {text}", what=self._what, text=text)
-            else:
-                self._log.failure("{what} fails", failure, what=self._what)
-        self._failure = text
-        self._tell(text)
-        self._again(_AFTER_A_FAILURE)
-
-    def _again(self, seconds: float) -> None:
-        if self._is_running:
-            self._next = self._reactor.callLater(seconds, self._go)
-
-
-class RegistryReader:
-    """Reads the registry when it has changed."""
-
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
-        self._revision = b""
-        self._read_at = 0.0
-
-    def look(self) -> float:
-        """Read it if that is due.
-
-        Returns:
-            Seconds until the next look.
-
-        Raises:
-            RegistryError: it can't be read.
-        """
-        if not self._watch.layout.devices.exists():
-            return _REGISTRY  # no device was added yet
-        with Registry(self._watch.layout.devices, make=False) as registry:
-            revision = registry.revision()
-            is_old = time.monotonic() - self._read_at > _REGISTRY_WHOLE
-            if revision != self._revision or is_old:
-                self._watch.roster.note_registry(registry.devices(), time.time())
-                self._revision, self._read_at = revision, time.monotonic()
-        return _REGISTRY
 
 
 class WatchService(MultiService):
@@ -235,7 +141,7 @@ class WatchService(MultiService):
         """
         try:
             self._layout.create()
-            self._watch = Watch(self._layout, self._converting)
+            self._known = Known(self._layout, self._converting)
             self._listen()
         except (OSError, ValueError, sqlite3.Error, CannotListenError, AccessError) as error:
             print(f"ingest-watch: can't start: {error}", file=sys.__stderr__)
@@ -244,12 +150,12 @@ class WatchService(MultiService):
         signal.signal(signal.SIGHUP, self._hang_up)
         self._follow_pool.start()
         self._pool.start()
-        watch = self._watch
+        known = self._known
         self._repeated = [
             Repeated("following the log", self._follow, self._reactor, self._in_follow, self._note),
-            Repeated("asking the listener", watch.contact.look, self._reactor, self._in_thread),
+            Repeated("asking the listener", known.contact.look, self._reactor, self._in_thread),
             Repeated(
-                "reading the registry", RegistryReader(watch).look, self._reactor, self._in_thread
+                "reading the registry", RegistryReader(known).look, self._reactor, self._in_thread
             ),
         ]
         if self._converting is not None:
@@ -257,10 +163,15 @@ class WatchService(MultiService):
             self._repeated.append(Repeated("making Parquet", step, self._reactor, self._in_thread))
         for each in self._repeated:
             each.start()
+        self._systemd = Systemd(Notifier(os.environ), known.in_words, self._reactor)
+        # Only then signals, and what else comes, are answered.
+        self._reactor.callWhenRunning(self._systemd.setServiceParent, self)
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
         """Answer no more, finish what is under way, and keep the place."""
+        if self._systemd.running:
+            yield self._systemd.disownServiceParent() or succeed(None)
         for port in self._ports:
             yield port.stopListening() or succeed(None)
         self._api.asking.stop()
@@ -269,13 +180,17 @@ class WatchService(MultiService):
         for each in self._repeated:
             yield each.stop()
         yield super().stopService() or succeed(None)
-        yield self._in_follow(self._watch.follower.close)
+        yield self._in_follow(self._known.follower.close)
         self._follow_pool.stop()
         self._pool.stop()
 
     def _hang_up(self, *_: object) -> None:
         if self._rules is not None:
-            self._reactor.callFromThread(self._rules.reload)
+            self._reactor.callFromThread(self._reload, self._rules)
+
+    def _reload(self, rules: IRules) -> None:
+        with self._systemd.reloading():
+            rules.reload()
 
     def _listen(self) -> None:
         """Listen, unless the page must not be reached there: nobody is let in before that is known.
@@ -287,8 +202,9 @@ class WatchService(MultiService):
         endpoint = self._settings.http
         root = Resource()
         site = _QuietSite(root)
+        limited = Limited(cast(IProtocolFactory, site), _CONNECTIONS)
         outcome: list[Any] = []
-        maybeDeferred(serverFromString(self._reactor, endpoint).listen, site).addBoth(
+        maybeDeferred(serverFromString(self._reactor, endpoint).listen, limited).addBoth(
             outcome.append
         )
         if isinstance(outcome[0], Failure):
@@ -299,7 +215,7 @@ class WatchService(MultiService):
         names = names_at(
             endpoint, address, self._settings.hosts, has_passwords=self._passwords is not None
         )
-        self._api = PageApi(self._watch, self._reactor, self._in_thread, self._rules)
+        self._api = PageApi(self._known, self._reactor, self._in_thread, self._rules)
         self._static.putChild(b"api", self._api.resource())
         check = None if self._passwords is None else self._check
         site.resource = Door(self._static, check, names)
@@ -308,12 +224,12 @@ class WatchService(MultiService):
     def _follow(self) -> float:
         """Take a step through the log; in its thread."""
         begun = time.thread_time()
-        more = self._watch.follower.step()
+        more = self._known.follower.step()
         took = time.thread_time() - begun
         return took * (1 / _SHARE - 1) if more else _POLL
 
     def _note(self, trouble: str) -> None:
-        self._watch.trouble = trouble
+        self._known.trouble = trouble
 
     def _check(self, authorization: bytes) -> Role | Deferred[Role | None] | None:
         """Return the role that a header proves; see `Door`."""

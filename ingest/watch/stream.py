@@ -91,20 +91,32 @@ class Stream:
         if self._is_reading or self._is_paused or self._is_over:
             return
         self._is_reading = True
-        self._in_thread(self._tail.look).addCallbacks(self._came, self._failed)
+        self._in_thread(self._look).addCallbacks(self._came, self._failed)
 
-    def _came(self, lines: Lines) -> None:
+    def _look(self) -> tuple[bytes, bool]:
+        """Read, and write the events; in a thread, since they may be long.
+
+        Returns:
+            The events, and whether there may be more at once.
+        """
+        lines = self._tail.look()
+        events = [_event("missing", lines.missing, lines)] if lines.missing else []
+        if lines.lines or self._is_first:  # the first event tells the place, whatever comes
+            self._is_first = False
+            # As text: a line may hold what a browser's JSON takes for another number.
+            texts = [line.decode("utf-8", "replace") for line in lines.lines]
+            events.append(_event("lines", texts, lines))
+        return b"".join(events), lines.more
+
+    def _came(self, found: tuple[bytes, bool]) -> None:
         self._is_reading = False
         if self._is_over:
             self._tail.close()
             return
-        if lines.missing:
-            self._send("missing", lines.missing, lines)
-        if lines.lines or self._is_first:  # the first event tells the place, whatever comes
-            self._is_first = False
-            # As text: a line may hold what a browser's JSON takes for another number.
-            self._send("lines", [line.decode("utf-8", "replace") for line in lines.lines], lines)
-        self._again(0.0 if lines.more else _POLL)
+        events, more = found
+        if events:
+            self._request.write(events)
+        self._again(0.0 if more else _POLL)
 
     def _failed(self, failure: Failure) -> None:
         self._is_reading = False
@@ -118,12 +130,6 @@ class Stream:
         )
         self._again(_AFTER_A_FAILURE)
 
-    def _send(self, kind: str, value: object, lines: Lines) -> None:
-        self._request.write(
-            b"event: %b\nid: %b\ndata: %b\n\n"
-            % (kind.encode(), lines.place.to_json().encode(), orjson.dumps(value))
-        )
-
     def _again(self, seconds: float) -> None:
         self._next = self._reactor.callLater(seconds, self._read)
 
@@ -135,3 +141,8 @@ class Stream:
             self._next.cancel()
         if not self._is_reading:
             self._tail.close()
+
+
+def _event(kind: str, value: object, lines: Lines) -> bytes:
+    place = lines.place.to_json().encode()
+    return b"event: %b\nid: %b\ndata: %b\n\n" % (kind.encode(), place, orjson.dumps(value))

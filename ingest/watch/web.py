@@ -40,6 +40,10 @@ _TYPES: Final = {
     ".svg": "image/svg+xml",
     ".md": "text/plain; charset=utf-8",
 }
+MAX_TEXT: Final = 1000
+"""Characters of a text in a request, such as one that is sought."""
+FAR: Final = 4e9
+"""Seconds since 1970: the year 2096, beyond which no time of a request may lie."""
 _PORT: Final = re.compile(r":[0-9]*\Z")
 _MAX_BODY: Final = 1 << 18  # bytes
 _SAFE_METHODS: Final = (b"GET", b"HEAD")
@@ -85,6 +89,12 @@ class RequestError(Exception):
         super().__init__(text)
         self.code = code
         self.details = details
+
+
+def header(request: PageRequest, name: str) -> str | None:
+    """Return a header, whatever bytes it has (RFC 9110, section 5.5)."""
+    value: bytes | None = request.getHeader(name.encode())
+    return None if value is None else value.decode("latin-1")
 
 
 def argument(request: PageRequest, name: str, default: str = "") -> str:
@@ -200,6 +210,7 @@ class Api(Resource):
         request.setHeader("Cache-Control", "no-store")
         answer = self._answers.get(request.method)
         if answer is None:
+            request.setHeader("Allow", b", ".join(self.allowedMethods))
             send_json(request, {"error": "there is no such method here"}, 405)
             return NOT_DONE_YET
         if request.method not in _SAFE_METHODS and self._changes and request.role != "operate":
@@ -277,7 +288,7 @@ class Door(Resource):
         return cast(IResource, self._inside.getChildWithDefault(path, request))
 
     def _refusal(self, request: PageRequest) -> str | None:
-        host = (request.getHeader("host") or "").lower()
+        host = (header(request, "host") or "").lower()
         if self._names is not None and _PORT.sub("", host).strip("[]") not in self._names:
             return (
                 "this address is not called by that name here: use 127.0.0.1 or localhost, or name"
@@ -285,13 +296,13 @@ class Door(Resource):
             )
         if request.method in _SAFE_METHODS:
             return None
-        origin = request.getHeader("origin")
-        site = request.getHeader("sec-fetch-site")
+        origin = header(request, "origin")
+        site = header(request, "sec-fetch-site")
         is_ours = site == "same-origin" or (
             site is None and (origin is None or origin.lower().partition("://")[2] == host)
         )
         # A form of another page can't set a header of its own, whatever its browser lacks.
-        if not is_ours or request.getHeader("x-ingest") is None:
+        if not is_ours or header(request, "x-ingest") is None:
             return "a request that changes something must come from this page"
         return None
 

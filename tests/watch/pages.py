@@ -34,11 +34,26 @@ class Page(Program):
     ready = r"the page is at (\S+)\n"
     url: str
 
-    def __init__(self, data: Path, *options: str | Path, http: str = ANY_PAGE) -> None:
-        """Describe it; entering its block, or `start`, runs it."""
-        command: list[str | Path] = [TWISTD, "-n", "--pidfile=", "ingest-watch", "--data", data]
+    def __init__(
+        self,
+        data: Path,
+        *options: str | Path,
+        http: str = ANY_PAGE,
+        under: tuple[str | Path, ...] = (),
+        output: Path | None = None,
+    ) -> None:
+        """Describe it; entering its block, or `start`, runs it.
+
+        Args:
+            data: the data folder.
+            options: of `twistd ingest-watch`, besides the next.
+            http: where it is.
+            under: a command that runs it as its own process, such as env.
+            output: where what it says goes; beside `data` by default.
+        """
+        command = [*under, TWISTD, "-n", "--pidfile=", "ingest-watch", "--data", data]
         command += ["--http", http, *options]
-        super().__init__(command, data.with_name(data.name + ".page.out"))
+        super().__init__(command, output or data.with_name(data.name + ".page.out"))
 
     def start(self) -> None:
         """Start it, and wait until it serves."""

@@ -182,6 +182,33 @@ def test_the_table_of_devices_is_searched_and_sorted(desk: Browser, page: Page) 
     wait_for(lambda: texts(desk, "tbody td.name") == ["off"], "the filter")
 
 
+def test_the_table_of_devices_is_paged_by_keyboard(desk: Browser, page: Page) -> None:
+    def where() -> str:
+        return texts(desk, ".pager span")[0]
+
+    go(desk, page, "#/devices?sort=name&q=fleet-")
+    wait_for(lambda: where() == "1 of 200", "the first page")
+    assert texts(desk, "tbody td.name")[0] == "fleet-00000"
+    desk.find_element(By.XPATH, "//button[text()='On ›']").send_keys(Keys.ENTER)
+    wait_for(lambda: where() == "2 of 200", "the second page")
+    assert texts(desk, "tbody td.name")[0] == "fleet-00050"
+    desk.switch_to.active_element.send_keys(Keys.ENTER)
+    wait_for(lambda: where() == "3 of 200", "the third page: the button keeps the focus")
+    desk.find_element(By.XPATH, "//button[text()='‹ Back']").send_keys(Keys.SPACE)
+    wait_for(lambda: where() == "2 of 200", "the way back")
+    assert "page=2" in desk.current_url, "so that it can be kept"
+
+
+def test_the_table_begins_with_those_that_need_somebody(desk: Browser, page: Page) -> None:
+    go(desk, page, "#/devices?sort=state")
+    wait_for(lambda: texts(desk, "tbody td.state"), "the table")
+    shown = [each.split()[-1] for each in texts(desk, "tbody td.state")]
+    order = ["refused", "failing", "silent", "online", "disabled"]
+    assert shown == sorted(shown, key=order.index)
+    go(desk, page, "#/devices?sort=-state")
+    wait_for(lambda: "off" in texts(desk, "tbody td.name"), "the other end")
+
+
 def test_a_device_has_a_curve_of_every_number(desk: Browser, page: Page) -> None:
     go(desk, page, "#/device/good")
     wait_for(lambda: texts(desk, ".why") == ["It is delivering."], "why")
@@ -207,7 +234,9 @@ def test_nothing_that_a_device_sends_is_more_than_text(desk: Browser, page: Page
     desk.find_element(By.CSS_SELECTOR, "figcaption a").click()
     wait_for(lambda: "Drag to zoom in" in seen(desk), "the plot of it")
     assert (
-        desk.find_elements(By.CSS_SELECTOR, "main img, main svg, main script, main b[onmouseover]")
+        desk.find_elements(
+            By.CSS_SELECTOR, "main img, main svg:not(.key), main script, main b[onmouseover]"
+        )
         == []
     )
     assert "owned" not in desk.title

@@ -2,12 +2,13 @@ import json
 import math
 import re
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.record import parse
-from ingest.watch.fields import LIMIT, Field, fields_in, fields_of, needle
+from ingest.watch.fields import DEEPEST, LIMIT, Field, fields_in, fields_of, needle
 from tests.log.logs import line
 
 LINE = "weather,place=roof temp=82i,hum=71.2 1465839830100400200"
@@ -85,6 +86,22 @@ def test_a_record_of_many_fields_is_cut() -> None:
 )
 def test_hostile_texts_end(text: str) -> None:
     assert len(fields_in("text", text)) <= LIMIT
+
+
+@pytest.mark.parametrize(
+    ("begin", "end"), [("[", "]"), ('{"a":', "}"), ('[{"$map":[["a",', "]]}]")]
+)
+@pytest.mark.parametrize("depth", [DEEPEST, 250, 20_000])
+def test_what_is_nested_too_deeply_is_no_field(begin: str, end: str, depth: int) -> None:
+    text = begin * depth + "1" + end * depth
+    assert len(fields_in("text", text)) <= 1
+    if depth == 250:
+        assert fields_in("data", orjson.loads(f"[2,{text}]")) == {"c1": 2.0}
+
+
+@pytest.mark.parametrize("number", ["abc", "1.2.3", "", "1_000"])
+def test_what_looks_like_a_number_of_the_log_is_a_map(number: str) -> None:
+    assert fields_in("data", {"$number": number}) == {"$number": number}
 
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8)

@@ -153,3 +153,29 @@ def test_curves_are_thinned_while_it_does_not_catch_up(
         following.read()
     assert following.follower.progress.stride == 1
     assert following.follower.progress.behind == 0
+
+
+def test_a_start_that_catches_up_in_time_thins_nothing(
+    layout: Layout, following: Following
+) -> None:
+    begin = following.now - 3200  # each read brings minutes of it
+    write_log(
+        layout,
+        ((begin + each / 50, "a", each, '"text":"temp=1"') for each in range(1, 160_001)),
+    )
+    while following.follower.step():
+        following.now += 2
+    assert following.follower.progress.thinned_at == 0
+    temp = following.curves.read("a", "temp")
+    assert temp is not None
+    assert temp.count.sum() == 160_000
+
+
+def test_the_first_and_the_last_bucket_of_the_hour_are_whole(
+    layout: Layout, following: Following
+) -> None:
+    begin = following.now - 3700
+    write_log(layout, frames(begin, range(1, 3701)))
+    following.read()
+    _, rates, _ = following.traffic.rates(following.now, 10)
+    assert rates == [1.0] * 360

@@ -16,6 +16,7 @@ import pytest
 import ingest.watch
 from ingest.bench.certificate import make_certificate
 from ingest.layout import Layout
+from ingest.ops.control import ask
 from ingest.watch.auth import password_line
 from tests.support.devices import Device, TextDevice
 from tests.support.listeners import Listener
@@ -70,6 +71,14 @@ def test_a_device_from_its_frame_to_its_curve(listener: Listener, page: Page) ->
         assert len(page.get("traffic")["frames"]) == 360
     wait_for(lambda: page.device("a")["state"] == "silent", "the end of its connection")
     assert "It is not connected" in page.device("a")["why"]
+
+
+def test_the_listener_is_asked_for_no_devices_books(listener: Listener, page: Page) -> None:
+    with push(listener, "a", "temp=1"):
+        summary = ask(listener.layout.control, "summary")
+        assert listener.status().keys() - summary.keys() == {"devices"}
+        wait_for(lambda: page.get("status")["listener"], "the listener")
+        assert page.get("status")["listener"].keys() == summary.keys()
 
 
 def test_every_answer_has_the_headers_that_keep_others_out(page: Page) -> None:

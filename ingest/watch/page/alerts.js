@@ -27,7 +27,7 @@ export function alertsPage(view) {
     rules.replaceChildren(...found.rules.map((rule) => row([
       plain(rule.name), h("code", {}, plain(rule.devices)), h("code", {}, plain(rule.test)),
       [rule.for, rule.keep_firing_for && `kept for ${rule.keep_firing_for}`].filter(Boolean).join(", ") || "–",
-      rule.then.map((target) => h("div", {}, plain(target))),
+      rule.then.length ? rule.then.map((target) => h("div", {}, plain(target))) : "–",
       rule.firing ? noun(rule.firing, "device") : "–"])));
     receivers.replaceChildren(...found.receivers.map((each) =>
       row([plain(each.target), count(each.waiting), plain(each.failure) || "–"])));
@@ -94,6 +94,7 @@ function state({ state: name }) {
 }
 
 function deeds({ did }) {
+  if (!did.length) return "";
   return h("div", { class: "note" }, did.map((each) => h("div", { class: each.state === "given up" ? "problem" : "" },
     `${plain(each.target)}: ${plain(each.state)}`,
     each.time ? ` at ${clock(seconds(each.time))}` : "", each.failure ? `, ${plain(each.failure)}` : "")));

@@ -1,7 +1,7 @@
 // Ask the log in SQL: the result as a table or as curves, and queries that are kept.
 
 import { get, post } from "./api.js";
-import { Chart, colour } from "./chart.js";
+import { Chart, key } from "./chart.js";
 import { h, plain, setText } from "./dom.js";
 import { count, noun } from "./format.js";
 
@@ -160,9 +160,7 @@ export function askPage(view, { query, onStatus }) {
     setText(note, curves.length > CURVES ? `The first ${CURVES} of ${curves.length} curves` : "");
     chart = new Chart({ title: "Result", height: 380 });
     output.append(chart.element, h("ul", { class: "chips" }, curves.slice(0, CURVES).map((curve, place) => {
-      const key = h("span", { class: "key", "aria-hidden": "true" });
-      key.style.background = colour(place);
-      return h("li", {}, key, `${plain(curve.label)} `);
+      return h("li", {}, key(place), `${plain(curve.label)} `);
     })));
     chart.setTables(curves.slice(0, CURVES));
   }

@@ -5,20 +5,30 @@ import { clock, ticks, value as shown } from "./format.js";
 
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 2], [1, 2]];
 
-export function colour(place) {
+function colour(place) {
   return style(`--curve-${(place % 6) + 1}`);
 }
 
-export function dash(place) {
+function dash(place) {
   return DASHES[place % DASHES.length];
 }
 
+// A piece of a curve's line, for a list of what is drawn: with its dashes, as a colour alone says nothing.
+export function key(place) {
+  const made = document.getElementById("key").content.firstElementChild.cloneNode(true);
+  const line = made.firstElementChild;
+  line.setAttribute("class", `curve-${(place % 6) + 1}`);
+  line.setAttribute("stroke-dasharray", dash(place).join(" "));
+  return made;
+}
+
 export class Chart {
-  // `onzoom(from, to)` is called when a part is selected.
-  constructor({ title = "", height = 200, unit = shown, onzoom = null }) {
+  // `onzoom(from, to)` is called when a part is selected; `fromZero`: the axis begins at 0, as for rates.
+  constructor({ title = "", height = 200, unit = shown, onzoom = null, fromZero = false }) {
     this.height = height;
     this.unit = unit;
     this.onzoom = onzoom;
+    this.fromZero = fromZero;
     this.plot = null;
     this.shape = "";
     this.title = title;
@@ -115,7 +125,7 @@ export class Chart {
       legend: { show: false },
       cursor: { drag: { x: Boolean(this.onzoom), y: false, setScale: false }, points: { size: 6 } },
       scales: { x: { range: () => { const { min, max } = this.bounds(this.plot?.data?.[0] ?? this.curves[0]?.start ?? []); return [min, max]; } },
-        y: { range: (_, low, high) => padded(low, high) } },
+        y: { range: (_, low, high) => padded(this.fromZero && low > 0 ? 0 : low, high) } },
       axes: [{ ...axis, space: 70, values: (_, splits, __, ___, step) => ticks(splits, step) }, { ...axis, size: 56, values: (_, splits) => splits.map((each) => this.unit(each)) }],
       hooks: { setSelect: [(plot) => this.selected(plot)], setCursor: [(plot) => this.describe(plot.cursor.idx ?? null)] },
     };

@@ -48,7 +48,7 @@ export function devicePage(view, { name }) {
     const { fields } = await get(`devices/${encodeURIComponent(name)}/fields`, {}, signal);
     const wanted = fields.slice(0, limit);
     more.hidden = fields.length <= limit;
-    setText(quiet, fields.length ? "" : "None of its last frames has a number.");
+    setText(quiet, fields.length ? "" : "No number is known of it: none of its last frames has one.");
     for (const { name: field } of wanted) {
       if (drawn.has(field)) continue;
       const chart = new Chart({ title: field, height: 150 });
@@ -93,7 +93,7 @@ function showFacts(list, device) {
     ["Paused", connection ? (connection.is_reading ? "no" : "yes: the listener does not read from it now") : "–"],
     ["Last error", device.error ? `${device.error}, ${ago(device.error_at)}` : "none known"],
     ["Note", device.note || "–"],
-    ["Registered", device.created ?? "no"],
+    ["Registered", device.created ? clock(Date.parse(device.created) / 1000) : "no"],
   ];
   list.replaceChildren(...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, plain(value)))));
 }

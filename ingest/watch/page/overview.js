@@ -15,8 +15,8 @@ export function overviewPage(view, { onStatus }) {
   });
   const figures = h("dl", { class: "figures" });
   const errors = h("div", { class: "errors" });
-  const frames = new Chart({ title: "Frames a second", height: 180, unit: rate });
-  const sizes = new Chart({ title: "Bytes a second", height: 180, unit: bytes });
+  const frames = new Chart({ title: "Frames a second", height: 180, unit: rate, fromZero: true });
+  const sizes = new Chart({ title: "Bytes a second", height: 180, unit: bytes, fromZero: true });
   const rotated = h("span", { role: "status" });
   const rotate = h("button", { type: "button", hidden: true, onclick: async () => {
     rotated.textContent = "…";
@@ -93,7 +93,8 @@ function showFigures(list, status) {
 
 function latency(listener) {
   const found = listener.ack_latency_s;
-  if (found === undefined || found === null) return null;
+  if (found === undefined) return null; // of a listener from before an update
+  if (found === null) return "nothing was acknowledged of late";
   if (typeof found === "number") return duration(found);
   return Object.entries(found).map(([name, value]) => `${plain(name)} ${duration(value)}`).join(", ");
 }

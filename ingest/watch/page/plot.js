@@ -1,7 +1,7 @@
 // Any readings of any devices on one plot, live or back through the log.
 
 import { address, get, repeat } from "./api.js";
-import { Chart, colour } from "./chart.js";
+import { Chart, key } from "./chart.js";
 import { h, plain, setText } from "./dom.js";
 import { clock, duration, noun, value } from "./format.js";
 
@@ -137,9 +137,7 @@ export function plotPage(view, { query }) {
 
   function showChips() {
     chips.replaceChildren(...wanted.map(([name, each], place) => {
-      const key = h("span", { class: "key", "aria-hidden": "true" });
-      key.style.background = colour(place);
-      return h("li", {}, key, h("a", { href: `#/device/${encodeURIComponent(name)}` }, plain(name)), ` ${plain(each)} `,
+      return h("li", {}, key(place), h("a", { href: `#/device/${encodeURIComponent(name)}` }, plain(name)), ` ${plain(each)} `,
         h("button", { type: "button", "aria-label": `Remove ${plain(name)} ${plain(each)}`, onclick: () => { wanted.splice(place, 1); draw(); } }, "×"));
     }));
   }
