@@ -31,6 +31,7 @@ from ingest.journal.interface import FlowControl, Holder, Lease, Trouble
 from ingest.journal.keeper import Keeper
 from ingest.journal.leases import Leases
 from ingest.journal.measures import Measures, Probe, TimedDisk
+from ingest.journal.numbers import Numbers
 from ingest.journal.recovery import recover
 from ingest.journal.rotation import RotationPolicy
 from ingest.journal.writer import Commit, Writer
@@ -68,7 +69,8 @@ class FileJournal:
         backlog: bytes of records that are not durable yet.
         log_folder: where the files are.
         writer: brings records to disk.
-        keeper: saves the positions.
+        numbers: the newest durable one of each device.
+        keeper: saves them.
         archivist: looks after closed files.
     """
 
@@ -123,8 +125,8 @@ class FileJournal:
             disk=disk,
             clock=clock,
         )
-        self._known, self._floor = recovered.known, recovered.floor
-        self._leases = Leases(self._position, self._report)
+        self.numbers = Numbers(recovered.positions)
+        self._leases = Leases(self.numbers.get, self._report)
         active = ActiveFile(
             layout.log_folder,
             self._intent,
@@ -137,8 +139,16 @@ class FileJournal:
         self.archivist = Archivist(
             layout.log_folder, policy.archive, self.tell, clock, home=home, needed_after=""
         )
-        self.keeper = Keeper(layout.positions, self._known, recovered.log, home, clock, self)
-        self.keeper.note(recovered.changed, active.mark)
+        self.keeper = Keeper(
+            layout.positions,
+            recovered.positions,
+            self.numbers,
+            recovered.log,
+            home,
+            clock,
+            self,
+        )
+        self.numbers.note(recovered.changed, active.mark)
         self.keeper.step()  # a kill right after the start finds what this start has found
 
     def start(self) -> None:
@@ -220,6 +230,7 @@ class FileJournal:
         mark = self.writer.stop()
         self.keeper.stop(mark, clean=self._disk_trouble is None)
         self.archivist.stop()
+        self.numbers.close()
         self._intent.close()
 
     # What the other threads say, in theirs.
@@ -228,8 +239,7 @@ class FileJournal:
         """See `Owner.committed`."""
         changed = {lease.device: last for lease, last, _ in commit.items}
         # Here and now: a checkpoint says where the log ends, and must not say it without these.
-        self._known.update(changed)
-        self.keeper.note(changed, commit.mark)
+        self.numbers.note(changed, commit.mark)
         self._call_soon(self._committed, commit)
 
     def failing(self, error: OSError) -> None:
@@ -325,6 +335,3 @@ class FileJournal:
             call()
         except Exception as error:
             self._report(FlowControlFailed(getattr(call, "__name__", repr(call)), error))
-
-    def _position(self, device: str) -> int:
-        return self._known.get(device, self._floor)

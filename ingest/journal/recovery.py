@@ -66,15 +66,13 @@ class Recovered(NamedTuple):
     Attributes:
         log: its identity.
         newest_closed: the name of the newest file that was ever closed, as it was named then.
-        known: each device's newest number.
-        floor: the number of all other devices; 0 unless some were left out.
-        changed: of the numbers those that are newer than what `positions.db` says.
+        positions: the file of positions, opened; its taker closes it.
+        changed: numbers that are newer than what it says.
     """
 
     log: str
     newest_closed: str | None
-    known: dict[str, int]
-    floor: int
+    positions: Positions
     changed: dict[str, int]
 
 
@@ -137,10 +135,10 @@ def recover(
             changed = _skip(folder, changed, positions, now, report, why, above=above)
         elif not (is_end_there and is_brought):
             changed = _skip(folder, changed, positions, now, report, _END_MISSING)
-        known, floor = positions.numbers() | changed, positions.floor
-    finally:
+    except BaseException:
         positions.close()
-    return Recovered(log, _newest_closed(files, removal), known, floor, changed)
+        raise
+    return Recovered(log, _newest_closed(files, removal), positions, changed)
 
 
 def _complete_write(

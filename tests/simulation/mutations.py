@@ -120,8 +120,7 @@ def save_the_end_without_the_numbers(put: Set) -> None:
 
     def later(self: FileJournal, commit: Commit) -> None:
         changed = {lease.device: last for lease, last, _ in commit.items}
-        self._known.update(changed)
-        self.keeper.note(changed, commit.mark)
+        self.numbers.note(changed, commit.mark)
         committed(self, commit)
 
     def tell(self: FileJournal, commit: Commit) -> None:
