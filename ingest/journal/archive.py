@@ -20,7 +20,8 @@ from ingest.journal.events import ArchiveFailing, ClockLeapt, Removed, Report
 from ingest.journal.home import FolderReplacedError, Home
 from ingest.journal.removal import Removal, note_removal, read_removal
 from ingest.journal.rotation import ClosedFile, RetentionPolicy, closing_times, expired
-from ingest.log.files import LogFile, log_files, sync_folder
+from ingest.log.files import LogFile, sync_folder
+from ingest.log.listing import log_files
 
 Compression = Literal["none", "gzip", "zstd"]
 
@@ -171,7 +172,7 @@ class Archivist:
         reasons = dict(expired(self.policy.retention, closed, now))
         gone = [file for file in files if file.path.name in reasons and not self._is_needed(file)]
         if gone and self._needed_after is not None:
-            newest = max(_name_when_closed(file) for file in gone)
+            newest = max(file.name_when_closed for file in gone)
             before = read_removal(self._folder)
             highest = max(self._highest, before.highest)
             note_removal(self._folder, Removal(max(newest, before.newest), highest))
@@ -189,7 +190,7 @@ class Archivist:
         self._is_leap_told = bool(leap)
 
     def _is_needed(self, file: LogFile) -> bool:
-        return self._needed_after is not None and _name_when_closed(file) > self._needed_after
+        return self._needed_after is not None and file.name_when_closed > self._needed_after
 
     def _compress(self, file: LogFile, compression: Compression) -> None:
         copy = file.path.with_name(file.path.name + _SUFFIX[compression])
@@ -224,10 +225,6 @@ def _compressor(raw: BinaryIO, compression: Compression) -> AbstractContextManag
     if compression == "gzip":
         return gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=6)
     return zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False)
-
-
-def _name_when_closed(file: LogFile) -> str:
-    return file.path.name.removesuffix(file.compressed)
 
 
 def _named(file: LogFile) -> float:

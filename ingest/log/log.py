@@ -15,7 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from ingest.log.files import ACTIVE, DAMAGED, identity
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import ACTIVE, identity
 from ingest.log.held import HeldFile
 from ingest.log.jumps import read_jumps
 from ingest.log.places import Files, Place

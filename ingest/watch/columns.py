@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING
 import orjson
 
 from ingest.layout import Layout, open_own
-from ingest.log.files import DAMAGED, LogFile, log_files, open_log, sync_folder
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import LogFile, open_log, sync_folder
+from ingest.log.listing import log_files
 from ingest.watch.schema import (
     Catalogue,
     count_documents,

@@ -14,7 +14,8 @@ from pathlib import Path
 from types import TracebackType
 
 from ingest.layout import Layout
-from ingest.log.files import LogFile, identity, log_files
+from ingest.log.files import LogFile, identity
+from ingest.log.listing import log_files
 from ingest.log.reading import Filter
 from ingest.record import record_time
 

@@ -9,19 +9,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.log.files import (
-    ACTIVE,
-    DAMAGED,
-    LogFile,
-    head_of,
-    identity,
-    list_log,
-    log_files,
-    open_log,
-    rotated_name,
-    snapshot,
-    whole_end,
-)
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import ACTIVE, LogFile, head_of, identity, open_log, rotated_name, whole_end
+from ingest.log.listing import list_log, log_files, snapshot
 from tests.log.logs import at, line, write
 
 CLOSED = datetime(2026, 11, 22, 11, 39, 0, 123999, UTC)
@@ -274,7 +264,7 @@ def test_a_snapshot_is_taken_again_if_the_log_was_emptied_meanwhile(
         (tmp_path / ACTIVE).write_bytes(b"")
         return files
 
-    monkeypatch.setattr("ingest.log.files.log_files", list_and_cut)
+    monkeypatch.setattr("ingest.log.listing.log_files", list_and_cut)
     older, active = snapshot(tmp_path)
     assert [file.path.name for file in older] == ["ingest.log.1"]
     assert active is not None
