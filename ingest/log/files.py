@@ -52,12 +52,21 @@ class LogFile:
     def closed(self) -> str | None:
         """When a rotated file was closed, `2026-11-22T11:39:00.123`; None for other files."""
         match = _ROTATED.fullmatch(self.path.name)
-        return "{}-{}-{}T{}:{}:{}".format(*match.groups()) if match else None
+        return None if match is None else _sane("{}-{}-{}T{}:{}:{}".format(*match.groups()))
 
     @property
     def name_when_closed(self) -> str:
         """Its name before it was compressed."""
         return self.path.name.removesuffix(self.compressed)
+
+
+def _sane(closed: str) -> str | None:
+    """Return a time of closing if there is such a time, and one after it."""
+    try:
+        datetime.fromisoformat(closed) + _MILLISECOND
+    except (ValueError, OverflowError):
+        return None
+    return closed
 
 
 def rotated_name(closed: datetime, after: str | None) -> str:
@@ -212,7 +221,7 @@ def sync_folder(folder: Path) -> None:
 
 def is_member(name: str) -> bool:
     """Tell whether a name is one that a file of the log may have."""
-    return name == ACTIVE or bool(_ROTATED.fullmatch(name) or _EXTERNAL.fullmatch(name))
+    return name == ACTIVE or bool(LogFile(Path(name)).closed or _EXTERNAL.fullmatch(name))
 
 
 def suffix_of(name: str) -> str:

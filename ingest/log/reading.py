@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -14,7 +14,15 @@ from typing import BinaryIO, cast
 from ingest.log.decompressing import DAMAGED
 from ingest.log.files import LogFile, is_plain, open_log, whole_end
 from ingest.log.listing import snapshot
-from ingest.record import TIME_SPAN, Record, first_since, line_finder, parse, record_time
+from ingest.record import (
+    TIME_SPAN,
+    Record,
+    first_since,
+    has_before,
+    line_finder,
+    parse,
+    record_time,
+)
 
 _BLOCK = 1 << 20
 _END = 1 << 12
@@ -64,6 +72,29 @@ class Filter:
         if closed is None or since is None or closed >= since[:23].decode():
             return False
         return all(first_since(end, since) is None for end in _ends(file))
+
+    def is_ahead(self, file: LogFile, begun: str) -> bool:
+        """Tell whether all of `file` is younger than the last moment that is wanted.
+
+        As in `is_past`, a name alone is not believed. For example, with `until` 2026-11-22, and
+        the file before closed in 2036, while the clock was ahead:
+
+            first record of 2036, last of 2036     the clock is right: it is ahead
+            first record of 2036, last of 2026     the clock was set back: it is not
+
+        Of a compressed file, in place of its last record the time tells when it was last changed.
+
+        Args:
+            file: the file.
+            begun: when the file before it was closed, by its name: `2026-11-22T11:39:00.123`.
+        """
+        until = self._until
+        if until is None or begun < until[:23].decode():
+            return False
+        ends = _ends(file)
+        return bool(ends) and not (
+            any(has_before(end, until) for end in ends) or _changed(file) < until
+        )
 
     @cached_property
     def _since(self) -> bytes | None:
@@ -214,6 +245,13 @@ def _ends(file: LogFile) -> list[bytes]:
             return [begin, next(read_blocks_backwards(stream, end, _END), b"")]
     except (FileNotFoundError, *DAMAGED):
         return []
+
+
+def _changed(file: LogFile) -> bytes:
+    """Return when a file was last changed, as records have it; empty if it is gone."""
+    with suppress(FileNotFoundError, ValueError, OverflowError):
+        return record_time(datetime.fromtimestamp(file.path.stat().st_mtime, UTC))
+    return b""
 
 
 def _file_lines(file: LogFile, wanted: Filter, damaged: Damaged) -> Iterator[bytes]:
