@@ -32,6 +32,7 @@ from ingest.journal.keeper import Keeper
 from ingest.journal.leases import Leases
 from ingest.journal.measures import Measures, Probe, TimedDisk
 from ingest.journal.numbers import Numbers
+from ingest.journal.positions import Mark
 from ingest.journal.recovery import recover
 from ingest.journal.rotation import RotationPolicy
 from ingest.journal.writer import Commit, Writer
@@ -115,7 +116,8 @@ class FileJournal:
         clock = clock or Clock()
         disk = disk or (TimedDisk(measures.sync_seconds) if measures else Disk())
         self._probe = Probe(clock.monotonic, self._measures.ack_seconds)
-        home = Home((layout.log_folder, layout.lock), disk, clock)
+        # The folder may be a link, and what the link leads to another disk, which may go.
+        home = Home((layout.log_folder, layout.log_folder.resolve(), layout.lock), disk, clock)
         self._intent = IntentFile(layout.intent, disk)
         recovered = recover(
             layout.log_folder,
@@ -254,8 +256,9 @@ class FileJournal:
         """See `Owner.failed`."""
         self._call_soon(self._failed, error)
 
-    def rotated(self, closed: Path) -> None:
+    def rotated(self, closed: Path, mark: Mark) -> None:
         """See `Owner.rotated`."""
+        self.numbers.note({}, mark)  # once that is saved, the archivist may have the file
         self.archivist.wake()
         self.tell(Rotated(closed.name))
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ingest.journal.clock import Clock
 from ingest.journal.events import Event, PositionsReplaced
-from ingest.journal.home import FolderReplacedError, Home
+from ingest.journal.home import Home
 from ingest.journal.numbers import Numbers, Taken
 from ingest.journal.positions import Checkpoint, Mark, Positions, put_in_place, write_anew
 
@@ -144,10 +144,10 @@ class Keeper:
         return Checkpoint(self._log, taken.mark, self._clean)
 
     def _is_ours_to_make(self) -> bool:
-        """Tell whether what is at the path is ours: the writer tells if it is not."""
+        """Tell whether what is at the path is ours for sure: the writer tells if it is not."""
         try:
             self._home.check()
-        except FolderReplacedError:
+        except OSError:
             return False
         return True
 

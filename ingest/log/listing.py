@@ -5,8 +5,8 @@ external rotation left. What has the same first record as another file is a copy
 out, as is what can't be read (`ingest.log.1.xz`) or what has another name.
 """
 
+import os
 import re
-import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -18,7 +18,6 @@ from ingest.log.files import (
     head_in,
     head_of_open,
     identity,
-    inodes,
     is_member,
     sample,
     suffix_of,
@@ -53,20 +52,23 @@ def list_log(folder: Path) -> Listing:
     Raises:
         OSError: the folder can't be read, or is missing.
     """
-    left_out: list[LeftOut] = []
-    files: list[LogFile] = []
-    names = inodes(folder)
-    for name, inode in names.items():
-        file = LogFile(folder / name, suffix_of(name), inode)
-        if not is_member(name):
-            if _LOOKS_LIKE_THE_LOG.fullmatch(name):
-                left_out.append(LeftOut(file.path, _why_not(name)))
-        elif not _has_better(name, names):
-            files.append(file)
+    with os.scandir(folder) as entries:
+        found = {entry.name: entry for entry in entries}
+    names = {name for name, entry in found.items() if is_member(name) and entry.is_file()}
+    left_out = [
+        LeftOut(folder / name, _why_not(name))
+        for name in found.keys() - names
+        if _LOOKS_LIKE_THE_LOG.fullmatch(name)
+    ]
+    files = [
+        LogFile(folder / name, suffix_of(name), found[name].inode())
+        for name in names
+        if not _has_better(name, names)
+    ]
     if all(file.closed or file.path.name == ACTIVE for file in files):
         files.sort(key=lambda file: file.closed or "")
     else:
-        files = _without_copies(_only_regular(files, left_out), left_out)
+        files = _without_copies(files, left_out)
         files = [files[place] for place in oldest_first([_clues(file) for file in files])]
     files.sort(key=lambda file: file.path.name == ACTIVE)
     return Listing(files, sorted(left_out))
@@ -109,26 +111,11 @@ def _has_better(name: str, names: Collection[str]) -> bool:
 
 
 def _why_not(name: str) -> str:
+    if is_member(name):
+        return "it is no regular file"
     if name.endswith(_OTHER_COMPRESSION):
         return "only .gz and .zst are read"
     return "its name is none of the log's"
-
-
-def _only_regular(files: Iterable[LogFile], left_out: list[LeftOut]) -> list[LogFile]:
-    regular = []
-    for file in files:
-        if _is_regular(file.path):
-            regular.append(file)
-        else:
-            left_out.append(LeftOut(file.path, "it is no regular file"))
-    return regular
-
-
-def _is_regular(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except FileNotFoundError:  # compressed or removed meanwhile, as its reader will see
-        return not path.is_symlink()
 
 
 def _without_copies(files: Iterable[LogFile], left_out: list[LeftOut]) -> list[LogFile]:

@@ -193,6 +193,16 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:
     ]
 
 
+def test_what_has_a_name_of_ours_and_is_no_file_is_left_out(tmp_path: Path) -> None:
+    """To open a pipe would wait for its other end."""
+    os.mkfifo(tmp_path / NAME)
+    write(tmp_path / f"{NAME}.zst", line(1))
+    write(tmp_path / ACTIVE, line(2))
+    listed = list_log(tmp_path)
+    assert [file.path.name for file in listed.files] == [f"{NAME}.zst", ACTIVE]
+    assert listed.left_out == [(tmp_path / NAME, "it is no regular file")]
+
+
 def test_every_file_opens_decompressed(tmp_path: Path) -> None:
     frame = zstandard.ZstdCompressor().compress
     (tmp_path / "ingest.log.1").write_bytes(b"plain\n")
