@@ -13,6 +13,7 @@ from ingest.cli.common import moment
 from ingest.cli.output import Output, printable, printable_json, warn_of_left_out
 from ingest.layout import Layout
 from ingest.log.decompressing import DAMAGED
+from ingest.log.files import describe_damage
 from ingest.log.following import follow as follow_lines
 from ingest.log.listing import list_log
 from ingest.log.log import LinesMissingError
@@ -97,7 +98,7 @@ def _found(folder: Path, wanted: Filter, count: int | None, out: Output | None) 
 
         def tell(path: Path, error: Exception) -> None:
             damaged.append(path)
-            click.echo(f"Warning: {printable(_damage(path, error))}", err=True)
+            click.echo(f"Warning: {printable(describe_damage(path, error))}", err=True)
 
         if count is None:
             yield from lines(folder, wanted, tell)
@@ -105,13 +106,6 @@ def _found(folder: Path, wanted: Filter, count: int | None, out: Output | None) 
             yield from last(folder, count, wanted, tell)
         if damaged:
             click.get_current_context().exit(1)
-
-
-def _damage(path: Path, error: Exception) -> str:
-    return (
-        f"{path} is damaged ({error}): what follows in it is not shown; put a good copy in its"
-        " place, or move it away"
-    )
 
 
 def _warn(error: LinesMissingError) -> None:

@@ -29,6 +29,7 @@ _EXTERNAL = re.compile(
     r"(?:ingest\.log[.-][0-9][0-9T.Z-]*(?:\.backup)?|ingest-[0-9-]+\.log)(?:\.gz|\.zst)?"
 )
 _MILLISECOND = timedelta(milliseconds=1)
+_CHUNK = 1 << 20
 HEAD_SIZE = 512  # holds the time, device and number of any record
 SAMPLE = 1 << 16
 """Bytes at either end of a file that are searched for what tells its age."""
@@ -105,6 +106,34 @@ def open_log(file: LogFile) -> BinaryIO:
             if copy.exists():
                 return _readable(copy.open("rb"), suffix)
         raise
+
+
+def find_damage(file: LogFile) -> str | None:
+    """Read a compressed file to its end, and return why not all of it can be read; None if it can.
+
+    Others may not notice: DuckDB takes a file that was cut short for a whole one.
+
+    Raises:
+        OSError: it can't be opened, or the disk is failing.
+    """
+    if not file.compressed:
+        return None
+    end = b"\n"
+    try:
+        with open_log(file) as stream:
+            while chunk := stream.read(_CHUNK):
+                end = chunk[-1:]
+    except DAMAGED as error:
+        return str(error)
+    return None if end == b"\n" else "it ends within a line"
+
+
+def describe_damage(path: Path, why: object) -> str:
+    """Say that of a file only the first part was read, and what to do."""
+    return (
+        f"{path} is damaged ({why}): what follows in it is left out; put a good copy in its place,"
+        " or move it away"
+    )
 
 
 def identity(file: Path | int) -> tuple[int, int] | None:

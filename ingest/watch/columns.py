@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from ingest.layout import Layout, open_own
-from ingest.log.decompressing import DAMAGED
-from ingest.log.files import LogFile, open_log, sync_folder
+from ingest.log.files import LogFile, find_damage, sync_folder
 from ingest.log.listing import log_files
 from ingest.watch.schema import (
     Catalogue,
@@ -243,17 +242,8 @@ def convert(file: LogFile, target: Path, spill: Path, *, threads: int, memory: i
 
 def _prove_whole(file: LogFile) -> None:
     """Read a compressed file to its end: DuckDB takes one that was cut short for a whole one."""
-    if not file.compressed:
-        return
-    end = b"\n"
-    try:
-        with open_log(file) as stream:
-            while chunk := stream.read(_CHUNK):
-                end = chunk[-1:]
-    except DAMAGED as error:
-        raise UnreadableError(f"{file.path} is damaged: {error}") from error
-    if end != b"\n":
-        raise UnreadableError(f"{file.path} is damaged: it ends within a line")
+    if why := find_damage(file):
+        raise UnreadableError(f"{file.path} is damaged: {why}")
 
 
 def _write(

@@ -85,11 +85,13 @@ class Result:
         table: the rows, as Arrow.
         truncated: whether rows are missing because of `Limits.rows` or `Limits.size`.
         seconds: how long it took.
+        damaged: says of which files only the first part was read, and what to do.
     """
 
     table: pyarrow.Table
     truncated: bool
     seconds: float
+    damaged: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -107,7 +109,7 @@ class Result:
         return list(plain_rows(self.table.schema, self.table.to_batches()))
 
     def as_json(self) -> bytes:
-        """Write it as one object: `columns`, `rows`, `truncated`, `seconds`.
+        """Write it as one object: `columns`, `rows`, `truncated`, `seconds`, perhaps `damaged`.
 
         A column is an object with `name` and `type`, a row an array.
         """
@@ -115,18 +117,24 @@ class Result:
             {"name": name, "type": kind}
             for name, kind in zip(self.columns, self.types, strict=True)
         ]
+        damaged = {"damaged": self.damaged} if self.damaged else {}
         return orjson.dumps(
             {
                 "columns": columns,
                 "rows": list(json_rows(self.table.schema, self.table.to_batches())),
                 "truncated": self.truncated,
                 "seconds": round(self.seconds, 3),
+                **damaged,
             }
         )
 
 
 class Query:
-    """A query that runs. Its process is started at once, and ended by `close` at the latest."""
+    """A query that runs. Its process is started at once, and ended by `close` at the latest.
+
+    Attributes:
+        damaged: after `finish`, see `Result.damaged`.
+    """
 
     def __init__(
         self, layout: Layout, sql: str, *, scope: Scope = _EVERYTHING, limits: Limits = _DEFAULT
@@ -155,6 +163,7 @@ class Query:
         except orjson.JSONEncodeError as error:
             raise QueryError("the query is not UTF-8") from error
         self._why: QueryError | None = None
+        self.damaged: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._begun = time.monotonic()
         self._process = subprocess.Popen(
@@ -204,7 +213,7 @@ class Query:
             except (pyarrow.ArrowException, OSError):
                 table = reader.schema.empty_table()  # it broke off; `finish` says why
             truncated = self.finish()
-            return Result(table, truncated, time.monotonic() - self._begun)
+            return Result(table, truncated, time.monotonic() - self._begun, self.damaged)
 
     def open(self) -> ipc.RecordBatchStreamReader:
         """Wait for the first rows, and return what reads them all; then call `finish`.
@@ -238,6 +247,7 @@ class Query:
             raise QueryError(_why_ended(code, said)) from error
         if "error" in outcome:
             raise QueryError(outcome["error"], outcome["position"])
+        self.damaged = tuple(outcome["damaged"])
         return bool(outcome["truncated"])
 
     def _end(self, why: QueryError) -> None:

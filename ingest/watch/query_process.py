@@ -18,13 +18,14 @@ import orjson
 from pyarrow import ipc
 
 from ingest.layout import Layout
+from ingest.log.files import LogFile, describe_damage, find_damage
 from ingest.units import format_size
 from ingest.watch import confinement
 from ingest.watch.checking import RefusedError, check
 from ingest.watch.query import TYPES, Limits
 from ingest.watch.schema import literal
 from ingest.watch.scope import Scope
-from ingest.watch.snapshot import Snapshot
+from ingest.watch.snapshot import Piece, Snapshot
 from ingest.watch.view import LogView, connect
 
 _NICE = 5
@@ -40,7 +41,8 @@ def main() -> None:
     os.nice(_NICE)
     outcome: dict[str, object]
     try:
-        outcome = {"truncated": _answer(request)}
+        truncated, damaged = _answer(request)
+        outcome = {"truncated": truncated, "damaged": damaged}
     except RefusedError as refused:
         outcome = {"error": str(refused), "position": refused.position}
     except OSError as error:
@@ -56,8 +58,8 @@ def main() -> None:
     os._exit(0)
 
 
-def _answer(request: dict[str, Any]) -> bool:
-    """Write the rows; return whether some were left out."""
+def _answer(request: dict[str, Any]) -> tuple[bool, list[str]]:
+    """Write the rows; return whether some were left out, and what could be read in part only."""
     limits = Limits(**request["limits"])
     since, until = (_moment(request["scope"][name]) for name in ("since", "until"))
     scope = Scope(since, until, request["scope"]["device"])
@@ -70,17 +72,19 @@ def _answer(request: dict[str, Any]) -> bool:
         confinement.limit_use(memory=limits.memory + _SLACK, seconds=seconds)
         confinement.allow_only(piece.fd for piece in snapshot.pieces)
         try:
-            truncated = _run(layout, snapshot, request["sql"], scope, limits)
+            answered = _run(layout, snapshot, request["sql"], scope, limits)
         except duckdb.OutOfMemoryException:
             raise
         except duckdb.Error as error:
             raise RefusedError(_text(error)) from error
         if snapshot.was_cut():
             raise RefusedError("the log was cut by another program meanwhile; ask again")
-        return truncated
+        return answered
 
 
-def _run(layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Limits) -> bool:
+def _run(
+    layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Limits
+) -> tuple[bool, list[str]]:
     connection = connect(threads=limits.threads, memory=limits.memory)
     check(connection, sql)
     view = LogView(connection, snapshot)
@@ -92,10 +96,20 @@ def _run(layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Lim
         text = _binder_text(error, view.columns)
         raise RefusedError(text, view.find_mistake(sql)) from error
     since, until = _latest(scope.since, plan.since), _earliest(scope.until, plan.until)
-    view.create(scope, snapshot.between(since, until), plan.used)
+    pieces = snapshot.between(since, until)
+    view.create(scope, pieces, plan.used)
     truncated = _send(connection.sql(sql), limits)
     sys.stdout.buffer.flush()
-    return truncated
+    return truncated, _damaged(pieces)
+
+
+def _damaged(pieces: Iterable[Piece]) -> list[str]:
+    """Say of which compressed files only the first part was read."""
+    return [
+        describe_damage(piece.file.path, why)
+        for piece in pieces
+        if not piece.parquet and (why := find_damage(LogFile(Path(piece.path), piece.compressed)))
+    ]
 
 
 def lock(connection: duckdb.DuckDBPyConnection, layout: Layout) -> None:
