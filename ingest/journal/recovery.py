@@ -98,15 +98,14 @@ def recover(
         _take_noted_jumps(folder, positions)
         found, is_end_there = _survey(files, positions, positions_path, disk, report)
         changed = _changed(found, positions)
-        if not all(
-            last <= changed.get(name, positions.get(name)) for name, last in brought.items()
-        ):
-            is_end_there = False
+        is_brought = all(
+            last <= changed.get(device, positions.get(device)) for device, last in brought.items()
+        )
         if _tells_too_little(found, removal, positions):
             why = _DAMAGED_FILE if found.damaged else _GONE
             above = max(removal.highest, *changed.values(), 0)
             changed = _skip(folder, changed, positions, now, report, why, above=above)
-        elif not is_end_there:
+        elif not (is_end_there and is_brought):
             changed = _skip(folder, changed, positions, now, report, _END_MISSING)
     except BaseException:
         positions.close()
