@@ -23,7 +23,7 @@ from ingest.journal.events import (
 from ingest.journal.file import BACKLOG, FileJournal, JournalPolicy
 from ingest.journal.home import Home
 from ingest.journal.interface import Lease
-from ingest.journal.positions import Positions, read_positions
+from ingest.journal.positions import Mark, Positions, read_positions
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import Layout
 from tests.journal.disks import NOW, Clocks
@@ -325,10 +325,11 @@ def test_nor_does_a_folder_that_a_link_leads_to(tmp_path: Path) -> None:
     assert len(driven.lines()) == 4
 
 
-def test_a_folder_that_can_not_be_looked_at_stops_no_checkpoint_for_ever(
+def test_a_folder_that_can_not_be_looked_at_ends_no_checkpoints_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     driven, holder = open_journal(tmp_path)
+    push(driven, holder.lease, 3)
 
     def refuse(*_: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -336,7 +337,7 @@ def test_a_folder_that_can_not_be_looked_at_stops_no_checkpoint_for_ever(
     with monkeypatch.context() as patched:
         patched.setattr(Home, "check", refuse)
         patched.setattr(Positions, "save", refuse)
-        push(driven, holder.lease, 3)
+        driven.journal.numbers.note({holder.lease.device: 3}, Mark("", "", 0))
         driven.journal.keeper.step()
     driven.journal.keeper.step()
     assert read_positions(driven.layout.positions) == {holder.lease.device: 3}
