@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from ingest.journal.clock import Calendar, Clock
@@ -145,7 +146,7 @@ class Archivist:
             if self._stopped or any(error.errno in _NO_ROOM for error in errors):
                 break
             if not (file.compressed or self._is_needed(file)):
-                _attempt(lambda file=file: self._compress(file.path, names), errors)  # type: ignore[misc]
+                _attempt(partial(self._compress, file.path, names), errors)
         if errors:
             raise errors[0]
 
@@ -166,7 +167,7 @@ class Archivist:
         self._tell_of_leap()
         reasons = self._expired(files, now)
         gone = [file for file in files if file.path.name in reasons and not self._is_needed(file)]
-        if self._needed_after is not None and not _attempt(lambda: self._note(gone), errors):
+        if self._needed_after is not None and not _attempt(partial(self._note, gone), errors):
             return files
         for file in gone:
             if _attempt(file.path.unlink, errors):

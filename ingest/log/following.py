@@ -33,7 +33,7 @@ def follow(
         missing: is called where lines are gone that were not read, or can't be read.
 
     Raises:
-        OSError: the folder is missing, or a file can't be read. One of `files.DAMAGED` if the
+        OSError: the folder is missing, or a file can't be read. One of `DAMAGED` if the
             last file's content is damaged.
     """
 

@@ -38,7 +38,7 @@ class HeldFile:
             where the file was cut shorter: then at its end.
 
         Raises:
-            OSError: the disk is failing. One of `files.DAMAGED` if the content is damaged.
+            OSError: the disk is failing. One of `DAMAGED` if the content is damaged.
         """
         raise NotImplementedError
 

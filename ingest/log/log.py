@@ -68,7 +68,7 @@ class Log:
         Raises:
             LinesMissingError: what follows the place is gone or damaged. Reading goes on at the
                 error's own place.
-            OSError: the folder is missing, or a file can't be read. One of `files.DAMAGED` if the
+            OSError: the folder is missing, or a file can't be read. One of `DAMAGED` if the
                 newest file, which another program has renamed, is damaged.
         """
         while True:
