@@ -218,6 +218,11 @@ def first_since(block: bytes, since: bytes) -> int | None:
     return next(match.start() for match in _ANY_TIME.finditer(lines) if match[1] >= since)
 
 
+def has_before(block: bytes, until: bytes) -> bool:
+    """Tell whether a line in a block that begins as a record has a time before `until`."""
+    return min(_ANY_TIME.findall(b"\n" + block), default=until) < until
+
+
 def numbers_in(block: bytes) -> list[tuple[bytes, bytes]]:
     """Return the device and the number of each line in a block that begins as a record."""
     return _NUMBERED.findall(b"\n" + block)

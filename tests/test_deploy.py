@@ -21,7 +21,8 @@ from ingest.client import Client
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
 from ingest.layout import Layout
-from ingest.log.files import LogFile, log_files, open_log
+from ingest.log.files import LogFile, open_log
+from ingest.log.listing import log_files
 from ingest.service.parts import DRAIN
 from tests.support.devices import TOKEN
 from tests.support.listeners import Listener

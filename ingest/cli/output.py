@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 import click
 
-from ingest.log.files import LeftOut
+from ingest.log.listing import LeftOut
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -121,6 +121,8 @@ def query(
             else:
                 _WRITERS[form](reader)
             running.finish()
+            for warning in running.damaged:
+                click.echo(f"Warning: {printable(warning)}", err=True)
     except QueryError as error:
         raise click.ClickException(_explained(str(error), sql, error.position)) from error
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from rich.text import Text
 from ingest.cli.common import moment
 from ingest.cli.output import printable
 from ingest.layout import Layout
-from ingest.log.files import DAMAGED
+from ingest.log.decompressing import DAMAGED
 
 if TYPE_CHECKING:
     from ingest.watch.rules.model import Rules

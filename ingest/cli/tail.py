@@ -12,8 +12,10 @@ import orjson
 from ingest.cli.common import moment
 from ingest.cli.output import Output, printable, printable_json, warn_of_left_out
 from ingest.layout import Layout
-from ingest.log.files import DAMAGED, list_log
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import describe_damage
 from ingest.log.following import follow as follow_lines
+from ingest.log.listing import list_log
 from ingest.log.log import LinesMissingError
 from ingest.log.reading import Filter, last, lines
 from ingest.record import Record, parse
@@ -92,7 +94,18 @@ def _found(folder: Path, wanted: Filter, count: int | None, out: Output | None) 
 
         yield from follow_lines(folder, wanted, first=count, wait=wait, missing=_warn)
     else:
-        yield from lines(folder, wanted) if count is None else last(folder, count, wanted)
+        damaged: list[Path] = []
+
+        def tell(path: Path, error: Exception) -> None:
+            damaged.append(path)
+            click.echo(f"Warning: {printable(describe_damage(path, error))}", err=True)
+
+        if count is None:
+            yield from lines(folder, wanted, tell)
+        else:
+            yield from last(folder, count, wanted, tell)
+        if damaged:
+            click.get_current_context().exit(1)
 
 
 def _warn(error: LinesMissingError) -> None:

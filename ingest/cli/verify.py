@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ingest.cli.output import Output, printable, warn_of_left_out
 from ingest.layout import Layout
-from ingest.log.files import list_log
+from ingest.log.listing import list_log
 from ingest.log.verifying import Report
 from ingest.log.verifying import verify as verify_log
 from ingest.units import format_size

@@ -16,53 +16,14 @@ from typing import Any, Self
 
 import orjson
 
-from ingest.devices.device import Device, check_format, check_name, check_note
+from ingest.devices import statements
+from ingest.devices.device import Device, check_format
 from ingest.devices.file import opening
 from ingest.devices.schema import ADDITIONS, APPLICATION_ID, BECOME, SCHEMA, SCHEMA_VERSION
 from ingest.devices.verifier import Verifier, decoy, derive
 
 _BUSY_SECONDS = 5.0
-_PAGE = 1000
 
-_INSERT = (
-    "INSERT INTO devices (name, enabled, created, note, salt, iterations, stored_key, server_key)"
-    " VALUES (?, 1, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING"
-)
-_SELECT = (
-    "SELECT name, enabled, created, note, time, peer, format"
-    " FROM devices LEFT JOIN seen ON seen.device = devices.name"
-    " LEFT JOIN formats ON formats.device = devices.name"
-)
-_SELECT_VERIFIER = (
-    "SELECT salt, iterations, stored_key, server_key FROM devices WHERE name = ? AND enabled"
-)
-# One row comes whether there is such a device or not, and SQLite takes the same way to it.
-_SELECT_KEYS = """
-    SELECT enabled IS 1, ifnull(salt, ?2), ifnull(iterations, ?3),
-           iif(enabled, stored_key, ?4), iif(enabled, server_key, ?5)
-    FROM (SELECT 1) LEFT JOIN devices ON name = ?1
-"""
-_SELECT_STORED_KEYS = """
-    SELECT name, stored_key FROM json_each(?) CROSS JOIN devices ON name = value WHERE enabled
-"""
-_SELECT_REGISTERED = "SELECT name FROM json_each(?) CROSS JOIN devices ON name = value"
-_SET_ENABLED = "UPDATE devices SET enabled = :enabled WHERE name = :name"
-_SET_TOKEN = (
-    "UPDATE devices SET salt = :salt, iterations = :iterations, stored_key = :stored_key,"
-    " server_key = :server_key WHERE name = :name"
-)
-_SET_FORMAT = "INSERT OR REPLACE INTO formats SELECT name, :format FROM devices WHERE name = :name"
-_INSERT_FORMAT = (
-    "INSERT OR REPLACE INTO formats SELECT :name, :format"
-    " WHERE NOT EXISTS (SELECT 1 FROM devices WHERE name = :name)"
-)
-_UPSERT_SEEN = """
-    INSERT INTO seen (device, time, peer)
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]')
-    FROM json_each(:rows)
-    WHERE json_extract(value, '$[0]') IN (SELECT name FROM devices)
-    ON CONFLICT (device) DO UPDATE SET time = excluded.time, peer = excluded.peer
-"""
 _ADVICE = {
     sqlite3.SQLITE_BUSY: f": another process kept it for {_BUSY_SECONDS:.0f} s, try again",
     sqlite3.SQLITE_CORRUPT: ": restore it from a backup",
@@ -179,15 +140,19 @@ class Registry:
         """
         created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         # Made before the transaction: whoever feeds us slowly must not lock out other writers.
-        rows = [_row(name, verifier, note, created) for name, verifier, note in devices]
+        rows = [
+            statements.row_of(name, verifier, note, created) for name, verifier, note in devices
+        ]
         given = formats or {}
         for line_format in set(given.values()):
             check_format(line_format)
         try:
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(_INSERT_FORMAT, map(_format_row, given.items()))
-                return self._connection.executemany(_INSERT, rows).rowcount
+                self._connection.executemany(
+                    statements.INSERT_FORMAT, map(statements.format_row_of, given.items())
+                )
+                return self._connection.executemany(statements.INSERT, rows).rowcount
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
@@ -197,7 +162,7 @@ class Registry:
         Raises:
             UnknownDevice: it is not registered.
         """
-        self._change(name, _SET_ENABLED, enabled=enabled)
+        self._change(name, statements.SET_ENABLED, enabled=enabled)
 
     def set_token(self, name: str, token: str) -> None:
         """Give a device a new token; the listener cuts its connection.
@@ -206,7 +171,7 @@ class Registry:
             InvalidToken: see there.
             UnknownDevice: it is not registered.
         """
-        self._change(name, _SET_TOKEN, **asdict(derive(token)))
+        self._change(name, statements.SET_TOKEN, **asdict(derive(token)))
 
     def set_format(self, name: str, line_format: str) -> None:
         """Say what a device's lines of text are; it counts when the device connects again.
@@ -221,7 +186,7 @@ class Registry:
         """
         if line_format:
             check_format(line_format)
-        self._change(name, _SET_FORMAT, format=line_format)
+        self._change(name, statements.SET_FORMAT, format=line_format)
 
     def format_of(self, name: str) -> str:
         """Return what a device's lines of text are; empty where that is left to its listener."""
@@ -259,15 +224,15 @@ class Registry:
 
     def get(self, name: str) -> Device | None:
         """Return a device, or None if it is not registered."""
-        rows = self._query(f"{_SELECT} WHERE name = ?", name)
-        return _device(rows[0]) if rows else None
+        rows = self._query(statements.SELECT_ONE, name)
+        return statements.device_of(rows[0]) if rows else None
 
     def devices(self) -> Iterator[Device]:
         """Return every device by name, as they are when they are reached."""
         last = ""
         # Page by page: a statement left open would keep the write-ahead log from being reset.
-        while rows := self._query(f"{_SELECT} WHERE name > ? ORDER BY name LIMIT {_PAGE}", last):
-            yield from map(_device, rows)
+        while rows := self._query(statements.SELECT_PAGE, last):
+            yield from map(statements.device_of, rows)
             last = rows[-1][0]
 
     def count(self) -> int:
@@ -277,7 +242,7 @@ class Registry:
 
     def verifier(self, name: str) -> Verifier | None:
         """Return what checks a device's token; None unless it is registered and enabled."""
-        rows = self._query(_SELECT_VERIFIER, name)
+        rows = self._query(statements.SELECT_VERIFIER, name)
         return Verifier(*rows[0]) if rows else None
 
     def keys(self, name: str) -> Verifier:
@@ -303,12 +268,12 @@ class Registry:
     def stored_keys(self, names: Iterable[str]) -> dict[str, bytes]:
         """Return the stored keys of those that are registered and enabled; 2 us for each name."""
         wanted = orjson.dumps(list(names)).decode()
-        return dict(self._query(_SELECT_STORED_KEYS, wanted))
+        return dict(self._query(statements.SELECT_STORED_KEYS, wanted))
 
     def registered(self, names: Iterable[str]) -> set[str]:
         """Return which of some names are registered, whether enabled or not."""
         wanted = orjson.dumps(list(names)).decode()
-        return {name for (name,) in self._query(_SELECT_REGISTERED, wanted)}
+        return {name for (name,) in self._query(statements.SELECT_REGISTERED, wanted)}
 
     def revision(self) -> bytes:
         """Return what differs whenever the devices, their tokens or their state differ."""
@@ -353,16 +318,16 @@ class Registry:
             rows: device, RFC 3339 time and peer (`host:port`); the last one for a device counts.
         """
         # One statement for all rows: SQLite runs it without the GIL.
-        self._execute(_UPSERT_SEEN, {"rows": orjson.dumps(list(rows)).decode()})
+        self._execute(statements.UPSERT_SEEN, {"rows": orjson.dumps(list(rows)).decode()})
 
     def _prepare(self, make: bool) -> None:
         try:
             self._identify(make)
-            for table, statements in ADDITIONS:
+            for table, additions in ADDITIONS:
                 is_there = f"SELECT 1 FROM sqlite_master WHERE name = '{table}'"
                 if not self._query(is_there):
                     self.check()  # nothing is added to what is damaged, or still being copied
-                    self._run(is_there, statements)
+                    self._run(is_there, additions)
             self._decoy_key = self._meta("decoys")
         except BaseException:
             self._connection.close()
@@ -389,13 +354,13 @@ class Registry:
         application = self._query("PRAGMA application_id")[0][0]
         return application, self._query("PRAGMA user_version")[0][0]
 
-    def _run(self, unless: str, statements: Iterable[str]) -> None:
+    def _run(self, unless: str, changes: Iterable[str]) -> None:
         """Run statements in one transaction, unless a query finds something."""
         try:
             with self._connection:
                 self._connection.execute("BEGIN IMMEDIATE")
                 if not self._query(unless):
-                    for statement in statements:
+                    for statement in changes:
                         self._connection.execute(statement)
         except sqlite3.Error as error:
             raise self._failure(error) from error
@@ -408,7 +373,7 @@ class Registry:
     def _keys_of(self, name: str) -> tuple[bool, Verifier]:
         fake = decoy(name, self._decoy_key)
         row = (fake.salt, fake.iterations, fake.stored_key, fake.server_key)
-        good, *keys = self._query(_SELECT_KEYS, name, *row)[0]
+        good, *keys = self._query(statements.SELECT_KEYS, name, *row)[0]
         return good, Verifier(*keys)
 
     def _change(self, name: str, statement: str, **values: int | str | bytes) -> None:
@@ -431,21 +396,3 @@ class Registry:
         # The low byte is the kind of error, the others are its details.
         advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
         return RegistryError(f"the registry {self._path}: {error}{advice}")
-
-
-def _row(name: str, verifier: Verifier, note: str, created: str) -> tuple[str | int | bytes, ...]:
-    check_name(name)
-    check_note(note)
-    return (
-        name, created, note,
-        verifier.salt, verifier.iterations, verifier.stored_key, verifier.server_key,
-    )  # fmt: skip
-
-
-def _format_row(item: tuple[str, str]) -> dict[str, str]:
-    return {"name": item[0], "format": item[1]}
-
-
-def _device(row: tuple[Any, ...]) -> Device:
-    name, enabled, created, note, seen, peer, line_format = row
-    return Device(name, bool(enabled), created, note, seen, peer, line_format or None)

@@ -4,31 +4,28 @@ Runs in a thread of its own, at a low priority. Each step can be cut short by a 
 instant and is taken up at the next start.
 """
 
-import gzip
+import errno
 import os
 import threading
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol
-
-import zstandard
 
 from ingest.journal.clock import Calendar, Clock
+from ingest.journal.compressing import SUFFIX, TEMPORARY, Compression, compress, is_copy
 from ingest.journal.events import ArchiveFailing, ClockLeapt, Removed, Report
 from ingest.journal.home import FolderReplacedError, Home
-from ingest.journal.removal import Removal, note_removal, read_removal
+from ingest.journal.removal import Removal, keep_room, note_removal, read_removal
 from ingest.journal.rotation import ClosedFile, RetentionPolicy, closing_times, expired
-from ingest.log.files import LogFile, log_files, sync_folder
+from ingest.log.files import LogFile, sync_folder
+from ingest.log.listing import log_files
 
-Compression = Literal["none", "gzip", "zstd"]
-
-_SUFFIX = {"gzip": ".gz", "zstd": ".zst"}
-_TEMPORARY = ".tmp"
 _INTERVAL = 60.0  # seconds between two looks at the ages of files
-_CHUNK = 1 << 20
 _NICE = 10
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +34,6 @@ class ArchivePolicy:
 
     compression: Compression = "none"
     retention: RetentionPolicy = RetentionPolicy()
-
-
-class _Writer(Protocol):
-    def write(self, data: bytes, /) -> int: ...
 
 
 class Archivist:
@@ -93,7 +86,8 @@ class Archivist:
     def set_needed_after(self, closed: str, highest: int) -> None:
         """Name the newest file that a start after a crash need not read.
 
-        Younger files stay, whatever the policy says: only they tell the newest numbers.
+        Younger files stay as they are, whatever the policy says: only they tell the newest numbers,
+        and the writer may still cut one that it has given up.
 
         Args:
             closed: its name, as it was when it was closed.
@@ -136,51 +130,74 @@ class Archivist:
     def tidy(self) -> None:
         """Remove left-overs, compress what is to be compressed, remove what has expired.
 
+        What is the matter with one file keeps nothing from the others.
+
         Raises:
-            OSError: the disk is full or failing.
+            OSError: the first of what was the matter; all else is done.
         """
         with os.scandir(self._folder) as entries:
             names = {entry.name for entry in entries}
+        errors: list[OSError] = []
         for name in names:
-            if name.startswith("ingest-") and name.endswith(_TEMPORARY):
-                (self._folder / name).unlink()
+            if name.startswith("ingest-") and name.endswith(TEMPORARY):
+                _attempt((self._folder / name).unlink, errors)
         closed = [file for file in log_files(self._folder) if file.closed]
-        for file in self._expire(closed):
-            if self._stopped:
-                return
-            if file.compressed:
-                continue
-            if any(file.path.name + suffix in names for suffix in _SUFFIX.values()):
-                sync_folder(self._folder)  # the copy is on disk; its name need not be
-                file.path.unlink()
-            elif self.policy.compression != "none":
-                self._compress(file, self.policy.compression)
+        for file in self._expire(closed, errors):
+            if self._stopped or any(error.errno in _NO_ROOM for error in errors):
+                break
+            if not (file.compressed or self._is_needed(file)):
+                _attempt(partial(self._compress, file.path, names), errors)
+        if errors:
+            raise errors[0]
 
-    def _expire(self, files: list[LogFile]) -> list[LogFile]:
+    def _compress(self, original: Path, names: Iterable[str]) -> None:
+        """Compress a file; if that was done and it is still there, remove it."""
+        copies = [name for suffix in SUFFIX.values() if (name := original.name + suffix) in names]
+        if any(is_copy(original, original.with_name(copy)) for copy in copies):
+            sync_folder(self._folder)  # the copy is on disk; its name need not be
+            original.unlink()
+        elif self.policy.compression != "none":
+            compress(original, self.policy.compression, lambda: self._stopped)
+
+    def _expire(self, files: list[LogFile], errors: list[OSError]) -> list[LogFile]:
         """Remove the files that the policy lets go, and return the others."""
         now = self._calendar.now()
         if self.policy.retention == RetentionPolicy():
             return files
         self._tell_of_leap()
-        newest_first = [(file, file.path.stat()) for file in reversed(files)]
+        reasons = self._expired(files, now)
+        gone = [file for file in files if file.path.name in reasons and not self._is_needed(file)]
+        if self._needed_after is not None and not _attempt(partial(self._note, gone), errors):
+            return files
+        for file in gone:
+            if _attempt(file.path.unlink, errors):
+                self._report(Removed(file.path.name, reasons[file.path.name]))
+        if gone:
+            sync_folder(self._folder)
+        return [file for file in files if file not in gone]
+
+    def _note(self, gone: list[LogFile]) -> None:
+        """Note what is about to be removed, and keep room for the next note."""
+        if gone:
+            before = read_removal(self._folder)
+            newest = max(file.name_when_closed for file in gone)
+            highest = max(self._highest, before.highest)
+            note_removal(self._folder, Removal(max(newest, before.newest), highest))
+        with suppress(OSError):  # the next note may find some all the same
+            keep_room(self._folder)
+
+    def _expired(self, files: list[LogFile], now: float) -> dict[str, str]:
+        """Return the names of the files that the policy lets go, each with the reason."""
+        newest_first: list[tuple[LogFile, os.stat_result]] = []
+        for file in reversed(files):
+            with suppress(FileNotFoundError):  # somebody has just removed it
+                newest_first.append((file, file.path.stat()))
         times = closing_times([(_named(file), found.st_mtime) for file, found in newest_first], now)
         closed = [
             ClosedFile(file.path.name, found.st_size, time)
             for (file, found), time in zip(newest_first, times, strict=True)
         ]
-        reasons = dict(expired(self.policy.retention, closed, now))
-        gone = [file for file in files if file.path.name in reasons and not self._is_needed(file)]
-        if gone and self._needed_after is not None:
-            newest = max(_name_when_closed(file) for file in gone)
-            before = read_removal(self._folder)
-            highest = max(self._highest, before.highest)
-            note_removal(self._folder, Removal(max(newest, before.newest), highest))
-        for file in gone:
-            file.path.unlink()
-            self._report(Removed(file.path.name, reasons[file.path.name]))
-        if gone:
-            sync_folder(self._folder)
-        return [file for file in files if file not in gone]
+        return dict(expired(self.policy.retention, closed, now))
 
     def _tell_of_leap(self) -> None:
         leap = self._calendar.leap if self.policy.retention.age else 0.0
@@ -189,45 +206,19 @@ class Archivist:
         self._is_leap_told = bool(leap)
 
     def _is_needed(self, file: LogFile) -> bool:
-        return self._needed_after is not None and _name_when_closed(file) > self._needed_after
-
-    def _compress(self, file: LogFile, compression: Compression) -> None:
-        copy = file.path.with_name(file.path.name + _SUFFIX[compression])
-        temporary = copy.with_name(copy.name + _TEMPORARY)
-        try:
-            if not self._write_copy(file.path, temporary, compression):
-                return
-            temporary.rename(copy)
-            sync_folder(self._folder)
-            file.path.unlink()
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _write_copy(self, source: Path, target: Path, compression: Compression) -> bool:
-        """Write a compressed copy and sync it; return False when told to stop meanwhile."""
-        status = source.stat()
-        # Made anew, and never through a link that others may have put there.
-        with source.open("rb") as original, target.open("xb") as raw:
-            os.fchmod(raw.fileno(), status.st_mode & 0o777)
-            with _compressor(raw, compression) as copy:
-                while chunk := original.read(_CHUNK):
-                    if self._stopped:
-                        return False
-                    copy.write(chunk)
-            raw.flush()
-            os.utime(raw.fileno(), ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fsync(raw.fileno())
-        return True
+        return self._needed_after is not None and file.name_when_closed > self._needed_after
 
 
-def _compressor(raw: BinaryIO, compression: Compression) -> AbstractContextManager[_Writer]:
-    if compression == "gzip":
-        return gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=6)
-    return zstandard.ZstdCompressor(level=3).stream_writer(raw, closefd=False)
-
-
-def _name_when_closed(file: LogFile) -> str:
-    return file.path.name.removesuffix(file.compressed)
+def _attempt(change: Callable[[], object], errors: list[OSError]) -> bool:
+    """Change something; return whether that was done, and keep the error if it was not."""
+    try:
+        change()
+    except FileNotFoundError:
+        return False  # somebody has just moved or removed it
+    except OSError as error:
+        errors.append(error)
+        return False
+    return True
 
 
 def _named(file: LogFile) -> float:

@@ -31,6 +31,8 @@ from ingest.journal.interface import FlowControl, Holder, Lease, Trouble
 from ingest.journal.keeper import Keeper
 from ingest.journal.leases import Leases
 from ingest.journal.measures import Measures, Probe, TimedDisk
+from ingest.journal.numbers import Numbers
+from ingest.journal.positions import Mark
 from ingest.journal.recovery import recover
 from ingest.journal.rotation import RotationPolicy
 from ingest.journal.writer import Commit, Writer
@@ -68,7 +70,8 @@ class FileJournal:
         backlog: bytes of records that are not durable yet.
         log_folder: where the files are.
         writer: brings records to disk.
-        keeper: saves the positions.
+        numbers: the newest durable one of each device.
+        keeper: saves them.
         archivist: looks after closed files.
     """
 
@@ -113,7 +116,8 @@ class FileJournal:
         clock = clock or Clock()
         disk = disk or (TimedDisk(measures.sync_seconds) if measures else Disk())
         self._probe = Probe(clock.monotonic, self._measures.ack_seconds)
-        home = Home((layout.log_folder, layout.lock), disk, clock)
+        # The folder may be a link, and what the link leads to another disk, which may go.
+        home = Home((layout.log_folder, layout.log_folder.resolve(), layout.lock), disk, clock)
         self._intent = IntentFile(layout.intent, disk)
         recovered = recover(
             layout.log_folder,
@@ -123,8 +127,8 @@ class FileJournal:
             disk=disk,
             clock=clock,
         )
-        self._known, self._floor = recovered.known, recovered.floor
-        self._leases = Leases(self._position, self._report)
+        self.numbers = Numbers(recovered.positions)
+        self._leases = Leases(self.numbers.get, self._report)
         active = ActiveFile(
             layout.log_folder,
             self._intent,
@@ -137,8 +141,16 @@ class FileJournal:
         self.archivist = Archivist(
             layout.log_folder, policy.archive, self.tell, clock, home=home, needed_after=""
         )
-        self.keeper = Keeper(layout.positions, self._known, recovered.log, home, clock, self)
-        self.keeper.note(recovered.changed, active.mark)
+        self.keeper = Keeper(
+            layout.positions,
+            recovered.positions,
+            self.numbers,
+            recovered.log,
+            home,
+            clock,
+            self,
+        )
+        self.numbers.note(recovered.changed, active.mark)
         self.keeper.step()  # a kill right after the start finds what this start has found
 
     def start(self) -> None:
@@ -220,6 +232,7 @@ class FileJournal:
         mark = self.writer.stop()
         self.keeper.stop(mark, clean=self._disk_trouble is None)
         self.archivist.stop()
+        self.numbers.close()
         self._intent.close()
 
     # What the other threads say, in theirs.
@@ -228,8 +241,7 @@ class FileJournal:
         """See `Owner.committed`."""
         changed = {lease.device: last for lease, last, _ in commit.items}
         # Here and now: a checkpoint says where the log ends, and must not say it without these.
-        self._known.update(changed)
-        self.keeper.note(changed, commit.mark)
+        self.numbers.note(changed, commit.mark)
         self._call_soon(self._committed, commit)
 
     def failing(self, error: OSError) -> None:
@@ -244,8 +256,9 @@ class FileJournal:
         """See `Owner.failed`."""
         self._call_soon(self._failed, error)
 
-    def rotated(self, closed: Path) -> None:
+    def rotated(self, closed: Path, mark: Mark) -> None:
         """See `Owner.rotated`."""
+        self.numbers.note({}, mark)  # once that is saved, the archivist may have the file
         self.archivist.wake()
         self.tell(Rotated(closed.name))
 
@@ -325,6 +338,3 @@ class FileJournal:
             call()
         except Exception as error:
             self._report(FlowControlFailed(getattr(call, "__name__", repr(call)), error))
-
-    def _position(self, device: str) -> int:
-        return self._known.get(device, self._floor)

@@ -2,13 +2,13 @@
 
 import sqlite3
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from ingest.journal.clock import Clock
 from ingest.journal.events import Event, PositionsReplaced
-from ingest.journal.home import FolderReplacedError, Home
+from ingest.journal.home import Home
+from ingest.journal.numbers import Numbers, Taken
 from ingest.journal.positions import Checkpoint, Mark, Positions, put_in_place, write_anew
 
 _PERIOD = 1.0  # seconds between two checkpoints, at least
@@ -43,7 +43,7 @@ class KeepersOwner(Protocol):
 
 
 class Keeper:
-    """Takes what is durable as it comes, and saves it now and then.
+    """Saves now and then what is new among the numbers.
 
     Its connection to the database is there from the start: a checkpoint needs no new descriptor.
     Before each one it looks whether the file is the one that it left. SQLite would go on in a file
@@ -54,7 +54,8 @@ class Keeper:
     def __init__(
         self,
         path: Path,
-        known: Mapping[str, int],
+        positions: Positions,
+        numbers: Numbers,
         log: str,
         home: Home,
         clock: Clock,
@@ -64,26 +65,20 @@ class Keeper:
 
         Args:
             path: where to save.
-            known: the newest durable number of each device there is; the owner's, which adds to it.
+            positions: the same file, opened; the keeper's alone from now on.
+            numbers: what to save.
             log: the identity of the log.
             home: asked before a file is put in the place of another, which may not be ours.
             clock: by which to wait.
             owner: whom to tell.
-
-        Raises:
-            sqlite3.Error: the database can't be opened.
         """
         self._path = path
-        self._known = known
+        self._positions = positions
+        self._numbers = numbers
         self._log = log
         self._home = home
         self._clock = clock
         self._owner = owner
-        self._positions = Positions(path)
-        self._lock = threading.Lock()
-        self._changed: dict[str, int] = {}
-        self._mark = Mark("", "", 0)  # of the last note
-        self._is_noted = False  # whether there is something to save
         self._clean = False
         self._is_failing = False
         self._closed: str | None = None  # the last that the owner was told
@@ -93,17 +88,6 @@ class Keeper:
     def start(self) -> None:
         """Begin."""
         self._thread.start()
-
-    def note(self, changed: Mapping[str, int], mark: Mark) -> None:
-        """Keep the newest numbers of some devices for the next checkpoint.
-
-        Args:
-            changed: the numbers, which are durable.
-            mark: a place in the log where they are true.
-        """
-        with self._lock:
-            self._changed.update(changed)
-            self._mark, self._is_noted = mark, True
 
     def step(self) -> float:
         """Save what was noted; return how many seconds the next step may wait."""
@@ -118,7 +102,7 @@ class Keeper:
         if self._thread.ident is not None:
             self._thread.join()
         self._clean = clean
-        self.note({}, mark)
+        self._numbers.note({}, mark)
         self._save()
         self._positions.close()
 
@@ -127,46 +111,43 @@ class Keeper:
             pass
 
     def _save(self) -> None:
-        with self._lock:
-            changed, self._changed = self._changed, {}
-            is_noted, self._is_noted = self._is_noted, False
-            checkpoint = Checkpoint(self._log, self._mark, self._clean)
+        taken = self._numbers.take()
         try:
             if self._is_ours_to_make() and not self._positions.is_as_left():
-                self._make_anew(checkpoint)
-            elif is_noted:
-                self._save_or_make_anew(changed, checkpoint)
-            self._tell_what_is_saved(checkpoint.mark)
+                self._make_anew(taken)
+            elif taken.is_new:
+                self._save_or_make_anew(taken)
+            self._numbers.settle()
+            self._tell_what_is_saved(taken.mark)
         except (sqlite3.Error, OSError) as error:  # tried again the next time
-            with self._lock:
-                self._changed = changed | self._changed
-                self._is_noted |= is_noted
+            self._numbers.put_back(taken)
             if _code(error) not in _OF_THE_DISK and self._is_ours_to_make():  # or the writer tells
                 self._tell_of_failure(error)
 
-    def _save_or_make_anew(self, changed: Mapping[str, int], checkpoint: Checkpoint) -> None:
+    def _save_or_make_anew(self, taken: Taken) -> None:
         try:
-            self._positions.save(changed, checkpoint)
+            self._positions.save(taken.changed, self._checkpoint(taken))
         except sqlite3.DatabaseError as error:
             if _code(error) not in _DAMAGED or not self._is_ours_to_make():
                 raise
-            self._make_anew(checkpoint)
+            self._make_anew(taken)
 
-    def _make_anew(self, checkpoint: Checkpoint) -> None:
-        # To copy a dictionary is one step: no other thread adds to it meanwhile. What it has beyond
-        # the mark is durable, and a start that reads it once more finds nothing new.
-        fresh = write_anew(self._path, dict(self._known), self._positions.floor, checkpoint)
+    def _make_anew(self, taken: Taken) -> None:
+        fresh = write_anew(self._path, self._numbers.fill, taken.changed, self._checkpoint(taken))
         self._home.check()  # again: it may have been replaced meanwhile
         self._positions.close()
         put_in_place(fresh, self._path)
         self._positions = Positions(self._path)
         self._owner.tell(PositionsReplaced(self._path))
 
+    def _checkpoint(self, taken: Taken) -> Checkpoint:
+        return Checkpoint(self._log, taken.mark, self._clean)
+
     def _is_ours_to_make(self) -> bool:
-        """Tell whether what is at the path is ours: the writer tells if it is not."""
+        """Tell whether what is at the path is ours for sure: the writer tells if it is not."""
         try:
             self._home.check()
-        except FolderReplacedError:
+        except OSError:
             return False
         return True
 

@@ -8,42 +8,39 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable
-from contextlib import closing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
-from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from ingest.journal.clock import Clock
 from ingest.journal.disk import Disk
 from ingest.journal.events import (
-    FileDamaged,
     NumbersSkipped,
     PositionsRebuilt,
     PositionsSetAside,
     Report,
-    TornLineCut,
-    WriteCompleted,
 )
 from ingest.journal.intent import IntentFile
+from ingest.journal.mending import (
+    UNSYNCED,
+    complete_write,
+    cut_torn_lines,
+    newest_of,
+    put_on_disk,
+    unsettled,
+)
 from ingest.journal.positions import Checkpoint, Positions, new_identity
 from ingest.journal.removal import Removal, read_removal
+from ingest.journal.survey import Survey, survey
 from ingest.log.files import (
-    ACTIVE,
-    DAMAGED,
     LogFile,
     head_in,
-    identity,
-    log_files,
-    open_log,
-    rotated_name,
     sample,
-    whole_end,
 )
 from ingest.log.jumps import all_jumps, note_jump
+from ingest.log.listing import log_files
 from ingest.log.places import START, Place
-from ingest.log.reading import WholeLines
-from ingest.record import numbers_in
 
 SKIPPED = 10_000_000
 """Numbers left out where the log no longer tells which were given: more than any device sends
@@ -54,7 +51,6 @@ _GONE = "positions.db is missing or an older copy, and files of the log that tel
 _DAMAGED_FILE = "a file of the log that tells newest numbers is damaged"
 
 _IDENTITY = ".ingest-log"
-_BLOCK = 4 << 20
 _UNSYNCED = 16 << 20
 """Bytes at the end of a file that are more than one commit: all that was before them is synced."""
 _DAMAGED_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
@@ -66,30 +62,14 @@ class Recovered(NamedTuple):
     Attributes:
         log: its identity.
         newest_closed: the name of the newest file that was ever closed, as it was named then.
-        known: each device's newest number.
-        floor: the number of all other devices; 0 unless some were left out.
-        changed: of the numbers those that are newer than what `positions.db` says.
+        positions: the file of positions, opened; its taker closes it.
+        changed: numbers that are newer than what it says.
     """
 
     log: str
     newest_closed: str | None
-    known: dict[str, int]
-    floor: int
+    positions: Positions
     changed: dict[str, int]
-
-
-class _Numbers(NamedTuple):
-    """What some files say of the numbers.
-
-    Attributes:
-        newest: each device's highest number.
-        oldest: each device's lowest number.
-        damaged: whether a file could be read in part only.
-    """
-
-    newest: dict[str, int]
-    oldest: dict[str, int]
-    damaged: bool = False
 
 
 def recover(
@@ -110,144 +90,68 @@ def recover(
     now = datetime.fromtimestamp(clock.wall(), UTC)
     files = log_files(folder)
     removal = read_removal(folder)
-    brought = _complete_write(files, intent, disk, report)
-    if _cut_torn_lines(folder, _newest_closed(files, removal), disk, now, report):
+    brought = complete_write(files, intent, disk, report)
+    if cut_torn_lines(folder, _newest_closed(files, removal), disk, now, report):
         files = log_files(folder)
-    positions = _open_positions(positions_path, report)
+    log, positions = _open_positions(folder, positions_path, disk, report)
     try:
-        checkpoint = positions.checkpoint()
-        log = _identity_of(folder, checkpoint, disk)
-        if checkpoint is not None and checkpoint.log != log:
-            report(PositionsSetAside(positions_path, "belongs to another log"))
-            positions.close()
-            _set_aside(positions_path)
-            positions, checkpoint = Positions(positions_path), None
         _take_noted_jumps(folder, positions)
-        if checkpoint is None:
-            read, is_end_there = _read_all(files, positions_path, disk, report), True
-        else:
-            read, is_end_there = _read_since(checkpoint, files, positions, disk, report)
-        changed = _changed(read, positions)
+        found, is_end_there = _survey(files, positions, positions_path, disk, report)
+        changed = _changed(found, positions)
         is_brought = all(
             last <= changed.get(device, positions.get(device)) for device, last in brought.items()
         )
-        if _tells_too_little(checkpoint, removal, read, positions):
+        if _tells_too_little(found, removal, positions):
+            why = _DAMAGED_FILE if found.damaged else _GONE
             above = max(removal.highest, *changed.values(), 0)
-            why = _DAMAGED_FILE if read.damaged else _GONE
             changed = _skip(folder, changed, positions, now, report, why, above=above)
         elif not (is_end_there and is_brought):
             changed = _skip(folder, changed, positions, now, report, _END_MISSING)
-        known, floor = positions.numbers() | changed, positions.floor
-    finally:
+    except BaseException:
         positions.close()
-    return Recovered(log, _newest_closed(files, removal), known, floor, changed)
-
-
-def _complete_write(
-    files: list[LogFile], intent_file: IntentFile, disk: Disk, report: Report
-) -> dict[str, int]:
-    """Finish the write that a kill cut short.
-
-    Returns:
-        The numbers that the last write brought; none if it had not begun.
-    """
-    intent = intent_file.get()
-    if intent is None:
-        return {}
-    for file in reversed(files):
-        if file.compressed or identity(file.path) != intent.identity:
-            continue
-        size = file.path.stat().st_size
-        if size == intent.offset and not intent.done:
-            return {}
-        missing = intent.offset + len(intent.data) - size
-        if size > intent.offset and missing > 0:
-            with disk.opened(file.path, os.O_WRONLY | os.O_APPEND) as fd:
-                disk.write_all(fd, intent.data[-missing:])
-                disk.fdatasync(fd)
-            report(WriteCompleted(file.path, size))
-    found: dict[bytes, int] = {}
-    _read_positions(BytesIO(intent.data), found, {})
-    return _decoded(found)
-
-
-def _cut_torn_lines(
-    folder: Path, newest_closed: str | None, disk: Disk, now: datetime, report: Report
-) -> bool:
-    """Cut what ends within a line at its last whole line; return whether anything did.
-
-    The active file gets the name of a closed one first and is cut second, since a `tail -F` prints
-    a file again when it shrinks. A crash may have come between the two.
-    """
-    found = newest_closed is not None and _cut_torn_line(folder / newest_closed, disk, report)
-    active = folder / ACTIVE
-    if not _is_torn(active):
-        return found
-    closed = folder / rotated_name(now, newest_closed)
-    disk.rename(active, closed)
-    disk.close(disk.open(active, os.O_WRONLY | os.O_CREAT, 0o644))
-    return _cut_torn_line(closed, disk, report)
-
-
-def _is_torn(path: Path) -> bool:
-    return path.exists() and _sound_end(path) < path.stat().st_size
-
-
-def _sound_end(path: Path) -> int:
-    """Find where the whole lines of a file end, of which the last ones may not be synced.
-
-    What is written reaches a disk in any order. After a power cut a file system that has the size
-    and not the data shows zeros (XFS does, and ext4 with `data=writeback`), and behind such a hole
-    there may be whole lines. No record holds a NUL, which JSON escapes.
-    """
-    with path.open("rb") as stream:
-        start = stream.seek(max(0, path.stat().st_size - _UNSYNCED))
-        hole = stream.read().find(b"\0")
-        return whole_end(stream, before=None if hole < 0 else start + hole)
-
-
-def _cut_torn_line(closed: Path, disk: Disk, report: Report) -> bool:
-    if not _is_torn(closed):
-        return False
-    end, size = _sound_end(closed), closed.stat().st_size
-    with disk.opened(closed, os.O_RDWR) as fd:
-        disk.ftruncate(fd, end)
-        disk.fsync(fd)
-    if not end:
-        disk.unlink(closed)
-    disk.sync_folder(closed.parent)
-    report(TornLineCut(closed, size, end))
-    return True
+        raise
+    return Recovered(log, _newest_closed(files, removal), positions, changed)
 
 
 def _newest_closed(files: Iterable[LogFile], removal: Removal) -> str | None:
     """Return the newest name that was ever given to a file: the next one must be above it."""
-    file = _last_closed(files)
-    name = "" if file is None else file.path.name.removesuffix(file.compressed)
-    return max(name, removal.newest) or None
+    file = newest_of(files)
+    return max("" if file is None else file.name_when_closed, removal.newest) or None
 
 
-def _unsettled(files: list[LogFile]) -> list[LogFile]:
-    """Return the files that a kill may have left in the midst of a change that is not synced."""
-    closed = _last_closed(files)
-    return [file for file in files if file == closed or file in files[-2:]]
-
-
-def _last_closed(files: Iterable[LogFile]) -> LogFile | None:
-    closed = [file for file in files if file.closed]
-    return max(closed, key=lambda file: file.path.name, default=None)
-
-
-def _open_positions(path: Path, report: Report) -> Positions:
+def _open_positions(folder: Path, path: Path, disk: Disk, report: Report) -> tuple[str, Positions]:
+    """Return the identity of the log, and its positions; those of another log are set aside."""
+    positions = _open_sound(path, report)
     try:
-        with closing(Positions(path)) as positions:
+        checkpoint = positions.checkpoint()
+        log = _identity_of(folder, checkpoint, disk)
+    except BaseException:
+        positions.close()
+        raise
+    if checkpoint is None or checkpoint.log == log:
+        return log, positions
+    positions.close()
+    report(PositionsSetAside(path, "belongs to another log"))
+    _set_aside(path)
+    return log, Positions(path)
+
+
+def _open_sound(path: Path, report: Report) -> Positions:
+    """Open a file of positions; one that is damaged is set aside."""
+    try:
+        positions = Positions(path)
+        try:
             positions.check()
+        except BaseException:
+            positions.close()
+            raise
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF not in _DAMAGED_DATABASE:
             raise  # a full disk says nothing against the file
         report(PositionsSetAside(path, f"can't be read ({error})"))
         _set_aside(path)
-    return Positions(path)
+        return Positions(path)
+    return positions
 
 
 def _set_aside(path: Path) -> None:
@@ -285,13 +189,11 @@ def _take_noted_jumps(folder: Path, positions: Positions) -> None:
     positions.go_on_from(last, floor)
 
 
-def _changed(read: _Numbers, positions: Positions) -> dict[str, int]:
-    return {device: last for device, last in read.newest.items() if last > positions.get(device)}
+def _changed(found: Survey, positions: Positions) -> dict[str, int]:
+    return {device: last for device, last in found.newest.items() if last > positions.get(device)}
 
 
-def _tells_too_little(
-    checkpoint: Checkpoint | None, removal: Removal, read: _Numbers, positions: Positions
-) -> bool:
+def _tells_too_little(found: Survey, removal: Removal, positions: Positions) -> bool:
     """Tell whether the positions and what was read after their mark leave numbers untold.
 
     Retention removes no file that is newer than the mark. If it did, these positions are not the
@@ -301,36 +203,58 @@ def _tells_too_little(
         in the log      a 1, b 1, a 2    nothing is missing
         in the log      b 7, a 1         a file with b's first six is, and who else was in it?
     """
+    checkpoint = positions.checkpoint()
     mark = checkpoint.mark if checkpoint else START
-    first = read.oldest.items()
+    first = found.oldest.items()
     return (
         removal.newest > mark.closed
-        or read.damaged
+        or found.damaged
         or any(number > positions.get(device) + 1 for device, number in first)
     )
 
 
-def _read_all(files: list[LogFile], positions_path: Path, disk: Disk, report: Report) -> _Numbers:
+def _survey(
+    files: list[LogFile], positions: Positions, path: Path, disk: Disk, report: Report
+) -> tuple[Survey, bool]:
+    """Find out what the log says beyond the positions; return also whether its end is there."""
+    checkpoint = positions.checkpoint()
+    if checkpoint is not None:
+        return _survey_since(checkpoint, files, positions, disk, report)
+    return _survey_all(files, path, disk, report), True
+
+
+def _survey_all(files: list[LogFile], path: Path, disk: Disk, report: Report) -> Survey:
     if not files:
-        return _Numbers({}, {})
+        return Survey({}, {})
     begun = time.monotonic()
-    for file in _unsettled(files):
+    for file in unsettled(files):
         with suppress(FileNotFoundError):  # somebody has just moved it
-            _put_on_disk(file, max(0, file.path.stat().st_size - _UNSYNCED), disk)
-    read = _read(((file, 0) for file in files), report)
+            put_on_disk(file, max(0, file.path.stat().st_size - UNSYNCED), disk)
+    found = survey(((file, 0) for file in files), report)
     taken = time.monotonic() - begun
-    report(PositionsRebuilt(positions_path, len(files), len(read.newest), taken))
-    return read
+    report(PositionsRebuilt(path, len(files), len(found.newest), taken))
+    return found
 
 
-def _read_since(
+def _survey_since(
     checkpoint: Checkpoint,
     files: list[LogFile],
     positions: Positions,
     disk: Disk,
     report: Report,
-) -> tuple[_Numbers, bool]:
-    """Read what came after the mark; return also whether it is all there."""
+) -> tuple[Survey, bool]:
+    """Read what came after the mark; return also whether it is all there.
+
+    For example, the mark is byte 700 of the file that was `ingest.log` then, after 11.00 was
+    closed. It has been closed itself since, and is known by its first record:
+
+        ingest-11.00.log    older than the mark, not read
+        ingest-12.00.log    begins as the marked file did: read from byte 700 on, if it is as long
+        ingest.log          read whole
+
+    Is no file the marked one, or is it shorter than 700 bytes, all that may be newer is read, and
+    records may be missing in between.
+    """
     mark = checkpoint.mark
     places = [(file, 0) for file in files if _is_newer(file, mark)]
     marked = next((file for file in reversed(files) if _has_head(file, mark)), None)
@@ -340,14 +264,14 @@ def _read_since(
         strays = [file for file in files[:index] if not file.closed and _is_ahead(file, positions)]
         places = [(marked, mark.offset), *((file, 0) for file in strays + files[index + 1 :])]
     for file, offset in places:
-        _put_on_disk(file, offset, disk)
-    for file in _unsettled(files):
+        put_on_disk(file, offset, disk)
+    for file in unsettled(files):
         if all(file != read for read, _ in places):
             with suppress(FileNotFoundError):
-                _put_on_disk(file, file.path.stat().st_size, disk)  # it may have been cut
-    read = _read(places, report)
-    is_up_to_date = checkpoint.clean and not _changed(read, positions)
-    return read, is_whole or is_up_to_date or not mark.head
+                put_on_disk(file, file.path.stat().st_size, disk)  # it may have been cut
+    found = survey(places, report)
+    is_up_to_date = checkpoint.clean and not _changed(found, positions)
+    return found, is_whole or is_up_to_date or not mark.head
 
 
 def _is_ahead(file: LogFile, positions: Positions) -> bool:
@@ -391,24 +315,9 @@ def _skip(
     return {device: skipped[device] for device in changed}
 
 
-def _put_on_disk(file: LogFile, offset: int, disk: Disk) -> None:
-    """Sync what a file holds from `offset` on: `next` will tell devices that it is on disk.
-
-    A kill may have come before the sync, or after one that failed: then the kernel takes the
-    pages for clean and a sync alone does nothing (fsync(2), EIO). So they are written again, with
-    the bytes that they have.
-    """
-    # What is not ours to write, nobody of ours wrote just now.
-    is_written = not file.compressed and os.access(file.path, os.W_OK)
-    with disk.opened(file.path, os.O_RDWR if is_written else os.O_RDONLY) as fd:
-        while is_written and (block := disk.pread(fd, _BLOCK, offset)):
-            offset += disk.pwritev(fd, [block], offset)
-        disk.fdatasync(fd)
-
-
 def _is_newer(file: LogFile, mark: Place) -> bool:
     """Tell whether a file was closed after the mark, or is open, or not of our naming."""
-    return not file.closed or file.path.name.removesuffix(file.compressed) > mark.closed
+    return not file.closed or file.name_when_closed > mark.closed
 
 
 def _has_head(file: LogFile, mark: Place) -> bool:
@@ -421,37 +330,3 @@ def _has_head(file: LogFile, mark: Place) -> bool:
 def _reaches(file: LogFile, offset: int) -> bool:
     """Tell whether a file still has what it had; a compressed one was whole when it was made."""
     return bool(file.compressed) or file.path.stat().st_size >= offset
-
-
-def _read(places: Iterable[tuple[LogFile, int]], report: Report) -> _Numbers:
-    """Find each device's highest and lowest number in some files, each read from its place on.
-
-    These count, in whatever order the files and the lines in them are.
-    """
-    newest: dict[bytes, int] = {}
-    oldest: dict[bytes, int] = {}
-    damaged = False
-    for file, offset in places:
-        try:
-            with open_log(file) as stream:
-                stream.seek(offset)
-                _read_positions(stream, newest, oldest)
-        except DAMAGED as error:
-            damaged = True
-            report(FileDamaged(file.path, error))
-    return _Numbers(_decoded(newest), _decoded(oldest), damaged)
-
-
-def _decoded(found: dict[bytes, int]) -> dict[str, int]:
-    return {device.decode(): last for device, last in found.items()}
-
-
-def _read_positions(stream: BinaryIO, newest: dict[bytes, int], oldest: dict[bytes, int]) -> None:
-    for block in WholeLines(stream, size=_BLOCK):
-        for device, digits in numbers_in(block):
-            number = int(digits)
-            if number > newest.get(device, 0):
-                newest[device] = number
-                oldest.setdefault(device, number)
-            elif number < oldest.get(device, 0):
-                oldest[device] = number

@@ -8,8 +8,10 @@ go:
 """
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import orjson
 
@@ -17,6 +19,8 @@ from ingest.layout import open_own
 from ingest.log.files import sync_folder
 
 _NAME = ".ingest-removed"
+_FRESH = f"{_NAME}.tmp"
+_ROOM = 512  # bytes, more than a note has
 
 
 class Removal(NamedTuple):
@@ -34,21 +38,38 @@ class Removal(NamedTuple):
 NOTHING = Removal("", 0)
 
 
+def keep_room(folder: Path) -> None:
+    """Keep room for the next note: on a full disk there is none, and files go to make some.
+
+    Raises:
+        OSError: the disk is full already, or failing.
+    """
+    with _fresh(folder) as stream:
+        os.posix_fallocate(stream.fileno(), 0, _ROOM)
+
+
 def note_removal(folder: Path, removal: Removal) -> None:
     """Note what is about to be removed, and wait until that is on disk.
 
     Raises:
         OSError: the disk is full or failing, or what bears the note's name is no file of ours.
     """
-    fresh = folder / f"{_NAME}.tmp"
-    fresh.unlink(missing_ok=True)
-    fd = open_own(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with os.fdopen(fd, "wb") as stream:
+    with _fresh(folder) as stream:
         stream.write(orjson.dumps(removal._asdict()) + b"\n")
-        stream.flush()
+        stream.truncate()
         os.fsync(stream.fileno())
-    fresh.replace(folder / _NAME)
+    (folder / _FRESH).replace(folder / _NAME)
     sync_folder(folder)
+
+
+def _fresh(folder: Path) -> BinaryIO:
+    """Open what becomes the next note, with the room that it has; begin it if it is not there."""
+    path = folder / _FRESH
+    with suppress(FileNotFoundError):
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # others put it there
+            path.unlink()
+    return os.fdopen(open_own(path, os.O_WRONLY | os.O_CREAT, 0o644), "wb", buffering=0)
 
 
 def read_removal(folder: Path) -> Removal:

@@ -87,8 +87,8 @@ class Owner(Protocol):
     def recovered(self, seconds: float) -> None:
         """Called when the disk takes records again, after so many seconds."""
 
-    def rotated(self, closed: Path) -> None:
-        """Called when a file was closed."""
+    def rotated(self, closed: Path, mark: Mark) -> None:
+        """Called when a file was closed; the next one begins at the mark."""
 
     def failed(self, error: Exception) -> None:
         """Called when the writer ends by an error that nobody foresaw."""
@@ -332,7 +332,7 @@ class Writer:
                 return
         self._rotation_fails = False
         if closed is not None:
-            self._owner.rotated(closed)
+            self._owner.rotated(closed, self._active.mark)
         rotations, self._rotations = self._rotations, []
         for done in rotations:
             done(closed)

@@ -4,7 +4,9 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from ingest.log.files import DAMAGED, is_plain, log_files, open_log
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import is_plain, open_log
+from ingest.log.listing import log_files
 from ingest.log.reading import read_blocks, read_blocks_backwards
 from ingest.record import chunks_in
 

@@ -1,36 +1,26 @@
-"""The files of the log: their names, their order, and how they are opened.
+"""A file of the log: its name, how it is opened, and what its ends show of it.
 
 The log is one folder. `ingest.log` is being written. A file that is closed is renamed after the
 UTC time of its closing, `ingest-20261122T113900.123Z.log`, and may be compressed later to
 `.log.zst` or `.log.gz`. Closing times strictly increase, so the order of names is the order of
-age. Files that an external rotation left (`ingest.log.1`, `ingest.log-20261122.gz`) belong to the
-log as well, where the numbers of their records place them. What has the same first record as
-another file is a copy of it and is left out, as is what can't be read (`ingest.log.1.xz`) or what
-has another name.
+age; what time a record has, no name tells: the clock may have jumped. Files that an external
+rotation left (`ingest.log.1`, `ingest.log-20261122.gz`) belong to the log as well. Which of them
+all make the log is told by `listing`.
 """
 
 import errno
-import gzip
 import io
 import os
 import re
-import stat
-import zlib
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
-import zstandard
-
-from ingest.log.order import Clues, oldest_first
+from ingest.log.decompressing import DAMAGED, SUFFIXES, Decompressed
 from ingest.record import first_time, numbers_in, record_time
 
 ACTIVE = "ingest.log"
-
-# What reading a compressed file raises when its content is damaged or cut short.
-DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 
 _ROTATED = re.compile(
     r"ingest-([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2}\.[0-9]{3})Z\.log(?:\.gz|\.zst)?"
@@ -38,10 +28,8 @@ _ROTATED = re.compile(
 _EXTERNAL = re.compile(
     r"(?:ingest\.log[.-][0-9][0-9T.Z-]*(?:\.backup)?|ingest-[0-9-]+\.log)(?:\.gz|\.zst)?"
 )
-_SUFFIXES = ("", ".zst", ".gz")
-_OTHER_COMPRESSION = (".xz", ".bz2", ".lz4", ".lzma", ".lzo", ".7z", ".zip", ".Z", ".br")
-_LOOKS_LIKE_THE_LOG = re.compile(r"ingest(?:\.log|-)(?!.*\.tmp$).*", re.DOTALL)
 _MILLISECOND = timedelta(milliseconds=1)
+_CHUNK = 1 << 20
 HEAD_SIZE = 512  # holds the time, device and number of any record
 SAMPLE = 1 << 16
 """Bytes at either end of a file that are searched for what tells its age."""
@@ -65,21 +53,21 @@ class LogFile:
     def closed(self) -> str | None:
         """When a rotated file was closed, `2026-11-22T11:39:00.123`; None for other files."""
         match = _ROTATED.fullmatch(self.path.name)
-        return "{}-{}-{}T{}:{}:{}".format(*match.groups()) if match else None
+        return None if match is None else _sane("{}-{}-{}T{}:{}:{}".format(*match.groups()))
+
+    @property
+    def name_when_closed(self) -> str:
+        """Its name before it was compressed."""
+        return self.path.name.removesuffix(self.compressed)
 
 
-class LeftOut(NamedTuple):
-    """What lies in the folder, looks like a file of the log, and is not read; and why."""
-
-    path: Path
-    why: str
-
-
-class Listing(NamedTuple):
-    """The log, oldest file first and the active one last, and what is left out."""
-
-    files: list[LogFile]
-    left_out: list[LeftOut]
+def _sane(closed: str) -> str | None:
+    """Return a time of closing if there is such a time, and one after it."""
+    try:
+        datetime.fromisoformat(closed) + _MILLISECOND
+    except (ValueError, OverflowError):
+        return None
+    return closed
 
 
 def rotated_name(closed: datetime, after: str | None) -> str:
@@ -99,65 +87,6 @@ def rotated_name(closed: datetime, after: str | None) -> str:
     return f"ingest-{closed:%Y%m%dT%H%M%S}.{closed.microsecond // 1000:03d}Z.log"
 
 
-def list_log(folder: Path) -> Listing:
-    """List the log, and what is left out of it.
-
-    A file that stands there both compressed and not is listed once: as the original, since that
-    one is removed only after its copy is on disk. If all names are the listener's no file is
-    opened: their order is known.
-
-    Raises:
-        OSError: the folder can't be read, or is missing.
-    """
-    left_out: list[LeftOut] = []
-    files: list[LogFile] = []
-    names = _inodes(folder)
-    for name, inode in names.items():
-        file = LogFile(folder / name, _suffix(name), inode)
-        if not _is_member(name):
-            if _LOOKS_LIKE_THE_LOG.fullmatch(name):
-                left_out.append(LeftOut(file.path, _why_not(name)))
-        elif not _has_better(name, names):
-            files.append(file)
-    if all(file.closed or file.path.name == ACTIVE for file in files):
-        files.sort(key=lambda file: file.closed or "")
-    else:
-        files = _without_copies(_only_regular(files, left_out), left_out)
-        files = [files[place] for place in oldest_first([_clues(file) for file in files])]
-    files.sort(key=lambda file: file.path.name == ACTIVE)
-    return Listing(files, sorted(left_out))
-
-
-def log_files(folder: Path) -> list[LogFile]:
-    """List the log, oldest file first and the active one last: see `list_log`.
-
-    Raises:
-        OSError: the folder can't be read, or is missing.
-    """
-    return list_log(folder).files
-
-
-def snapshot(folder: Path) -> tuple[list[LogFile], BinaryIO | None]:
-    """List the files that are older than the active one, and open the active one.
-
-    A rotation between the two steps would hide a file; then both are taken again. The active
-    file is opened unbuffered: its reader sees what is there now, and None if there is none.
-
-    Raises:
-        OSError: the folder can't be read, or is missing.
-    """
-    while True:
-        active = _open_active(folder)
-        head = active and head_of_open(active)
-        older = [file for file in log_files(folder) if file.path.name != ACTIVE]
-        if identity(folder / ACTIVE) == (active and identity(active.fileno())) and head == (
-            active and head_of_open(active)  # another one after a copytruncate
-        ):
-            return older, active
-        if active is not None:
-            active.close()
-
-
 def open_log(file: LogFile) -> BinaryIO:
     """Open a file of the log for reading, decompressed.
 
@@ -166,16 +95,45 @@ def open_log(file: LogFile) -> BinaryIO:
 
     Raises:
         FileNotFoundError: neither it nor a compressed copy is there any more.
-        OSError: it can't be opened. Reading raises one of `DAMAGED` if its content is damaged.
+        OSError: it can't be opened. Reading raises one of `DAMAGED` if its content is damaged
+            or cut short, once what is good has been read.
     """
     try:
-        return _decompressed(_open_listed(file), file.compressed)
+        return _readable(_open_listed(file), file.compressed)
     except FileNotFoundError:
-        for suffix in _SUFFIXES[1:]:
+        for suffix in SUFFIXES[1:]:
             copy = file.path.with_name(file.path.name + suffix)
             if copy.exists():
-                return _decompressed(copy.open("rb"), suffix)
+                return _readable(copy.open("rb"), suffix)
         raise
+
+
+def find_damage(file: LogFile) -> str | None:
+    """Read a compressed file to its end, and return why not all of it can be read; None if it can.
+
+    Others may not notice: DuckDB takes a file that was cut short for a whole one.
+
+    Raises:
+        OSError: it can't be opened, or the disk is failing.
+    """
+    if not file.compressed:
+        return None
+    end = b"\n"
+    try:
+        with open_log(file) as stream:
+            while chunk := stream.read(_CHUNK):
+                end = chunk[-1:]
+    except DAMAGED as error:
+        return str(error)
+    return None if end == b"\n" else "it ends within a line"
+
+
+def describe_damage(path: Path, why: object) -> str:
+    """Say that of a file only the first part was read, and what to do."""
+    return (
+        f"{path} is damaged ({why}): what follows in it is left out; put a good copy in its place,"
+        " or move it away"
+    )
 
 
 def identity(file: Path | int) -> tuple[int, int] | None:
@@ -290,91 +248,19 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def _is_member(name: str) -> bool:
-    return name == ACTIVE or bool(_ROTATED.fullmatch(name) or _EXTERNAL.fullmatch(name))
+def is_member(name: str) -> bool:
+    """Tell whether a name is one that a file of the log may have."""
+    return name == ACTIVE or bool(LogFile(Path(name)).closed or _EXTERNAL.fullmatch(name))
 
 
-def _has_better(name: str, names: Collection[str]) -> bool:
-    suffix = _suffix(name)
-    better = _SUFFIXES[: _SUFFIXES.index(suffix)]
-    return any(name.removesuffix(suffix) + other in names for other in better)
-
-
-def _why_not(name: str) -> str:
-    if name.endswith(_OTHER_COMPRESSION):
-        return "only .gz and .zst are read"
-    return "its name is none of the log's"
-
-
-def _only_regular(files: Iterable[LogFile], left_out: list[LeftOut]) -> list[LogFile]:
-    regular = []
-    for file in files:
-        if _is_regular(file.path):
-            regular.append(file)
-        else:
-            left_out.append(LeftOut(file.path, "it is no regular file"))
-    return regular
-
-
-def _is_regular(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except FileNotFoundError:  # compressed or removed meanwhile, as its reader will see
-        return not path.is_symlink()
-
-
-def _without_copies(files: Iterable[LogFile], left_out: list[LeftOut]) -> list[LogFile]:
-    """Leave out what begins as another file does: a backup, or half of a copytruncate."""
-    first: dict[bytes, LogFile] = {}
-    kept = []
-    for file in sorted(files, key=_rank):
-        head = _head_or_nothing(file)
-        if head and head in first:
-            what = f"it begins with the same record as {first[head].path.name}"
-            left_out.append(LeftOut(file.path, what))
-        else:
-            first[head] = file
-            kept.append(file)
-    return kept
-
-
-def _rank(file: LogFile) -> tuple[bool, bool, int, str]:
-    """Sort first what is to be read of files that begin alike; copies may be cut short."""
-    try:
-        size = file.path.stat().st_size
-    except OSError:
-        size = 0
-    name = file.path.name
-    return name != ACTIVE and not file.closed, bool(file.compressed), -size, name
-
-
-def _head_or_nothing(file: LogFile) -> bytes:
-    try:
-        return head_in(file)
-    except OSError:  # whoever reads the file will say so
-        return b""
-
-
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """Return how the name of a file of the log ends: `""`, `.gz` or `.zst`."""
     suffix = "." + name.rpartition(".")[2]
-    return suffix if suffix in _SUFFIXES else ""
+    return suffix if suffix in SUFFIXES else ""
 
 
-def _clues(file: LogFile) -> Clues:
-    if file.path.name == ACTIVE:
-        return Clues("", "", False, {})  # the newest, whatever its records say
-    begun, numbers = sample(file)
-    return Clues(file.closed or begun, file.path.name, bool(file.closed), numbers)
-
-
-def _open_active(folder: Path) -> BinaryIO | None:
-    try:
-        return (folder / ACTIVE).open("rb", buffering=0)
-    except FileNotFoundError:
-        return None
-
-
-def _inodes(folder: Path) -> dict[str, int]:
+def inodes(folder: Path) -> dict[str, int]:
+    """Return the names in a folder, and the numbers of the files that bear them."""
     with os.scandir(folder) as entries:
         return {entry.name: entry.inode() for entry in entries}
 
@@ -390,29 +276,12 @@ def _open_listed(file: LogFile) -> BinaryIO:
         if file.inode in (None, os.fstat(raw.fileno()).st_ino):
             return raw
         raw.close()
-    for name, inode in _inodes(file.path.parent).items():
+    for name, inode in inodes(file.path.parent).items():
         # The number of a file that is gone may be that of a new one by now.
-        if inode == file.inode and name != ACTIVE and _is_member(name):
+        if inode == file.inode and name != ACTIVE and is_member(name):
             return file.path.with_name(name).open("rb")
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file.path))
 
 
-def _decompressed(raw: BinaryIO, compressed: str) -> BinaryIO:
-    if compressed == ".gz":
-        return cast(BinaryIO, _Gzip(raw))
-    if compressed == ".zst":
-        frames = zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True)
-        return cast(BinaryIO, frames)
-    return raw
-
-
-class _Gzip(gzip.GzipFile):
-    """A gzip file that closes the file below it, too."""
-
-    def __init__(self, raw: BinaryIO) -> None:
-        super().__init__(fileobj=raw, mode="rb")
-        self._raw = raw
-
-    def close(self) -> None:
-        super().close()
-        self._raw.close()
+def _readable(raw: BinaryIO, compressed: str) -> BinaryIO:
+    return cast(BinaryIO, Decompressed(raw, compressed)) if compressed else raw

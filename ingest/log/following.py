@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import START, Files, Place
-from ingest.log.reading import EVERYTHING, Filter, last_of
+from ingest.log.reading import EVERYTHING, Damaged, Filter, last_of
 
 
 def _wait() -> None:
@@ -33,11 +33,15 @@ def follow(
         missing: is called where lines are gone that were not read, or can't be read.
 
     Raises:
-        OSError: the folder is missing, or a file can't be read. One of `files.DAMAGED` if the
+        OSError: the folder is missing, or a file can't be read. One of `DAMAGED` if the
             last file's content is damaged.
     """
+
+    def tell(path: Path, error: Exception) -> None:
+        missing(LinesMissingError(f"{path} is damaged: {error}", START))
+
     with Log(folder) as log:
-        place, history = _begin(log, folder, wanted, first)
+        place, history = _begin(log, folder, wanted, first, tell)
         yield from history
         while True:
             try:
@@ -53,7 +57,7 @@ def follow(
 
 
 def _begin(
-    log: Log, folder: Path, wanted: Filter, first: int | None
+    log: Log, folder: Path, wanted: Filter, first: int | None, damaged: Damaged
 ) -> tuple[Place, Iterable[bytes]]:
     """Return the place to follow from, and the lines that come first."""
     if first is None:
@@ -62,4 +66,4 @@ def _begin(
         place = files.end()
         is_in_active = files.active is not None and files.index_of(place) == len(files.older)
         end = place.offset if is_in_active else 0
-        return place, last_of(files.older, files.active, end, first, wanted)
+        return place, last_of(files.older, files.active, end, first, wanted, damaged)

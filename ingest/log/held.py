@@ -2,17 +2,11 @@
 
 import io
 import os
+from contextlib import suppress
 from typing import BinaryIO
 
-from ingest.log.files import (
-    DAMAGED,
-    HEAD_SIZE,
-    SAMPLE,
-    head_of,
-    head_of_open,
-    identity,
-    whole_end,
-)
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import HEAD_SIZE, SAMPLE, head_of, head_of_open, identity, whole_end
 from ingest.record import first_since
 
 BLOCK = 1 << 20
@@ -44,7 +38,7 @@ class HeldFile:
             where the file was cut shorter: then at its end.
 
         Raises:
-            OSError: the disk is failing. One of `files.DAMAGED` if the content is damaged.
+            OSError: the disk is failing. One of `DAMAGED` if the content is damaged.
         """
         raise NotImplementedError
 
@@ -172,10 +166,12 @@ class CompressedFile(HeldFile):
 
     def whole_end(self) -> int:
         """See `HeldFile.whole_end`."""
-        offset, block = self.read(self._offset)
-        while block:
-            offset, block = self.read(offset + len(block))
-        return offset
+        end, block = self._offset, b"-"
+        with suppress(*DAMAGED):  # whoever reads on from there hears of it
+            while block:
+                offset, block = self.read(end)
+                end = offset + len(block)
+        return end
 
     def _skip_to(self, offset: int) -> None:
         skipped = offset - self._offset

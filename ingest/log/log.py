@@ -15,7 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
-from ingest.log.files import ACTIVE, DAMAGED, identity
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import ACTIVE, identity
 from ingest.log.held import HeldFile
 from ingest.log.jumps import read_jumps
 from ingest.log.places import Files, Place
@@ -67,7 +68,7 @@ class Log:
         Raises:
             LinesMissingError: what follows the place is gone or damaged. Reading goes on at the
                 error's own place.
-            OSError: the folder is missing, or a file can't be read. One of `files.DAMAGED` if the
+            OSError: the folder is missing, or a file can't be read. One of `DAMAGED` if the
                 newest file, which another program has renamed, is damaged.
         """
         while True:

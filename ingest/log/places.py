@@ -8,18 +8,10 @@ from typing import BinaryIO, NamedTuple, Self
 
 import orjson
 
-from ingest.log.files import (
-    ACTIVE,
-    DAMAGED,
-    LogFile,
-    head_in,
-    head_of_open,
-    open_log,
-    read_head,
-    sample,
-    snapshot,
-)
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import ACTIVE, LogFile, head_in, head_of_open, open_log, read_head, sample
 from ingest.log.held import HeldFile, hold
+from ingest.log.listing import snapshot
 from ingest.record import first_time, numbers_in, record_time
 
 
@@ -178,7 +170,7 @@ class Files:
     def _closed_name(self, index: int) -> str:
         """Return the name that the file was closed under; for others one that is after all."""
         file = self.all[index]
-        return file.path.name.removesuffix(file.compressed) if file.closed else "~"
+        return file.name_when_closed if file.closed else "~"
 
     def _is_older(self, index: int, place: Place) -> bool:
         """Tell whether a file is older than that of a place: by name, by numbers or by time."""

@@ -2,17 +2,27 @@
 
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from ingest.log.files import DAMAGED, LogFile, is_plain, open_log, snapshot, whole_end
-from ingest.record import TIME_SPAN, Record, first_since, line_finder, parse, record_time
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import LogFile, is_plain, open_log, whole_end
+from ingest.log.listing import snapshot
+from ingest.record import (
+    TIME_SPAN,
+    Record,
+    first_since,
+    has_before,
+    line_finder,
+    parse,
+    record_time,
+)
 
 _BLOCK = 1 << 20
 _END = 1 << 12
@@ -62,6 +72,29 @@ class Filter:
         if closed is None or since is None or closed >= since[:23].decode():
             return False
         return all(first_since(end, since) is None for end in _ends(file))
+
+    def is_ahead(self, file: LogFile, begun: str) -> bool:
+        """Tell whether all of `file` is younger than the last moment that is wanted.
+
+        As in `is_past`, a name alone is not believed. For example, with `until` 2026-11-22, and
+        the file before closed in 2036, while the clock was ahead:
+
+            first record of 2036, last of 2036     the clock is right: it is ahead
+            first record of 2036, last of 2026     the clock was set back: it is not
+
+        Of a compressed file, in place of its last record the time tells when it was last changed.
+
+        Args:
+            file: the file.
+            begun: when the file before it was closed, by its name: `2026-11-22T11:39:00.123`.
+        """
+        until = self._until
+        if until is None or begun < until[:23].decode():
+            return False
+        ends = _ends(file)
+        return bool(ends) and not (
+            any(has_before(end, until) for end in ends) or _changed(file) < until
+        )
 
     @cached_property
     def _since(self) -> bytes | None:
@@ -126,15 +159,24 @@ def read_blocks_backwards(stream: BinaryIO, end: int, size: int = 1 << 18) -> It
         rest = chunk[:cut]
 
 
-def lines(folder: Path, wanted: Filter = EVERYTHING) -> Iterator[bytes]:
+Damaged = Callable[[Path, Exception], object]
+"""Is told which file can be read in part only, and why; reading goes on with the next one."""
+
+
+def give_up(_path: Path, error: Exception) -> None:
+    """Read no further: raise the error, one of `DAMAGED`."""
+    raise error
+
+
+def lines(folder: Path, wanted: Filter = EVERYTHING, damaged: Damaged = give_up) -> Iterator[bytes]:
     """The wanted lines of the log, oldest first, without their LF.
 
     Raises:
-        OSError: the folder is missing, or a file can't be read.
+        OSError: the folder is missing, or a file can't be read. Whatever `damaged` raises.
     """
     older, active = snapshot(folder)
     with active or nullcontext():
-        yield from lines_of(older, wanted)
+        yield from lines_of(older, wanted, damaged)
         if active is not None:
             yield from chain.from_iterable(map(wanted.matching, read_blocks(active)))
 
@@ -152,28 +194,35 @@ def records(folder: Path, wanted: Filter = EVERYTHING) -> Iterator[Record]:
             continue
 
 
-def last(folder: Path, count: int, wanted: Filter = EVERYTHING) -> list[bytes]:
+def last(
+    folder: Path, count: int, wanted: Filter = EVERYTHING, damaged: Damaged = give_up
+) -> list[bytes]:
     """The last `count` wanted lines, oldest first. Older files than needed are not read.
 
     Raises:
-        OSError: the folder is missing, or a file can't be read.
+        OSError: the folder is missing, or a file can't be read. Whatever `damaged` raises.
     """
     older, active = snapshot(folder)
     if active is None:
-        return last_of(older, None, 0, count, wanted)
+        return last_of(older, None, 0, count, wanted, damaged)
     with active:
-        return last_of(older, active, whole_end(active), count, wanted)
+        return last_of(older, active, whole_end(active), count, wanted, damaged)
 
 
-def lines_of(files: list[LogFile], wanted: Filter) -> Iterator[bytes]:
+def lines_of(files: list[LogFile], wanted: Filter, damaged: Damaged = give_up) -> Iterator[bytes]:
     """The wanted lines of `files`."""
     for file in files:
         if not wanted.is_past(file):
-            yield from _file_lines(file, wanted)
+            yield from _file_lines(file, wanted, damaged)
 
 
 def last_of(
-    older: list[LogFile], active: BinaryIO | None, end: int, count: int, wanted: Filter
+    older: list[LogFile],
+    active: BinaryIO | None,
+    end: int,
+    count: int,
+    wanted: Filter,
+    damaged: Damaged = give_up,
 ) -> list[bytes]:
     """The last `count` wanted lines of `older` and of the first `end` bytes of `active`."""
     found = _last_in(active, end, count, wanted) if active is not None else []
@@ -181,7 +230,7 @@ def last_of(
         if len(found) >= count:
             break
         if not wanted.is_past(file):
-            found[:0] = _last_in_file(file, count - len(found), wanted)
+            found[:0] = _last_in_file(file, count - len(found), wanted, damaged)
     return found
 
 
@@ -198,21 +247,31 @@ def _ends(file: LogFile) -> list[bytes]:
         return []
 
 
-def _file_lines(file: LogFile, wanted: Filter) -> Iterator[bytes]:
+def _changed(file: LogFile) -> bytes:
+    """Return when a file was last changed, as records have it; empty if it is gone."""
+    with suppress(FileNotFoundError, ValueError, OverflowError):
+        return record_time(datetime.fromtimestamp(file.path.stat().st_mtime, UTC))
+    return b""
+
+
+def _file_lines(file: LogFile, wanted: Filter, damaged: Damaged) -> Iterator[bytes]:
     try:
         stream = open_log(file)
     except FileNotFoundError:  # retention removed it after it was listed
         return
     with stream:
-        yield from chain.from_iterable(map(wanted.matching, read_blocks(stream)))
+        try:
+            yield from chain.from_iterable(map(wanted.matching, read_blocks(stream)))
+        except DAMAGED as error:
+            damaged(file.path, error)
 
 
-def _last_in_file(file: LogFile, count: int, wanted: Filter) -> list[bytes]:
+def _last_in_file(file: LogFile, count: int, wanted: Filter, damaged: Damaged) -> list[bytes]:
     if not file.compressed:
         # If this one was compressed since it was listed, it is read as a compressed one is.
         with suppress(FileNotFoundError), file.path.open("rb") as stream:
             return _last_in(stream, whole_end(stream), count, wanted)
-    return list(deque(_file_lines(file, wanted), count))
+    return list(deque(_file_lines(file, wanted, damaged), count))
 
 
 def _last_in(stream: BinaryIO, end: int, count: int, wanted: Filter) -> list[bytes]:

@@ -8,8 +8,10 @@ from typing import BinaryIO
 
 import orjson
 
-from ingest.log.files import ACTIVE, DAMAGED, LogFile, open_log, snapshot
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import ACTIVE, LogFile, open_log
 from ingest.log.jumps import read_jumps
+from ingest.log.listing import snapshot
 from ingest.log.reading import WholeLines
 from ingest.log.wellformed import check_lines, check_run
 from ingest.record import KEYS, numbers_in

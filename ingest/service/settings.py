@@ -9,7 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from ingest.journal.archive import ArchivePolicy, Compression
+from ingest.journal.archive import ArchivePolicy
+from ingest.journal.compressing import Compression
 from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import DEFAULT_DATA

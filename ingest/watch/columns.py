@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from ingest.layout import Layout, open_own
-from ingest.log.files import DAMAGED, LogFile, log_files, open_log, sync_folder
+from ingest.log.files import LogFile, find_damage, sync_folder
+from ingest.log.listing import log_files
 from ingest.watch.schema import Catalogue, count_documents, count_pairs, literal
 from ingest.watch.selecting import documents_sql, lines_sql, pairs_sql, parquet_sql, unspelled_sql
 from ingest.watch.snapshot import columns_path, open_lines
@@ -233,17 +234,8 @@ def convert(file: LogFile, target: Path, spill: Path, *, threads: int, memory: i
 
 def _prove_whole(file: LogFile) -> None:
     """Read a compressed file to its end: DuckDB takes one that was cut short for a whole one."""
-    if not file.compressed:
-        return
-    end = b"\n"
-    try:
-        with open_log(file) as stream:
-            while chunk := stream.read(_CHUNK):
-                end = chunk[-1:]
-    except DAMAGED as error:
-        raise UnreadableError(f"{file.path} is damaged: {error}") from error
-    if end != b"\n":
-        raise UnreadableError(f"{file.path} is damaged: it ends within a line")
+    if why := find_damage(file):
+        raise UnreadableError(f"{file.path} is damaged: {why}")
 
 
 def _write(

@@ -85,11 +85,13 @@ class Result:
         table: the rows, as Arrow.
         truncated: whether rows are missing because of `Limits.rows` or `Limits.size`.
         seconds: how long it took.
+        damaged: says of which files only the first part was read, and what to do.
     """
 
     table: pyarrow.Table
     truncated: bool
     seconds: float
+    damaged: tuple[str, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -108,7 +110,11 @@ class Result:
 
 
 class Query:
-    """A query that runs. Its process is started at once, and ended by `close` at the latest."""
+    """A query that runs. Its process is started at once, and ended by `close` at the latest.
+
+    Attributes:
+        damaged: after `finish`, see `Result.damaged`.
+    """
 
     def __init__(
         self,
@@ -146,6 +152,7 @@ class Query:
         except orjson.JSONEncodeError as error:
             raise QueryError("the query is not UTF-8") from error
         self._why: QueryError | None = None
+        self.damaged: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._begun = request["begun"]
         self._process = subprocess.Popen(
@@ -195,13 +202,13 @@ class Query:
             except (pyarrow.ArrowException, OSError):
                 table = reader.schema.empty_table()  # it broke off; `finish` says why
             truncated = self.finish()
-            return Result(table, truncated, time.monotonic() - self._begun)
+            return Result(table, truncated, time.monotonic() - self._begun, self.damaged)
 
     def json(self) -> bytes:
         """Wait for all rows as one object of JSON, and close.
 
         It has `columns`, each an object with `name` and `type`, `rows`, each an array,
-        `truncated`, and `seconds`. Nothing of it is made in this process.
+        `truncated`, `seconds`, perhaps `damaged`. Nothing of it is made in this process.
 
         Raises:
             QueryError: there is no result.
@@ -244,6 +251,7 @@ class Query:
             raise QueryError(_why_ended(code, said)) from error
         if "error" in outcome:
             raise QueryError(outcome["error"], outcome["position"])
+        self.damaged = tuple(outcome["damaged"])
         return bool(outcome["truncated"])
 
     def _end(self, why: QueryError) -> None:

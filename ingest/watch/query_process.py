@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import orjson
 from pyarrow import ArrowException, RecordBatch, ipc
 
 from ingest.layout import Layout
+from ingest.log.files import LogFile, describe_damage, find_damage
 from ingest.units import format_size
 from ingest.watch import confinement
 from ingest.watch.checking import RefusedError, check
@@ -44,7 +46,8 @@ def main() -> None:
     os.nice(_NICE)
     outcome: dict[str, object]
     try:
-        outcome = {"truncated": _answer(request)}
+        truncated, damaged = _answer(request)
+        outcome = {"truncated": truncated, "damaged": damaged}
     except RefusedError as refused:
         outcome = {"error": str(refused), "position": refused.position}
     except OSError as error:
@@ -60,8 +63,8 @@ def main() -> None:
     os._exit(0)
 
 
-def _answer(request: dict[str, Any]) -> bool:
-    """Write the rows; return whether some were left out."""
+def _answer(request: dict[str, Any]) -> tuple[bool, list[str]]:
+    """Write the rows; return whether some were left out, and what could be read in part only."""
     limits = Limits(**request["limits"])
     since, until = (_moment(request["scope"][name]) for name in ("since", "until"))
     scope = Scope(since, until, request["scope"]["device"])
@@ -83,7 +86,7 @@ def _answer(request: dict[str, Any]) -> bool:
             raise RefusedError(_text(error)) from error
         if snapshot.was_cut():
             raise RefusedError("the log was cut by another program meanwhile; ask again")
-        return batches.truncated
+        return batches.truncated, batches.damaged
 
 
 def _run(layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Limits) -> "_Batches":
@@ -94,8 +97,9 @@ def _run(layout: Layout, snapshot: Snapshot, sql: str, scope: Scope, limits: Lim
     lock(connection, layout)
     plan = _plan(view, sql, names, snapshot.between(scope.since, scope.until))
     since, until = _latest(scope.since, plan.since), _earliest(scope.until, plan.until)
-    view.create(scope, snapshot.between(since, until), plan.used)
-    return _Batches(connection.sql(sql), limits)
+    pieces = snapshot.between(since, until)
+    view.create(scope, pieces, plan.used)
+    return _Batches(connection.sql(sql), limits, pieces)
 
 
 def _plan(view: LogView, sql: str, names: Iterable[str], pieces: Iterable[Piece]) -> Plan:
@@ -141,7 +145,10 @@ class _Batches:
         truncated: whether some were left out, once all are gone through.
     """
 
-    def __init__(self, relation: duckdb.DuckDBPyRelation, limits: Limits) -> None:
+    def __init__(
+        self, relation: duckdb.DuckDBPyRelation, limits: Limits, pieces: Collection[Piece]
+    ) -> None:
+        self._pieces = pieces
         types = orjson.dumps([str(kind) for kind in relation.types])
         self._reader = relation.to_arrow_reader(_BATCH)
         self.schema = self._reader.schema.with_metadata({TYPES: types})
@@ -159,6 +166,16 @@ class _Batches:
             yield batch
             rows -= batch.num_rows
             size -= batch.nbytes
+
+    @cached_property
+    def damaged(self) -> list[str]:
+        """What could be read in part only: a sentence for each compressed file."""
+        return [
+            describe_damage(piece.file.path, why)
+            for piece in self._pieces
+            if not piece.parquet
+            and (why := find_damage(LogFile(Path(piece.path), piece.compressed)))
+        ]
 
     def _next(self) -> RecordBatch | None:
         """Fetch the next rows; None at the end. What fails in DuckDB comes as an error of Arrow."""
@@ -189,7 +206,10 @@ def _write_json(batches: _Batches, request: dict[str, Any]) -> None:
         if rows := orjson.dumps(list(json_rows(batches.schema, [batch])))[1:-1]:
             write(between + rows)
             between = b","
-    end = {"truncated": batches.truncated, "seconds": round(time.monotonic() - request["begun"], 3)}
+    end: dict[str, object] = {"truncated": batches.truncated}
+    if batches.damaged:
+        end["damaged"] = batches.damaged
+    end["seconds"] = round(time.monotonic() - request["begun"], 3)
     write(b"]," + orjson.dumps(end)[1:])
 
 

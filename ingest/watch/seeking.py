@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import orjson
 import re2
 
-from ingest.log.files import DAMAGED, LogFile, open_log
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import LogFile, open_log
 from ingest.watch.schema import Contents, Field, FieldType, json_type, literal, majority
 from ingest.watch.selecting import DOCUMENT, SPACED_PAIRS, pair_sql, pointer, view_sql
 from ingest.watch.snapshot import Piece

@@ -14,9 +14,9 @@ from pathlib import Path
 from types import TracebackType
 
 from ingest.layout import Layout
-from ingest.log.files import LogFile, identity, log_files
+from ingest.log.files import LogFile, identity
+from ingest.log.listing import log_files
 from ingest.log.reading import Filter
-from ingest.record import record_time
 
 _ATTEMPTS = 100
 _PARQUET = ".parquet"
@@ -83,18 +83,18 @@ class Snapshot:
     def between(self, since: datetime | None, until: datetime | None) -> list[Piece]:
         """Return the files that may hold records from `since` on and before `until`.
 
-        Parquet files are always among them: their statistics tell more than a name.
+        What a file holds is told by its records, not by its name: the clock may have jumped.
+        Parquet files are always among them: their statistics tell.
         """
-        wanted = Filter(since=since)
-        limit = "~"
-        if until is not None and until < _LAST - _LATE:
-            limit = record_time(until + _LATE)[:23].decode()
+        limit = None if until is None or until >= _LAST - _LATE else until + _LATE
+        wanted = Filter(since=since, until=limit)
         found: list[Piece] = []
         begun = ""
         for piece in self.pieces:
-            if piece.parquet or not (wanted.is_past(piece.file) or begun >= limit):
+            file = piece.file
+            if piece.parquet or not (wanted.is_past(file) or wanted.is_ahead(file, begun)):
                 found.append(piece)
-            begun = piece.file.closed or begun
+            begun = file.closed or begun
         return found
 
     def was_cut(self) -> bool:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import duckdb
 import orjson
 
-from ingest.log.files import DAMAGED, LogFile, open_log
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import LogFile, open_log
 from ingest.watch.checking import characters
 from ingest.watch.columns import METADATA, count_fields
 from ingest.watch.schema import (

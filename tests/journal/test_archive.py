@@ -1,26 +1,33 @@
 """What becomes of closed files."""
 
+import errno
 import gzip
 import os
 import shutil
+import subprocess
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import zstandard
 
-from ingest.journal.archive import ArchivePolicy, Archivist, Compression
+from ingest.journal.archive import ArchivePolicy, Archivist
 from ingest.journal.clock import Clock
+from ingest.journal.compressing import Compression, compress
 from ingest.journal.events import ClockLeapt, Removed
 from ingest.journal.removal import NOTHING, Removal, read_removal
 from ingest.journal.rotation import RetentionPolicy
+from ingest.log.listing import list_log
 from tests.journal.disks import NOW, Clocks
 from tests.log.logs import line, write
 from tests.support.journals import Report
 
 OLDEST = "ingest-20261122T110000.000Z.log"
 NEWEST = "ingest-20261122T120000.000Z.log"
+ROOM = ".ingest-removed.tmp"
+"""Where there is room for the next note of what was removed."""
 DAY = 86400.0
 KEEP_ALL = RetentionPolicy()
 
@@ -83,6 +90,81 @@ def test_an_original_beside_its_copy_is_removed(folder: Path) -> None:
     assert names(folder) == [f"{OLDEST}.zst", NEWEST, "ingest.log"]
 
 
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_an_original_beside_what_is_no_copy_of_it_stays(folder: Path, suffix: str) -> None:
+    """Another program was killed while it compressed the file, or the power went."""
+    copy = folder / (OLDEST + suffix)
+    original = (folder / OLDEST).read_bytes()
+    for content in (b"", b"no copy"):
+        copy.write_bytes(content)
+        archivist(folder).tidy()
+        assert (folder / OLDEST).read_bytes() == original
+    write(copy, line(1), line(2))
+    copy.write_bytes(copy.read_bytes()[:-9])
+    archivist(folder).tidy()
+    assert (folder / OLDEST).read_bytes() == original
+    write(copy, line(1), line(2), line(2))
+    archivist(folder).tidy()
+    assert (folder / OLDEST).read_bytes() == original
+    archivist(folder, "gzip" if suffix == ".gz" else "zstd").tidy()
+    assert _unpacked(copy) == original
+    assert not (folder / OLDEST).exists()
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_what_is_the_matter_with_one_file_keeps_nothing_from_the_others(
+    folder: Path, compression: Compression, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One may be immutable, another program's, or on a bad sector."""
+    unlink = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.name == OLDEST:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    (folder / "ingest-0.tmp").mkdir()
+    write(folder / "ingest-20261122T113000.000Z.log", line(3))
+    report = Report()
+    retention = RetentionPolicy(files=1) if compression == "none" else KEEP_ALL
+    archive = Archivist(folder, ArchivePolicy(compression, retention), report, Clock())
+    for _ in range(2):
+        archive.step()
+    left = [name for name in names(folder) if name.startswith("ingest-2026")]
+    if compression == "none":
+        assert left == [OLDEST, NEWEST]
+        assert (
+            report.lines[0] == "ingest-20261122T113000.000Z.log is removed: 1 newer ones are kept"
+        )
+        assert len(report.lines) == 2
+    else:
+        kept = [OLDEST, "ingest-20261122T113000.000Z.log.zst", f"{NEWEST}.zst"]
+        assert [name for name in left if name != f"{OLDEST}.zst"] == kept
+        assert len(report.lines) == 1
+    assert "closed files can't be looked after: " in report.lines[-1]
+
+
+def test_a_name_that_is_no_time_is_left_alone(folder: Path) -> None:
+    for name in ("ingest-20261399T250000.000Z.log", "ingest-99991231T235959.999Z.log"):
+        write(folder / name, line(9))
+    archivist(folder, "gzip", RetentionPolicy(files=1)).tidy()
+    left = ["ingest-20261399T250000.000Z.log", "ingest-99991231T235959.999Z.log"]
+    assert [name for name in names(folder) if name in left] == left
+    assert f"{NEWEST}.gz" in names(folder)
+    assert [path.name for path, _ in sorted(list_log(folder).left_out)] == left
+
+
+def test_what_the_writer_may_still_cut_is_not_compressed(folder: Path) -> None:
+    """It was given up after a failed sync, and its end is not durable."""
+    archive = archivist(folder, "gzip", needed_after=OLDEST)
+    archive.tidy()
+    assert names(folder) == [f"{OLDEST}.gz", NEWEST, "ingest.log"]
+    archive.set_needed_after(NEWEST, 3)
+    archive.tidy()
+    assert names(folder) == [f"{OLDEST}.gz", f"{NEWEST}.gz", "ingest.log"]
+
+
 def test_a_half_made_copy_is_removed(folder: Path) -> None:
     (folder / f"{OLDEST}.zst.tmp").write_bytes(b"half")
     archivist(folder).tidy()
@@ -107,11 +189,11 @@ def test_files_that_a_start_would_need_stay(folder: Path) -> None:
     """Whatever the policy says: only they tell the newest numbers."""
     archive = archivist(folder, "gzip", RetentionPolicy(size=1), needed_after="")
     archive.tidy()
-    assert names(folder) == [f"{OLDEST}.gz", f"{NEWEST}.gz", "ingest.log"]
+    assert names(folder) == [ROOM, OLDEST, NEWEST, "ingest.log"]
     assert read_removal(folder) == NOTHING
     archive.set_needed_after(OLDEST, 17)
     archive.tidy()
-    assert names(folder) == [".ingest-removed", f"{NEWEST}.gz", "ingest.log"]
+    assert names(folder) == [".ingest-removed", ROOM, NEWEST, "ingest.log"]
     assert read_removal(folder) == Removal(OLDEST, 17)
 
 
@@ -134,6 +216,26 @@ def test_what_was_removed_is_noted_before(folder: Path) -> None:
     archive.set_needed_after(NEWEST, 4)
     archive.tidy()
     assert read_removal(folder) == Removal(NEWEST, 17)
+
+
+def test_files_go_from_a_full_disk(tmp_path: Path) -> None:
+    """To note what goes takes room, and to make room is what files go for."""
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], check=True)
+    try:
+        for number in range(4):
+            write(tmp_path / f"ingest-2026112{number}T110000.000Z.log", line(number + 1))
+        archive = archivist(tmp_path, retention=RetentionPolicy(files=2), needed_after="")
+        archive.tidy()
+        with (tmp_path / "ballast").open("wb", buffering=0) as ballast, suppress(OSError):
+            while ballast.write(bytes(4096)):
+                pass
+        archive.set_needed_after("ingest-20261121T110000.000Z.log", 2)
+        archive.tidy()
+        left = [name for name in names(tmp_path) if name.startswith("ingest-")]
+        assert left == ["ingest-20261122T110000.000Z.log", "ingest-20261123T110000.000Z.log"]
+        assert read_removal(tmp_path) == Removal("ingest-20261121T110000.000Z.log", 2)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 @pytest.mark.parametrize("junk", [b"", b"junk", b"[]", b'{"newest":"x"}', b'{"highest":"x"}'])
@@ -280,6 +382,6 @@ def test_a_copy_is_not_written_through_a_link(folder: Path) -> None:
     archive.tidy()
     assert victim.read_text() == "not ours"
     with pytest.raises(FileExistsError):
-        (folder / "link").symlink_to(victim)
-        archive._write_copy(folder / "ingest.log", folder / "link", "gzip")
+        (folder / "ingest.log.gz.tmp").symlink_to(victim)
+        compress(folder / "ingest.log", "gzip", lambda: False)
     assert victim.read_text() == "not ours"

@@ -1,5 +1,6 @@
 """What the journal on disk does beside the contract (see `test_contract`)."""
 
+import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +21,9 @@ from ingest.journal.events import (
     Rotated,
 )
 from ingest.journal.file import BACKLOG, FileJournal, JournalPolicy
+from ingest.journal.home import Home
 from ingest.journal.interface import Lease
-from ingest.journal.positions import read_positions
+from ingest.journal.positions import Mark, Positions, read_positions
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import Layout
 from tests.journal.disks import NOW, Clocks
@@ -299,6 +301,47 @@ def test_a_folder_that_is_not_the_one_we_locked_takes_no_records(
         *([] if is_followed else [DiskRecovered]),
     ]
     assert "is not the one that this listener locked at its start" in driven.report.lines[0]
+
+
+def test_nor_does_a_folder_that_a_link_leads_to(tmp_path: Path) -> None:
+    """The disk that the log is on is gone, and what is at its path is an empty folder."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "log").symlink_to(disk)
+    driven, holder = open_journal(tmp_path / "data")
+    push(driven, holder.lease, 3)
+    disk.rename(tmp_path / "gone")
+    disk.mkdir()
+    append(driven.journal, holder.lease)
+    driven.settle(lambda: driven.journal.health is not None)
+    assert driven.journal.health is not None
+    assert driven.journal.health.kind == "folder-replaced"
+    assert list(disk.iterdir()) == []
+    disk.rmdir()
+    (tmp_path / "gone").rename(disk)
+    driven.settle(lambda: holder.lease.durable == 4)
+    driven.close()
+    assert len(driven.lines()) == 4
+
+
+def test_a_folder_that_can_not_be_looked_at_ends_no_checkpoints_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driven, holder = open_journal(tmp_path)
+    push(driven, holder.lease, 3)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Home, "check", refuse)
+        patched.setattr(Positions, "save", refuse)
+        driven.journal.numbers.note({holder.lease.device: 3}, Mark("", "", 0))
+        driven.journal.keeper.step()
+    driven.journal.keeper.step()
+    assert read_positions(driven.layout.positions) == {holder.lease.device: 3}
+    driven.close()
 
 
 def _content(data: Path) -> dict[Path, bytes]:

@@ -18,7 +18,7 @@ from ingest.journal.file import JournalPolicy
 from ingest.journal.positions import read_positions
 from ingest.journal.recovery import SKIPPED
 from ingest.journal.rotation import RetentionPolicy
-from ingest.log.files import log_files
+from ingest.log.listing import log_files
 from ingest.log.verifying import verify
 from tests.log.logs import line, write
 from tests.support.journals import DrivenFile

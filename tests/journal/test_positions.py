@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.journal.numbers import Numbers
 from ingest.journal.positions import (
     Checkpoint,
     Mark,
@@ -145,12 +146,16 @@ def test_it_is_as_it_was_left_until_another_program_comes(path: Path, positions:
 
 def test_one_is_written_anew_with_the_old_one_in_use(path: Path, positions: Positions) -> None:
     positions.save({"a": 5, "b": 1}, _CHECKPOINT)
-    fresh = write_anew(path, {"a": 6, "c": 1}, 3, _CHECKPOINT)
+    positions.go_on_from({"b": 4}, 3)
+    numbers = Numbers(positions)
+    positions.save({"a": 9, "d": 9}, _CHECKPOINT)
+    fresh = write_anew(path, numbers.fill, {"a": 6, "c": 1}, _CHECKPOINT)
     positions.close()
     put_in_place(fresh, path)
     assert sorted(path.parent.iterdir()) == [path]
     other = Positions(path)
     other.check()
-    assert (other.numbers(), other.floor, other.checkpoint()) == ({"a": 6, "c": 1}, 3, _CHECKPOINT)
+    assert other.numbers() == {"a": 6, "b": 4, "c": 1}
+    assert (other.floor, other.highest(), other.checkpoint()) == (3, 6, _CHECKPOINT)
     assert path.stat().st_mode & 0o777 == 0o600
     other.close()

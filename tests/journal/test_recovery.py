@@ -17,7 +17,8 @@ from ingest.journal.intent import IntentFile
 from ingest.journal.positions import Positions, read_positions
 from ingest.journal.recovery import SKIPPED, recover
 from ingest.layout import Layout
-from ingest.log.files import ACTIVE, LogFile, log_files, open_log
+from ingest.log.files import ACTIVE, LogFile, open_log
+from ingest.log.listing import log_files
 from ingest.log.log import Log
 from ingest.log.verifying import verify
 from ingest.record import parse

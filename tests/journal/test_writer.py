@@ -13,6 +13,7 @@ from ingest.journal.clock import Clock
 from ingest.journal.events import Event, RotationFailing
 from ingest.journal.intent import ROOM, IntentFile
 from ingest.journal.interface import Lease
+from ingest.journal.positions import Mark
 from ingest.journal.rotation import RotationPolicy
 from ingest.journal.writer import Commit, Wait, Writer
 from ingest.log.files import ACTIVE
@@ -44,7 +45,7 @@ class Owner:
         """See `Owner.recovered`."""
         self.said.put(("recovered", seconds > 0))
 
-    def rotated(self, closed: Path) -> None:
+    def rotated(self, closed: Path, mark: Mark) -> None:
         """See `Owner.rotated`."""
         self.said.put(("rotated", closed))
 

@@ -9,19 +9,9 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.log.files import (
-    ACTIVE,
-    DAMAGED,
-    LogFile,
-    head_of,
-    identity,
-    list_log,
-    log_files,
-    open_log,
-    rotated_name,
-    snapshot,
-    whole_end,
-)
+from ingest.log.decompressing import DAMAGED
+from ingest.log.files import ACTIVE, LogFile, head_of, identity, open_log, rotated_name, whole_end
+from ingest.log.listing import list_log, log_files, snapshot
 from tests.log.logs import at, line, write
 
 CLOSED = datetime(2026, 11, 22, 11, 39, 0, 123999, UTC)
@@ -203,6 +193,16 @@ def test_what_is_left_out_is_named_with_the_reason(tmp_path: Path) -> None:
     ]
 
 
+def test_what_has_a_name_of_ours_and_is_no_file_is_left_out(tmp_path: Path) -> None:
+    """To open a pipe would wait for its other end."""
+    os.mkfifo(tmp_path / NAME)
+    write(tmp_path / f"{NAME}.zst", line(1))
+    write(tmp_path / ACTIVE, line(2))
+    listed = list_log(tmp_path)
+    assert [file.path.name for file in listed.files] == [f"{NAME}.zst", ACTIVE]
+    assert listed.left_out == [(tmp_path / NAME, "it is no regular file")]
+
+
 def test_every_file_opens_decompressed(tmp_path: Path) -> None:
     frame = zstandard.ZstdCompressor().compress
     (tmp_path / "ingest.log.1").write_bytes(b"plain\n")
@@ -274,7 +274,7 @@ def test_a_snapshot_is_taken_again_if_the_log_was_emptied_meanwhile(
         (tmp_path / ACTIVE).write_bytes(b"")
         return files
 
-    monkeypatch.setattr("ingest.log.files.log_files", list_and_cut)
+    monkeypatch.setattr("ingest.log.listing.log_files", list_and_cut)
     older, active = snapshot(tmp_path)
     assert [file.path.name for file in older] == ["ingest.log.1"]
     assert active is not None

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingest.log.files import ACTIVE, LogFile, log_files, open_log, rotated_name, snapshot
+from ingest.log.files import ACTIVE, LogFile, open_log, rotated_name
 from ingest.log.jumps import note_jump
+from ingest.log.listing import log_files, snapshot
 from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import START, Place
 from tests.log.logs import WrittenLog, at, line, write

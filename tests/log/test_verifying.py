@@ -127,9 +127,9 @@ def test_a_damaged_copy_is_a_breach(tmp_path: Path, suffix: str) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2 :] = b"\xff" * (len(content) // 2)
     path.write_bytes(content)
-    [(name, *_, what), *_] = breaches(tmp_path)
-    assert name == path.name
-    assert what.startswith("the file is damaged from here on")
+    found = breaches(tmp_path)
+    assert {name for name, *_ in found} == {path.name}
+    assert any(what.startswith("the file is damaged from here on") for *_, what in found)
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -139,7 +139,11 @@ def test_a_copy_that_was_cut_short_is_a_breach(tmp_path: Path, suffix: str) -> N
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     write(tmp_path / ACTIVE, line(20000))
-    assert breaches(tmp_path)
+    (name, *_, what), *_ = breaches(tmp_path)
+    assert name == path.name
+    assert what == (
+        "the file is damaged from here on: it ends too early: it was cut short, or never finished"
+    )
 
 
 def test_a_position_must_not_be_ahead_of_the_log(tmp_path: Path) -> None:

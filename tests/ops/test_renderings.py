@@ -16,7 +16,7 @@ import pytest
 import ingest
 from ingest.cli.control import _show
 from ingest.ops.metrics import Metrics
-from ingest.ops.status import TROUBLES, Counts, Status
+from ingest.ops.status import TROUBLES, Counts, DeviceCounts, Status
 
 BASE = Status(
     health="ok", reason="", version="1", pid=1, uptime_s=100.0, connections=1, max_connections=10,
@@ -24,7 +24,8 @@ BASE = Status(
     frames_per_s=1.0, bytes_per_s=1.0, waiting_bytes=1, is_paused=False, paused_s=1.0, rotations=1,
     holding_until_s=1.0, disk_free_bytes=1 << 20, disk_full_in_s=None, errors={}, handshakes={},
     listening=["127.0.0.1:1"], dialled={"devices": 1, "down": 0, "calls": 1, "failures": 0},
-    settings={"a": "1"}, total=Counts(), protocols={"ingest/1": Counts()}, devices={"a": Counts()},
+    settings={"a": "1"}, total=Counts(), protocols={"ingest/1": Counts()},
+    devices={"a": DeviceCounts()}, ack_latency_s={},
 )  # fmt: skip
 MUCH = Counts(7, 7 << 20, 7, 7 << 20, 7, {"bad-frame": 7}, 7, 7)
 OTHER: dict[str, Any] = {
@@ -35,7 +36,8 @@ OTHER: dict[str, Any] = {
     "rotations": 2, "holding_until_s": 20.0, "disk_free_bytes": 2 << 20, "disk_full_in_s": 20.0,
     "errors": {"busy": 2}, "handshakes": {"PLAIN/ok": 2}, "listening": ["127.0.0.1:2"],
     "dialled": {"devices": 2, "down": 1, "calls": 3, "failures": 1}, "settings": {"a": "2"},
-    "total": MUCH, "protocols": {"ingest/1": MUCH}, "devices": {"a": MUCH},
+    "total": MUCH, "protocols": {"ingest/1": MUCH}, "devices": {"a": DeviceCounts(7)},
+    "ack_latency_s": {"p50": 0.01, "p90": 0.02, "p99": 0.03},
 }  # fmt: skip
 """Another value of each field."""
 
@@ -70,6 +72,7 @@ LEFT_OUT = {
     "metrics": {
         "reason", "pid", "uptime_s", "oldest_silence_device", "frames_per_s", "bytes_per_s",
         "is_paused", "holding_until_s", "listening", "dialled", "settings", "total", "devices",
+        "ack_latency_s",  # it has the histogram
     },
     "words": {field.name for field in fields(Status)}
     - {"health", "reason", "devices_connected", "frames_per_s"},

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ingest.journal import recovery
+from ingest.journal import mending, recovery
 from ingest.journal.active import ActiveFile
 from ingest.journal.file import FileJournal
 from ingest.journal.intent import IntentFile
@@ -96,7 +96,7 @@ def number_from_the_start(put: Set) -> None:
 
 def tell_without_syncing(put: Set) -> None:
     """A start tells `next` of what may be in the page cache only."""
-    put(recovery, "_put_on_disk", _do_nothing)
+    put(recovery, "put_on_disk", _do_nothing)
 
 
 def leave_holes(put: Set) -> None:
@@ -106,12 +106,12 @@ def leave_holes(put: Set) -> None:
         with path.open("rb") as stream:
             return whole_end(stream)
 
-    put(recovery, "_sound_end", sound_end)
+    put(mending, "_sound_end", sound_end)
 
 
 def leave_torn_lines(put: Set) -> None:
     """A start goes on behind half a line."""
-    put(recovery, "_cut_torn_lines", lambda *_: False)
+    put(recovery, "cut_torn_lines", lambda *_: False)
 
 
 def save_the_end_without_the_numbers(put: Set) -> None:
@@ -120,8 +120,7 @@ def save_the_end_without_the_numbers(put: Set) -> None:
 
     def later(self: FileJournal, commit: Commit) -> None:
         changed = {lease.device: last for lease, last, _ in commit.items}
-        self._known.update(changed)
-        self.keeper.note(changed, commit.mark)
+        self.numbers.note(changed, commit.mark)
         committed(self, commit)
 
     def tell(self: FileJournal, commit: Commit) -> None:

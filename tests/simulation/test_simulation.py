@@ -27,6 +27,12 @@ def test_every_promise_is_kept() -> None:
     assert rarest[1] > HISTORIES / 100, f"{rarest} hardly ever happens"
 
 
+@pytest.mark.parametrize("seed", [7142466])
+def test_a_history_that_once_broke_a_promise(seed: int) -> None:
+    """7142466: a connection failed as it went on to write, where the reactor catches it."""
+    run(seed)
+
+
 @pytest.mark.parametrize("mutate", MUTATIONS, ids=lambda mutate: str(mutate.__name__))
 def test_a_fault_is_found(mutate: Callable[[Set], None], monkeypatch: pytest.MonkeyPatch) -> None:
     mutate(monkeypatch.setattr)

@@ -147,7 +147,10 @@ class Wire:
         message = self.said.popleft()
         if self._is_held_back and len(self.said) == 0:
             self._is_held_back = False
-            self._producer.resumeProducing()  # type: ignore[attr-defined]
+            try:
+                self._producer.resumeProducing()  # type: ignore[attr-defined]
+            except OurFault:  # the reactor logs it, and disconnects this one
+                self.lose(ConnectionLost)
         return message
 
     def lose(self, reason: type[Exception]) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import orjson
 
 from ingest.layout import Layout
-from ingest.log.files import LogFile, log_files, rotated_name
+from ingest.log.files import LogFile, rotated_name
+from ingest.log.listing import log_files
 from ingest.watch.columns import MEMORY, convert
 from ingest.watch.query import Limits, Result, run_query
 from ingest.watch.scope import Scope

@@ -16,7 +16,8 @@ from typing import Final
 
 import orjson
 
-from ingest.log.files import ACTIVE, log_files, rotated_name, whole_end
+from ingest.log.files import ACTIVE, rotated_name, whole_end
+from ingest.log.listing import log_files
 from ingest.record import Values, printable, record_block
 from ingest.watch.rules.phases import Event, in_utc
 

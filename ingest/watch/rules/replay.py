@@ -49,7 +49,7 @@ def replay(
         missing: is called where lines of the log are gone.
 
     Raises:
-        OSError: the folder is missing, or a file can't be read. One of `files.DAMAGED` if a file's
+        OSError: the folder is missing, or a file can't be read. One of `DAMAGED` if a file's
             content is damaged.
     """
     engine = Engine(rules, is_jump=jumps(folder))

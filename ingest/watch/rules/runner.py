@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ingest.layout import Layout
-from ingest.log.files import DAMAGED
+from ingest.log.decompressing import DAMAGED
 from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import Place
 from ingest.watch.rules.alertlog import AlertLog

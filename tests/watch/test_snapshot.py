@@ -1,0 +1,62 @@
+"""Which files a query reads that asks about some time."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ingest.layout import Layout
+from ingest.log.files import ACTIVE
+from ingest.watch.snapshot import Snapshot
+from tests.log.logs import at, line, write
+from tests.watch.logs import close
+
+_DAY = 86400.0
+_YEARS = 10 * 365 * _DAY
+
+
+def _between(layout: Layout, since: float | None, until: float | None) -> list[str]:
+    moments = [None if each is None else at(each) for each in (since, until)]
+    with Snapshot(layout) as snapshot:
+        return [piece.file.path.name for piece in snapshot.between(*moments)]
+
+
+def _changed(path: Path, seconds: float) -> str:
+    """Let a file be one that was last written so many seconds after the log's begin."""
+    moment = at(seconds).timestamp()
+    os.utime(path, (moment, moment))
+    return path.name
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_clock_that_was_ahead_hides_no_file(layout: Layout, suffix: str) -> None:
+    """The file in whose midst it was set back, and all later ones, have names of the future."""
+    before = close(layout, _YEARS, line(1, time=1), line(2, time=_YEARS), suffix=suffix)
+    amid = close(layout, _YEARS + 1, line(3, time=_YEARS), line(4, time=5), suffix=suffix)
+    after = close(layout, _YEARS + 2, line(5, time=6), suffix=suffix)
+    write(layout.log_folder / ACTIVE, line(6, time=3 * _DAY))
+    names = [_changed(file.path, 6) for file in (before, amid, after)]
+    assert _between(layout, None, 10.0) == names
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_clock_that_was_behind_hides_no_file(layout: Layout, suffix: str) -> None:
+    before = close(layout, 5, line(1, time=1), suffix=suffix)
+    amid = close(layout, 9, line(2, time=-_YEARS), line(3, time=8), suffix=suffix)
+    write(layout.log_folder / ACTIVE, line(4, time=3 * _DAY))
+    names = [_changed(before.path, 1), _changed(amid.path, 8)]
+    assert names[1] in _between(layout, None, 10.0 - _YEARS)
+    assert names[1] in _between(layout, 7.0, None)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_with_a_clock_that_is_right_only_what_may_hold_records_is_read(
+    layout: Layout, suffix: str
+) -> None:
+    days = [
+        close(layout, day * _DAY, line(day, time=day * _DAY - 5), suffix=suffix)
+        for day in range(1, 8)
+    ]
+    write(layout.log_folder / ACTIVE, line(8, time=8 * _DAY))
+    names = [_changed(file.path, day * _DAY) for day, file in enumerate(days, 1)]
+    assert _between(layout, 1.5 * _DAY, 2.5 * _DAY) == names[1:4], "a record may be late by a day"
