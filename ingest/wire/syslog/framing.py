@@ -7,12 +7,11 @@
 import re
 
 from ingest.record import NO_VALUES
-from ingest.wire.conversation import Context, Conversation, Converse
+from ingest.wire.conversation import Context, Conversation
 from ingest.wire.errors import PeerError, bad_frame, too_long
-from ingest.wire.framed import Framed
+from ingest.wire.framed import Framed, configured
 from ingest.wire.framing import NO_FRAMES, Frames
 from ingest.wire.identity import ConfiguredIdentity
-from ingest.wire.options import Options
 from ingest.wire.syslog.messages import values_of
 
 _DIGITS = re.compile(rb"[0-9]+")
@@ -114,16 +113,9 @@ class SyslogFraming:
         return end
 
 
-def make_converse(options: Options) -> Converse:
-    """Make what makes conversations in syslog.
+def _converse(context: Context, identity: ConfiguredIdentity) -> Conversation:
+    return Framed(context, identity, SyslogFraming(context.max_frame))
 
-    Raises:
-        OptionError: an option makes no sense.
-    """
-    identity = ConfiguredIdentity.read(options)
-    options.finish()
 
-    def converse(context: Context) -> Conversation:
-        return Framed(context, identity, SyslogFraming(context.max_frame))
-
-    return converse
+make_converse = configured(_converse)
+"""Makes what makes conversations in syslog, of the options of a port."""

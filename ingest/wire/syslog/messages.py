@@ -10,7 +10,6 @@ is not certain, `raw` holds the message as it came beside what is. A message wit
 """
 
 import re
-from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import orjson
 
 from ingest.record import NO_VALUES, Values, printable
+from ingest.wire.formats import opaque
 
 _BOM = "\ufeff"
 _NIL = "-"
@@ -59,7 +59,7 @@ def _item(message: bytes) -> bytes:
     try:
         text = message.decode()
     except UnicodeDecodeError:
-        return b'"raw":"%b"' % b64encode(message)
+        return opaque.raw_field(message)
     priority = _PRIORITY.match(text)
     if priority is None or int(priority[1]) > _MAX_PRIORITY:
         return b'"text":' + printable(orjson.dumps(text))
