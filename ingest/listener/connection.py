@@ -401,6 +401,7 @@ class Connection(Protocol):
 
     def _end(self, error: PeerError | None) -> None:
         self._error = error
+        self.claimed = self._conversation.device
         if error is not None:
             self._surroundings.ended(self, error)
             if self.delivery is not None:

@@ -174,10 +174,12 @@ class Conversation(Protocol):
     fault of the shell, and raises `IllegalStep`.
 
     Attributes:
+        device: the name that is claimed, proved from `Claim` on; empty before one is.
         mechanism: by what the device proves its name, such as a SASL mechanism (RFC 4422); empty
             before it says so.
     """
 
+    device: str
     mechanism: str
 
     def begin(self) -> Sequence[Event]:

@@ -68,6 +68,7 @@ class Framed:
         "_login",
         "_shared",
         "_stream_ended",
+        "device",
         "mechanism",
         "state",
     )
@@ -99,6 +100,7 @@ class Framed:
         self._held = b""
         self._stream_ended = False
         self.state = State.LOGIN
+        self.device = ""
         self.mechanism = "configured"
 
     def begin(self) -> Sequence[Event]:
@@ -162,6 +164,7 @@ class Framed:
         except PeerError as error:
             return (self._end(error.without_traceback()),)
         self._enter(State.CLAIMING)
+        self.device = claim.device
         return (replace(claim, shared=self._shared),)
 
     def _take(self, data: bytes) -> Sequence[Event]:

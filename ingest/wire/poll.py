@@ -124,12 +124,13 @@ class Poll:
     """A `Conversation` with a device that we have connected to; see there for its methods.
 
     Attributes:
+        device: see `Conversation`.
         mechanism: see `Conversation`.
         replies: how many have come.
     """
 
-    __slots__ = ("_early", "_ended", "_format", "_granted", "_question", "_replies", "mechanism",
-                 "replies")  # fmt: skip
+    __slots__ = ("_early", "_ended", "_format", "_granted", "_question", "_replies", "device",
+                 "mechanism", "replies")  # fmt: skip
 
     def __init__(self, context: Context, question: Question) -> None:
         self._question = question
@@ -138,6 +139,7 @@ class Poll:
         self._granted = False
         self._ended = False
         self._early: list[bytes | None] = []  # what comes before the lease; None is its end
+        self.device = question.device
         self.mechanism = MECHANISM
         self.replies = 0
 

@@ -211,7 +211,10 @@ class Session:
 
     def _begin_scram(self, initial: bytes) -> Sequence[Event]:
         self._scram = ScramExchange(self._context.find_keys)
-        challenge = Send(self._dialect.challenge(self._scram.challenge(initial)))
+        try:
+            challenge = Send(self._dialect.challenge(self._scram.challenge(initial)))
+        finally:
+            self.device = self._scram.device
         self._enter(State.RESPONSE)
         return (challenge, *(self._advance() if self._held else ()))
 
@@ -223,7 +226,6 @@ class Session:
         assert self._scram is not None
         self._held = self._dialect.unread()
         self._proof = self._scram.verify(response.data)
-        self.device = self._scram.device
         self._scram = None
         return (self._claim(),)
 
