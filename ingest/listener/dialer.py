@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet import defer, error
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
@@ -350,6 +351,8 @@ def _in_words(failure: Failure, seconds: float) -> str:
     reason = failure.value
     if isinstance(reason, _TIMEOUTS):
         return f"no connection within {seconds:g} s"
+    if isinstance(reason, VerificationError):
+        return "TLS: its certificate is for another name"
     if isinstance(reason, SSL.Error):
         return f"TLS: {reason.args[0][-1][-1]}" if reason.args and reason.args[0] else "TLS failed"
     if isinstance(reason, ConnectError) and isinstance(reason.osError, int):
