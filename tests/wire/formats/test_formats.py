@@ -293,6 +293,7 @@ def test_nmea() -> None:
         data = data_of("nmea", line)
         assert (data["lat"], data["lon"]) == (-48.1173, -11.5166667)
         assert (data["speed_kn"], data["course"]) == (22.4, 84.4)
+    assert "lat" not in data_of("nmea", b"$GPGLL,99994916.45,N,12311.12,W")
     gga = data_of("nmea", b"$GNGGA,123519,,,,,0,00,,-00.5,M,,M,,")
     assert gga.keys() & {"lat", "lon", "hdop"} == set()
     assert (gga["satellites"], gga["altitude_m"]) == (0, -0.5)

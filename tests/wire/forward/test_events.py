@@ -220,7 +220,7 @@ def test_how_many_events_there_may_be(option: dict[str, Any], event: bytes, extr
     """Of three bytes, each event becomes a record of a hundred."""
     events = event * (LIMIT // EVENT_SIZE + extra)
     for message in (
-        pack(["t", gzip.compress(events), {**option, "compressed": "gzip"}]),
+        pack(["t", gzip.compress(events), option | {"compressed": "gzip"}]),
         pack(["t", events, option]),
         b"\x92\xa1t\xdd" + (LIMIT // EVENT_SIZE + extra).to_bytes(4, "big") + events,
     ):

@@ -76,7 +76,12 @@ MESSAGES: dict[str, tuple[bytes, str | None, dict[str, Any]]] = {
     ),
     "a month 19": (
         b"<13>1 2003-19-11T22:14:15Z - - - - - x", None,
-        {"facility": 1, "severity": 5, "message": "x"},
+        {"facility": 1, "severity": 5, "message": "x", "timestamp": "2003-19-11T22:14:15Z"},
+    ),
+    "names that look like our own": (
+        b'<13>1 - - - - - [$binary $date="c"] x', None,
+        {"facility": 1, "severity": 5,
+         "structured": {"$map": [["$binary", {"$map": [["$date", "c"]]}]]}, "message": "x"},
     ),
     "RFC 3164": (
         b"<34>Oct 11 22:14:15 mymachine su[12]: 'su root' failed", None,
