@@ -26,7 +26,10 @@ from ingest.devices.verifier import derive
 from ingest.layout import Layout
 from ingest.log.files import LogFile, log_files, open_log
 from ingest.service.parts import DRAIN
-from tests.endtoend.listener import PATIENCE, TOKEN, TWISTD, Listener, run, wait_for
+from tests.support.devices import TOKEN
+from tests.support.listeners import Listener
+from tests.support.processes import TWISTD, run
+from tests.support.waiting import PATIENCE, wait_for
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 DEVICES = [f"device-{number}" for number in range(4)]

@@ -19,8 +19,10 @@ import yaml
 
 from ingest.service.parts import DRAIN
 from ingest.service.tap import Options
-from tests.endtoend.harness import free_port
-from tests.endtoend.listener import PATIENCE, Listener, TextDevice, run, wait_for
+from tests.support.devices import TextDevice
+from tests.support.listeners import Listener
+from tests.support.processes import free_port, run
+from tests.support.waiting import PATIENCE, wait_for
 from tests.test_deploy import DEPLOY, needs, settings
 
 PROMETHEUS = DEPLOY / "prometheus"

@@ -17,7 +17,9 @@ from ingest.cli import main
 from ingest.service.parts import DRAIN
 from ingest.service.settings import DEFAULT_LISTEN, Settings, option_name, read_settings
 from ingest.service.tap import Options
-from tests.endtoend.listener import INGEST, PATIENCE, Listener
+from tests.support.listeners import Listener
+from tests.support.processes import INGEST
+from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -1,4 +1,4 @@
-"""A certificate for an address that signs itself."""
+"""A certificate for 127.0.0.1 that signs itself, valid for a day."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -11,17 +11,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 
-def make_certificate(path: Path, host: str = "127.0.0.1", days: int = 1) -> None:
-    """Write a private key and its certificate into one PEM file.
-
-    Args:
-        path: of the file.
-        host: the address that the certificate is for.
-        days: how long it is valid from now on; below zero, since when it is no more.
-    """
+def make_certificate(path: Path) -> None:
+    """Write a private key and its certificate into one PEM file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "ingest bench")])
-    address = x509.IPAddress(ip_address(host))
+    address = x509.IPAddress(ip_address("127.0.0.1"))
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -29,8 +23,8 @@ def make_certificate(path: Path, host: str = "127.0.0.1", days: int = 1) -> None
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=9))
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([address]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, SHA256())

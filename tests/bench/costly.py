@@ -12,8 +12,9 @@ from pathlib import Path
 
 import click
 
-from tests.endtoend.listener import Listener, PackedDevice, TextDevice
 from tests.endtoend.test_costly_frames import COSTLY, flood
+from tests.support.devices import PackedDevice, TextDevice
+from tests.support.listeners import Listener
 
 ROUNDS = 100
 

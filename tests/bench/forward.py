@@ -16,7 +16,8 @@ from pathlib import Path
 
 import msgpack
 
-from tests.endtoend.listener import Address, Listener
+from tests.support.devices import Address
+from tests.support.listeners import Listener
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _WINDOW = 64

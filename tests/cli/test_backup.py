@@ -19,7 +19,8 @@ from ingest.devices.verifier import derive
 from ingest.journal.positions import Checkpoint, Mark, Positions, read_positions
 from ingest.layout import Layout
 from ingest.service.process import FolderLock
-from tests.endtoend.listener import Listener, TextDevice
+from tests.support.devices import TextDevice
+from tests.support.listeners import Listener
 
 Run = Callable[..., Result]
 _VERIFIER, _OTHER = derive("token"), derive("other")

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from base64 import b64decode
 from collections.abc import Callable
 from contextlib import closing
@@ -25,6 +24,7 @@ from ingest.devices.registry import Registry
 from ingest.devices.verifier import matches
 from ingest.layout import Layout
 from tests.devices.tokens import made_tokens
+from tests.support.waiting import PATIENCE, wait_for
 
 Run = Callable[..., Result]
 _PROGRAM = [sys.executable, "-c", "from ingest.cli import main; main(prog_name='ingest')"]
@@ -448,11 +448,9 @@ def test_an_interrupted_import_changes_nothing(layout: Layout, tmp_path: Path) -
     file.write_text("name\n" + "".join(f"sensor-{number}\n" for number in range(50_000)))
     command = [*_PROGRAM, "--data", str(layout.data), "device", "import", str(file)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        deadline = time.monotonic() + 30
-        while not layout.devices.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(layout.devices.exists, "the registry")
         process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate()
+        _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert stderr.strip() == b"Aborted!"
     assert _tokens_files(layout) == []

@@ -1,6 +1,5 @@
 """`ingest poll` with real devices that only answer."""
 
-import socket
 from typing import Any
 
 import click
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from ingest.cli import main
 from ingest.cli.poll import unescape
 from tests.endtoend.answering import AnsweringDevice, answers, answers_and_closes, silent, talks
+from tests.support.processes import free_port
 
 
 def poll(device: AnsweringDevice | int, *arguments: str) -> Result:
@@ -46,12 +46,6 @@ def test_what_is_sent() -> None:
         assert device.asked == [b"a\r\n\0\\", b"\1\2\3"]
     with AnsweringDevice(talks(b"unasked\n")) as device:
         assert poll(device, "--until", r"\n").stdout == "unasked\n"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def test_errors() -> None:

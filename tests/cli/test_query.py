@@ -14,9 +14,9 @@ from ingest.cli import common, main
 from ingest.layout import Layout
 from ingest.log.files import ACTIVE
 from tests.log.logs import at, write
+from tests.support.waiting import PATIENCE
 from tests.watch.logs import close, convert_all, data_line, text_line
 
-DEADLINE = 60.0  # seconds
 BY_DEVICE = "SELECT device, count(*) AS n, avg(temp) AS temp FROM log GROUP BY 1 ORDER BY 1"
 
 
@@ -205,6 +205,6 @@ def test_a_reader_that_goes_ends_it_quietly(layout: Layout) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"range\n"
         process.stdout.close()
-        assert process.wait(DEADLINE) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""

@@ -12,7 +12,9 @@ import pytest
 
 from ingest.layout import Layout
 from ingest.ops.control import ask
-from tests.endtoend.listener import ANY_PORT, INGEST, PATIENCE, TWISTD, run, wait_for
+from tests.support.listeners import ANY_PORT
+from tests.support.processes import INGEST, TWISTD, run
+from tests.support.waiting import PATIENCE, wait_for
 
 OURS = [(INGEST, "run"), (sys.executable, "-m", "ingest")]
 

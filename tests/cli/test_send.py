@@ -4,9 +4,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
-from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -17,8 +15,9 @@ from click.testing import CliRunner, Result
 from ingest.cli import main
 from ingest.cli.send import Address, parse_address, parse_json
 from ingest.client import Spool
-from tests.client.certificates import make_certificate, tls_server
-from tests.scripted_server import Plan, Server, pack, serve_once
+from tests.support.certificates import make_certificate, tls_server
+from tests.support.scripted_server import Plan, Server, pack, serve_once
+from tests.support.waiting import PATIENCE, wait_for
 
 TOKEN = {"INGEST_TOKEN": "secret"}
 
@@ -177,11 +176,8 @@ def test_each_line_of_a_pipe_is_stored_before_the_next_is_written() -> None:
             assert process.stdin is not None
             for line in ("a", "b", "c"):
                 process.stdin.write(line + "\n")
-                deadline = time.monotonic() + 20
-                while line.encode() not in server.stored and time.monotonic() < deadline:
-                    time.sleep(0.01)
-                assert line.encode() in server.stored
-            output, _ = process.communicate(timeout=20)
+                wait_for(lambda: line.encode() in server.stored, "the line")  # noqa: B023
+            output, _ = process.communicate(timeout=PATIENCE)
     assert server.stored == [b"a", b"b", b"c"]
     assert output.startswith("sent 3 frames, 3 acknowledged, in ")
     assert process.returncode == 0
@@ -264,8 +260,8 @@ def test_a_spool_that_can_not_be_used(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_over_tls(tmp_path: Path, trusted: bool) -> None:
-    certificate = make_certificate(tmp_path / "localhost.pem", timedelta(days=1))
-    other = make_certificate(tmp_path / "other.pem", timedelta(days=1))
+    certificate = make_certificate(tmp_path / "localhost.pem")
+    other = make_certificate(tmp_path / "other.pem")
     lines = tmp_path / "lines"
     lines.write_text("a\n")
     stored: list[bytes] = []

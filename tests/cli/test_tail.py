@@ -17,8 +17,7 @@ from ingest.cli import main
 from ingest.layout import Layout
 from ingest.record import record_time
 from tests.log.logs import at, line, write
-
-DEADLINE = 20.0  # seconds
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -197,7 +196,7 @@ def test_follow_goes_on_until_it_is_interrupted(layout: Layout) -> None:
         write(active, line(3))
         assert process.stdout.readline() == line(3) + b"\n"
         process.send_signal(signal.SIGINT)
-        rest, errors = process.communicate(timeout=DEADLINE)
+        rest, errors = process.communicate(timeout=PATIENCE)
     assert (rest, errors, process.returncode) == (b"", b"", 130)
 
 
@@ -208,7 +207,7 @@ def test_a_reader_that_goes_ends_it_quietly(layout: Layout) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == line(1) + b"\n"
         process.stdout.close()
-        assert process.wait(DEADLINE) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
 
@@ -239,7 +238,7 @@ def ended(layout: Layout, *arguments: str, stdout: str) -> tuple[int, str]:
         ["sh", "-c", f"exec {words} {stdout}"],
         stderr=subprocess.PIPE,
         text=True,
-        timeout=DEADLINE,
+        timeout=PATIENCE,
         check=False,
         cwd=Path(__file__).parents[2],
     )
@@ -284,7 +283,7 @@ def on_a_terminal(layout: Layout, *arguments: str) -> bytes:
         [*command, "--data", str(layout.data), "tail", *arguments],
         stdout=other_end,
         check=True,
-        timeout=DEADLINE,
+        timeout=PATIENCE,
         cwd=Path(__file__).parents[2],
     )
     os.close(other_end)

@@ -11,6 +11,7 @@ from ingest.cli import main
 from ingest.layout import Layout
 from ingest.log.jumps import note_jump
 from tests.log.logs import at, line, write
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def test_an_output_that_fails_is_one_line(layout: Layout, stdout: str, why: str)
         ["sh", "-c", f"exec {words} {stdout}"],
         stderr=subprocess.PIPE,
         text=True,
-        timeout=20,
+        timeout=PATIENCE,
         check=False,
         cwd=Path(__file__).parents[2],
     )

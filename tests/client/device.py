@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ingest.client import AsyncClient, Client, Connected, Disconnected, Event
-from tests.endtoend.listener import TOKEN
+from tests.support.devices import TOKEN
 
 SPOOL_SIZE = 1 << 20
 _FILLER = "x" * 3000

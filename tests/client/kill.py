@@ -23,12 +23,13 @@ from typing import NamedTuple, Self
 
 from tests.client.device import frame
 from tests.endtoend.evidence import lines_of, log_pieces
-from tests.endtoend.harness import Listener, run, wait_for
+from tests.support.listeners import SteadyListener
+from tests.support.processes import run_tool
+from tests.support.waiting import PATIENCE, wait_for
 
 _ROOT = Path(__file__).parents[2]
 _SHELLS = (("blocking", "text"), ("asyncio", "msgpack"))
 _ROOM = 600 << 10  # bytes of a device's disk that its spool may come to fill
-_PATIENCE = 60.0
 
 
 class Outcome(NamedTuple):
@@ -129,7 +130,7 @@ class Device:
         self._process.wait()
 
     def wait(self) -> None:
-        assert self._process.wait(_PATIENCE) == 0, self._output.read_text()[-3000:]
+        assert self._process.wait(PATIENCE) == 0, self._output.read_text()[-3000:]
 
     def lines(self, word: str) -> list[list[str]]:
         """Return the diary's lines that begin with this word."""
@@ -141,11 +142,11 @@ class Device:
 def small_disk(folder: Path, size: int) -> Iterator[Path]:
     """Make a file system of so many bytes; it needs root."""
     folder.mkdir()
-    run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
+    run_tool("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
     try:
         yield folder
     finally:
-        run("umount", "--lazy", folder)
+        run_tool("umount", "--lazy", folder)
 
 
 @contextmanager
@@ -169,7 +170,7 @@ class Blows:
     """What can go wrong, each as a method; together they are tried in a random order."""
 
     def __init__(
-        self, listener: Listener, disk: Path, devices: list[Device], proxy: Proxy, seed: int
+        self, listener: SteadyListener, disk: Path, devices: list[Device], proxy: Proxy, seed: int
     ) -> None:
         self._listener, self._disk, self._devices, self._proxy = listener, disk, devices, proxy
         self._chance = random.Random(seed)
@@ -239,8 +240,8 @@ def kill(folder: Path, blows: int, seed: int) -> Outcome:
         AssertionError: a frame is missing, repeated, out of order or not what was sent.
     """
     with small_disk(folder / "listener", 192 << 20) as disk:
-        listener = Listener(disk / "data", output=folder / "listener.output")
-        listener.register([f"{shell}-{dialect}" for shell, dialect in _SHELLS])
+        listener = SteadyListener(disk / "data", output=folder / "listener.output")
+        listener.add(*(f"{shell}-{dialect}" for shell, dialect in _SHELLS))
         with listener, Proxy(listener.port) as proxy:
             with _devices(folder, proxy.port) as devices:
                 trouble = Blows(listener, disk, devices, proxy, seed)
@@ -269,14 +270,14 @@ def _devices(folder: Path, port: int) -> Iterator[list[Device]]:
             for disk, (shell, dialect) in zip((first, second), _SHELLS, strict=True)
         ]
         try:
-            wait_for("they push", lambda: all(device.lines("took") for device in devices))
+            wait_for(lambda: all(device.lines("took") for device in devices), "they push")
             yield devices
         finally:
             for device in devices:
                 device.kill()
 
 
-def _check(listener: Listener, devices: list[Device]) -> Counter[str]:
+def _check(listener: SteadyListener, devices: list[Device]) -> Counter[str]:
     logged: dict[str, list[int]] = {device.name: [] for device in devices}
     for line in lines_of(log_pieces(listener.layout.log_folder)):
         record = json.loads(line)

@@ -22,7 +22,7 @@ from ingest.client import (
     ProtocolError,
     Rejected,
 )
-from tests.scripted_server import pack
+from tests.support.scripted_server import pack
 
 
 class Wire:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.client.kill import full, small_disk
-from tests.client.shells import PATIENCE
-from tests.client.test_shells import Shell, free_port, shell, to, wait_for
-from tests.scripted_server import Server
+from tests.client.test_shells import Shell, shell, to
+from tests.support.processes import free_port
+from tests.support.scripted_server import Server
+from tests.support.waiting import PATIENCE, wait_for
 
 __all__ = ["shell"]
 

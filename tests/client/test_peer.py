@@ -7,28 +7,28 @@ import sys
 import pytest
 
 from ingest.client import Client
-from tests.endtoend.harness import run, wait_for
+from tests.support.processes import run_tool
+from tests.support.waiting import PATIENCE, wait_for
 
 PEER_TIMEOUT = 8.0  # seconds; the least that a client takes
 
 # It runs in a network of its own, whose only interface is then switched off: no reset, no answer.
 _VANISHING = """
-import os, subprocess, sys, time
+import os, subprocess, sys
 from ingest.client import Client
-from tests.client.shells import BlockingAsync
-from tests.scripted_server import Server
+from tests.support.shells import BlockingAsync
+from tests.support.scripted_server import Server
+from tests.support.waiting import PATIENCE, wait_for
 
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 make = {"blocking": Client, "asyncio": BlockingAsync}[sys.argv[1]]
 with Server() as server:
     client = make("127.0.0.1", server.port, "sensor-1", "secret", peer_timeout=float(sys.argv[2]))
     client.send("a")
-    client.wait(10)
+    client.wait(PATIENCE)
     subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
     client.send("b")
-    until = time.monotonic() + 40
-    while client.connected and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: not client.connected)
     print(client.connected, client.unacknowledged, client.last_error)
     sys.stdout.flush()
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -39,7 +39,7 @@ with Server() as server:
 
 @pytest.mark.parametrize("kind", ["blocking", "asyncio"])
 def test_a_host_that_is_gone_is_found_out_and_a_full_one_is_not(kind: str) -> None:
-    run("ip", "-V")
+    run_tool("ip", "-V")
     command = ["unshare", "--net", sys.executable, "-c", _VANISHING, kind, str(PEER_TIMEOUT)]
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
@@ -48,9 +48,11 @@ def test_a_host_that_is_gone_is_found_out_and_a_full_one_is_not(kind: str) -> No
         connection, _ = listening.accept()
         connection.recv(10)
         connection.sendall(b"OK next=1 max_frame=65536\n")
-        wait_for("it is let in", lambda: client.connected)
+        wait_for(lambda: client.connected, "it is let in")
         # Its window closes, and stays closed for longer than the other client takes to give up.
-        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        told = subprocess.run(
+            command, capture_output=True, text=True, timeout=2 * PATIENCE, check=False
+        )
         assert told.stdout == "False 1 [Errno 110] the server's host is silent for 8 s\n", told
         assert client.connected
         assert client.last_error is None

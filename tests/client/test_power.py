@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.harness import run
-from tests.scripted_server import Server
+from tests.support.processes import run_tool
+from tests.support.scripted_server import Server
 
 COUNT = 30
 
@@ -44,7 +44,7 @@ def test_what_is_sent_and_what_send_returns_from_is_on_the_disk(kind: str, tmp_p
     trace = tmp_path / "trace"
     calls = "trace=openat,pwrite64,write,fdatasync,fsync,sendto"
     with Server() as server:
-        run("strace", "-f", "-qq", "-s", "300", "-o", trace, "-e", calls, sys.executable, "-c",
+        run_tool("strace", "-f", "-qq", "-s", "300", "-o", trace, "-e", calls, sys.executable, "-c",
             _PROGRAM, kind, str(server.port), tmp_path / "spool", str(COUNT))  # fmt: skip
         assert server.stored == [b"frame-%05d" % number for number in range(COUNT)]
     lines = trace.read_text().splitlines()

@@ -30,9 +30,11 @@ from ingest.client import (
     ProtocolError,
     ServerError,
 )
-from tests.client.certificates import make_certificate, tls_server
-from tests.client.shells import PATIENCE, BlockingAsync
-from tests.scripted_server import IMPATIENT, Plan, Server, pack, serve_once
+from tests.support.certificates import make_certificate, tls_server
+from tests.support.processes import free_port
+from tests.support.scripted_server import IMPATIENT, Plan, Server, pack, serve_once
+from tests.support.shells import BlockingAsync
+from tests.support.waiting import PATIENCE, wait_for
 
 Shell = Callable[..., Any]
 
@@ -45,13 +47,6 @@ def shell(request: pytest.FixtureRequest) -> Shell:
 
 def to(server: Server, shell: Shell, **options: Any) -> Any:
     return shell("127.0.0.1", server.port, "sensor-1", "secret", **options)
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @contextlib.contextmanager
@@ -74,12 +69,6 @@ def impatience(client: Any) -> Iterator[None]:
     finally:
         ending.set()
         thread.join(PATIENCE)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
 
 
 # Frames
@@ -578,7 +567,7 @@ def test_scram_on_a_connection(shell: Shell, knows_token: bool) -> None:
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A PEM file with the key and the self-signed certificate of `localhost`."""
-    return make_certificate(tmp_path_factory.mktemp("tls") / "localhost.pem", timedelta(days=1))
+    return make_certificate(tmp_path_factory.mktemp("tls") / "localhost.pem")
 
 
 @pytest.mark.parametrize("pinned", [True, False])

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.listener import TOKEN, Listener
+from tests.support.devices import TOKEN
+from tests.support.listeners import Listener
+from tests.support.waiting import PATIENCE
 
 SOURCE = Path(__file__).parents[2] / "ingest" / "client.py"
 OLDEST = (3, 8)
@@ -28,7 +30,7 @@ kept.send("kept")
 kept.abort()
 with client.Client("127.0.0.1", port, name, token, **options) as blocking:
     blocking.send("blocking")
-    blocking.wait(20)
+    blocking.wait(60)
     blocking.reconnect(20)
     blocking.send_many(["b%d" % i for i in range(1000)])
     blocking.close(20)
@@ -36,7 +38,7 @@ with client.Client("127.0.0.1", port, name, token, **options) as blocking:
 async def main():
     async with client.AsyncClient("127.0.0.1", port, name, token, **options) as c:
         await c.send("asyncio")
-        await c.wait(20)
+        await c.wait(60)
         await c.reconnect(20)
         await c.send_many(["a%d" % i for i in range(1000)])
         assert c.ping()
@@ -86,7 +88,7 @@ def test_the_file_alone_on(version: str, listener: Listener, tmp_path: Path) -> 
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     told = subprocess.run(
         [*command, str(tmp_path / "spool")], cwd=tmp_path, env=environment,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     assert told.stderr == (  # of `wrong`, and no warning of Python

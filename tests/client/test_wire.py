@@ -25,7 +25,7 @@ from ingest.client import (
     Text,
     backoff,
 )
-from tests.scripted_server import pack
+from tests.support.scripted_server import pack
 
 # Replies
 

@@ -31,7 +31,8 @@ from tests.deploydevices.programs import (
 )
 from tests.deploydevices.relay import Relay
 from tests.endtoend.evidence import lines_of, log_pieces
-from tests.endtoend.harness import Listener, wait_for
+from tests.support.listeners import SteadyListener
+from tests.support.waiting import PATIENCE, wait_for
 
 _NAME = "device"
 _QUEUE_BYTES = "8000"
@@ -98,7 +99,7 @@ class Client:
         """Let it come to its end with what it has been fed; return how many frames that are."""
         self._last = self.fed
         with self._errors.open("rb") as errors:
-            assert self._process.wait(60) == 0, errors.read()[-2000:]
+            assert self._process.wait(PATIENCE) == 0, errors.read()[-2000:]
         self._end()
         return self.fed
 
@@ -139,8 +140,8 @@ def chaos(
             up.
     """
     chance = random.Random(seed)
-    listener = Listener(folder / "data")
-    listener.register([_NAME])
+    listener = SteadyListener(folder / "data")
+    listener.add(_NAME)
     done: Counter[str] = Counter()
     with Relay(listener.port) as relay, listener:
         client = Client(program, relay.address, folder, mechanism, seed)
@@ -166,8 +167,8 @@ def chaos(
                 if chance.random() < 0.8:  # the other times it comes while all is still in motion
                     before = relay.bytes
                     wait_for(
-                        "the client makes progress",
                         lambda: relay.bytes > before + 2000 or not client.is_running,  # noqa: B023
+                        "the client makes progress",
                     )
                 time.sleep(chance.uniform(0, 0.05))
                 assert client.is_running, client.said()

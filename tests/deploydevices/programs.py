@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.endtoend.listener import PATIENCE, TOKEN
+from tests.support.devices import TOKEN
+from tests.support.waiting import PATIENCE
 
 DEVICES = Path(__file__).parents[2] / "deploy" / "devices"
 C_SOURCE = DEVICES / "ingest_device.c"

@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.endtoend.listener import PATIENCE
+from tests.support.waiting import PATIENCE
 
 
 class Connection:

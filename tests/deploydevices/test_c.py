@@ -12,6 +12,7 @@ import pytest
 
 from tests.deploydevices.chaos import chaos
 from tests.deploydevices.programs import C_FLAGS, C_SOURCE, DEVICES, Program, compile_c, run, tool
+from tests.support.waiting import PATIENCE
 
 HERE = Path(__file__).parent
 
@@ -43,7 +44,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Pope
         yield process
         assert process.stdin
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
 
 
 def compute(parts: "subprocess.Popen[str]", what: str, *arguments: bytes) -> bytes | None:

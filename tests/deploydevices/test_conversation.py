@@ -18,7 +18,7 @@ from tests.deploydevices.programs import (
     tool,
 )
 from tests.deploydevices.script import Connection, Script, listening
-from tests.endtoend.listener import wait_for
+from tests.support.waiting import PATIENCE, wait_for
 
 PROTOCOL = (DEVICES.parents[1] / "ingest" / "PROTOCOL.md").read_text()
 
@@ -410,7 +410,7 @@ def test_a_killed_client_does_not_end_in_good_order(
             assert process.stdin
             process.stdin.write(b"a\n")
             process.stdin.flush()
-            process.wait(20)
+            process.wait(PATIENCE)
 
 
 def test_a_listener_that_is_not_there_yet(program: Program, tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_a_listener_that_is_not_there_yet(program: Program, tmp_path: Path) -> N
     process.stdin.flush()
     with listening(take_all, port=address[1]):
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
     for stream in (process.stdout, process.stderr):
         assert stream
         stream.close()

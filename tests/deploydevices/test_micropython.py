@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.deploydevices.chaos import chaos
 from tests.deploydevices.programs import DEVICES, MICROPYTHON, Program, run
-from tests.endtoend.listener import Listener
+from tests.support.listeners import Listener
 
 README = (DEVICES / "README.md").read_text()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploydevices.programs import DEVICES, Program, run, tool
-from tests.endtoend.listener import ANY_PORT, Listener
+from tests.support.listeners import ANY_PORT, Listener
 
 MECHANISMS = {"scram": (), "plain": ("--plain",)}
 

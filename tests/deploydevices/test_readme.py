@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 from tests.deploydevices.programs import DEVICES, MICROPYTHON, tool
-from tests.endtoend.listener import ANY_PORT, PATIENCE, Listener
+from tests.support.listeners import ANY_PORT, Listener
+from tests.support.waiting import PATIENCE
 
 README = (DEVICES / "README.md").read_text()
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from tests.endtoend.listener import PATIENCE
+from tests.support.waiting import PATIENCE
 
 Behaviour = Callable[["AnsweringDevice", socket.socket], None]
 

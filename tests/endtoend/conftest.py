@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.endtoend.listener import Device, Listener, PackedDevice, TextDevice
+from tests.support.devices import Device, PackedDevice, TextDevice
+from tests.support.listeners import Listener
 
 
 @pytest.fixture(scope="module")

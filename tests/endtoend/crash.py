@@ -16,8 +16,9 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from tests.endtoend.evidence import check_lines, digest, file_pieces, lines_of, log_pieces
-from tests.endtoend.harness import Listener, Tail, wait_for
 from tests.endtoend.load import Device, Fleet, Kind
+from tests.support.listeners import SteadyListener, Tail
+from tests.support.waiting import wait_for
 
 ROTATE_SIZE = 8 << 20
 _OPTIONS = ("--rotate-size", str(ROTATE_SIZE), "--compress", "zstd")
@@ -73,8 +74,8 @@ def crash(folder: Path, kills: int, seed: int) -> Outcome:
         AssertionError: the log, or what `tail -F` printed of it, is not what was sent.
     """
     devices = fleet_of_all_kinds()
-    listener = Listener(folder / "data", *_OPTIONS)
-    listener.register([device.name for device in devices])
+    listener = SteadyListener(folder / "data", *_OPTIONS)
+    listener.add(*(device.name for device in devices))
     log = listener.layout.log_folder
     with (
         Tail(listener.log_file, folder / "tail") as tail,
@@ -84,11 +85,11 @@ def crash(folder: Path, kills: int, seed: int) -> Outcome:
         # `tail -F` never sees a file that is begun and closed while it reads the one before.
         fleet.throttle = lambda: _size(devices) - tail.printed() > ROTATE_SIZE // 2
         _kill_often(listener, fleet, kills, random.Random(seed))
-        wait_for("all frames are acknowledged", fleet.finish)
+        wait_for(fleet.finish, "all frames are acknowledged")
         listener.stop()
         size = sum(map(len, log_pieces(log)))
         with suppress(AssertionError):  # what is missing then is told below
-            wait_for("tail has printed all", lambda: tail.printed() >= size)
+            wait_for(lambda: tail.printed() >= size, "tail has printed all")
     assert {error for device in devices for error in device.errors} <= {"shutting-down"}
     counts = check_lines(lines_of(log_pieces(log)), devices)
     if digest(log_pieces(log)) != digest(file_pieces(tail.output)):
@@ -98,7 +99,7 @@ def crash(folder: Path, kills: int, seed: int) -> Outcome:
     return Outcome(kills, counts.total(), size, listener.said("rotated to"), completed)
 
 
-def _kill_often(listener: Listener, fleet: Fleet, kills: int, chance: random.Random) -> None:
+def _kill_often(listener: SteadyListener, fleet: Fleet, kills: int, chance: random.Random) -> None:
     """Kill at any time, in the midst of a write, and in the midst of a start."""
     for _ in range(kills):
         before = fleet.acknowledged()
@@ -110,14 +111,14 @@ def _kill_often(listener: Listener, fleet: Fleet, kills: int, chance: random.Ran
         elif way < 0.4:
             time.sleep(chance.uniform(0, 0.5))
         else:
-            wait_for("the fleet makes progress", lambda: fleet.acknowledged() > before)  # noqa: B023
+            wait_for(lambda: fleet.acknowledged() > before, "the fleet makes progress")  # noqa: B023
             time.sleep(chance.uniform(0, 0.2))
             _shoot(listener)
         listener.kill()
         listener.start()
 
 
-def _shoot(listener: Listener) -> None:
+def _shoot(listener: SteadyListener) -> None:
     command = [sys.executable, "-c", _SNIPER, str(listener.pid), str(listener.log_file), "1"]
     subprocess.run(command, check=True)
 

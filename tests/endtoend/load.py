@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import msgpack
 
-from tests.endtoend.listener import TOKEN
+from tests.support.devices import TOKEN
 
 _READ = 1 << 16
 _RETRY = 0.02  # seconds between two attempts to connect

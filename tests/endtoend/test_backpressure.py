@@ -10,9 +10,10 @@ import pytest
 
 from ingest.journal.file import BACKLOG
 from tests.endtoend.evidence import check_lines, lines_of, log_pieces
-from tests.endtoend.harness import Listener, injected, wait_for
-from tests.endtoend.listener import TOKEN
 from tests.endtoend.load import Device, Fleet, Kind
+from tests.support.devices import TOKEN
+from tests.support.listeners import SteadyListener, injected
+from tests.support.waiting import wait_for
 
 _MIB = 1 << 20
 _BOUND = 96 * _MIB
@@ -28,23 +29,23 @@ _PER_ROUND = 100
 def test_a_slow_disk_slows_all_devices_alike(tmp_path: Path) -> None:
     kinds = [Kind("text", 100), Kind("msgpack", 1000)]
     devices = [Device(f"device-{index}", kinds[index % 2], _UNBOUNDED) for index in range(50)]
-    listener = Listener(tmp_path / "data", "--rotate-size", "0")
-    listener.register([device.name for device in devices])
+    listener = SteadyListener(tmp_path / "data", "--rotate-size", "0")
+    listener.add(*(device.name for device in devices))
     with listener:
-        idle = listener.resident()
+        idle = listener.resident
         with (
             injected(listener.pid, "fdatasync:delay_enter=200000"),
             Fleet(listener.port, devices) as fleet,
         ):
-            wait_for("all are in", lambda: fleet.connected() == len(devices))
+            wait_for(lambda: fleet.connected() == len(devices), "all are in")
             residents, waiting = [idle], [0]
 
             def has_had_its_turns() -> bool:
-                residents.append(listener.resident())
+                residents.append(listener.resident)
                 waiting.append(listener.status()["waiting_bytes"])
                 return fleet.check() and min(_bytes(device) for device in devices) > _MIB
 
-            wait_for("each has brought 1 MiB", has_had_its_turns)
+            wait_for(has_had_its_turns, "each has brought 1 MiB")
             progress = sorted(map(_bytes, devices))
             assert max(waiting) > BACKLOG, "the disk was not slow enough"
             assert not any(device.errors for device in devices)
@@ -61,14 +62,14 @@ def _bytes(device: Device) -> int:
 
 
 @pytest.fixture
-def deaf(tmp_path: Path) -> Iterator[tuple[Listener, list[socket.socket]]]:
+def deaf(tmp_path: Path) -> Iterator[tuple[SteadyListener, list[socket.socket]]]:
     """A listener, and the sockets of devices that never read, as small as the kernel makes them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert hard == resource.RLIM_INFINITY or hard > 2 * _DEAF, "too few open files are allowed"
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     names = [f"deaf-{index}" for index in range(_DEAF)]
-    listener = Listener(tmp_path / "data", "--rotate-size", "0")
-    listener.register([*names, "hearing"])
+    listener = SteadyListener(tmp_path / "data", "--rotate-size", "0")
+    listener.add(*names, "hearing")
     with listener:
         sockets = [_connect(listener.port, name) for name in names]
         yield listener, sockets
@@ -87,7 +88,7 @@ def _connect(port: int, name: str) -> socket.socket:
 
 
 def test_devices_that_never_read_cost_a_constant(
-    deaf: tuple[Listener, list[socket.socket]],
+    deaf: tuple[SteadyListener, list[socket.socket]],
 ) -> None:
     listener, sockets = deaf
     hearing = Device("hearing", Kind("text", 100), 1000)
@@ -97,16 +98,16 @@ def test_devices_that_never_read_cost_a_constant(
             for connection in sockets:
                 connection.sendall(b"x\n" * _PER_ROUND)
             heard = hearing.acknowledged
-            wait_for("the other is served", lambda: fleet.acknowledged() > heard)  # noqa: B023
-            wait_for("all is written", lambda: _written(listener, turn))  # noqa: B023
-            residents.append(listener.resident())
+            wait_for(lambda: fleet.acknowledged() > heard, "the other is served")  # noqa: B023
+            wait_for(lambda: _written(listener, turn), "all is written")  # noqa: B023
+            residents.append(listener.resident)
         fleet.check()
     half = _ROUNDS // 2
     growth = max(residents[half:]) - max(residents[:half])
     assert growth < 8 * _MIB, [resident // _MIB for resident in residents]
 
 
-def _written(listener: Listener, turn: int) -> bool:
+def _written(listener: SteadyListener, turn: int) -> bool:
     devices = listener.status()["devices"]
     return all(
         devices.get(f"deaf-{index}", {}).get("written_frames") == turn * _PER_ROUND

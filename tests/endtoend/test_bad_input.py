@@ -2,15 +2,9 @@
 
 import pytest
 
-from tests.endtoend.listener import (
-    TOKEN,
-    Device,
-    Listener,
-    PackedDevice,
-    TextDevice,
-    pack,
-    wait_for,
-)
+from tests.support.devices import TOKEN, Device, PackedDevice, TextDevice, pack
+from tests.support.listeners import Listener
+from tests.support.waiting import wait_for
 
 Dialect = type[Device]
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.endtoend.evidence import check_lines, lines_of, log_pieces
-from tests.endtoend.harness import Listener, wait_for
-from tests.endtoend.listener import INGEST, TextDevice
 from tests.endtoend.load import Device, Fleet, Kind
+from tests.support.devices import TextDevice
+from tests.support.listeners import SteadyListener
+from tests.support.processes import INGEST
+from tests.support.waiting import wait_for
 
 _SAMPLES = 4
 _RATE = 10 << 20  # bytes a second: full speed would take long to read afterwards
@@ -24,7 +26,7 @@ _COUNTS = (
 )
 
 
-def _sample(listener: Listener) -> dict[str, Any]:
+def _sample(listener: SteadyListener) -> dict[str, Any]:
     """Ask for the books and check that they balance."""
     command = [str(INGEST), "--data", str(listener.layout.data), "status", "--json"]
     books = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
@@ -46,8 +48,8 @@ def test_they_balance_under_load_and_after_a_crash(tmp_path: Path) -> None:
         Device(f"device-{index}", kinds[index % 3], 500_000 // kinds[index % 3].size)
         for index in range(9)
     ]
-    listener = Listener(tmp_path / "data", "--rotate-size", "8MiB")
-    listener.register([*(device.name for device in devices), "clumsy"])
+    listener = SteadyListener(tmp_path / "data", "--rotate-size", "8MiB")
+    listener.add(*(device.name for device in devices), "clumsy")
     begun = time.monotonic()
     with Fleet(listener.port, devices) as fleet, listener:
         fleet.throttle = lambda: _sent(devices) > _RATE * (time.monotonic() - begun)
@@ -56,12 +58,12 @@ def test_they_balance_under_load_and_after_a_crash(tmp_path: Path) -> None:
         listener.kill()
         fleet.hold()
         listener.start()
-        wait_for("all are in again", lambda: fleet.connected() == len(devices))
+        wait_for(lambda: fleet.connected() == len(devices), "all are in again")
         held = Counter(_lines(listener))
         fleet.resume()
         _take_samples(listener, fleet)
         _refused(listener, "clumsy", 2)
-        wait_for("all frames are acknowledged", fleet.finish)
+        wait_for(fleet.finish, "all frames are acknowledged")
         books = _sample(listener)
         listener.stop()
     log = listener.layout.log_folder
@@ -81,7 +83,7 @@ def _sent(devices: list[Device]) -> int:
     return sum(device.following * device.kind.size for device in devices)
 
 
-def _take_samples(listener: Listener, fleet: Fleet) -> None:
+def _take_samples(listener: SteadyListener, fleet: Fleet) -> None:
     """Take samples while frames come."""
     received = 0
     for _ in range(_SAMPLES):
@@ -89,10 +91,10 @@ def _take_samples(listener: Listener, fleet: Fleet) -> None:
         books = _sample(listener)
         assert books["total"]["received_frames"] >= received
         received = books["total"]["received_frames"]
-        wait_for("frames come", lambda: fleet.acknowledged() > acknowledged)  # noqa: B023
+        wait_for(lambda: fleet.acknowledged() > acknowledged, "frames come")  # noqa: B023
 
 
-def _refused(listener: Listener, name: str, times: int) -> None:
+def _refused(listener: SteadyListener, name: str, times: int) -> None:
     """Let a device send a frame, and then one that is too long, some times."""
     for _ in range(times):
         with TextDevice(("127.0.0.1", listener.port)) as device:
@@ -101,7 +103,7 @@ def _refused(listener: Listener, name: str, times: int) -> None:
             assert device.last_words() == "frame-too-long"
 
 
-def _lines(listener: Listener) -> list[str]:
+def _lines(listener: SteadyListener) -> list[str]:
     """Name the device of each line of the log."""
     lines = lines_of(log_pieces(listener.layout.log_folder))
     return [line.split(b'"', 8)[7].decode() for line in lines]

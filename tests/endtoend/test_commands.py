@@ -9,15 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.listener import (
-    INGEST,
-    Device,
-    Listener,
-    PackedDevice,
-    TextDevice,
-    run,
-    wait_for,
-)
+from tests.support.devices import Device, PackedDevice, TextDevice
+from tests.support.listeners import Listener
+from tests.support.processes import INGEST, run
+from tests.support.waiting import wait_for
 
 Dialect = type[Device]
 

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.endtoend.listener import Listener, PackedDevice, TextDevice, wait_for
+from tests.support.devices import PackedDevice, TextDevice
+from tests.support.listeners import Listener
+from tests.support.waiting import wait_for
 
 COSTLY = 50
 

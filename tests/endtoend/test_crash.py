@@ -5,8 +5,9 @@ from pathlib import Path
 
 from tests.endtoend.crash import crash, fleet_of_all_kinds
 from tests.endtoend.evidence import check_lines, lines_of, log_pieces
-from tests.endtoend.harness import Listener, wait_for
 from tests.endtoend.load import Fleet
+from tests.support.listeners import SteadyListener
+from tests.support.waiting import wait_for
 
 _DRAIN = 10.0
 _MARGIN = 3.0
@@ -20,15 +21,15 @@ def test_a_log_survives_being_killed(tmp_path: Path) -> None:
 
 def test_a_stop_under_load_tells_all_devices_and_loses_nothing(tmp_path: Path) -> None:
     devices = fleet_of_all_kinds()
-    listener = Listener(tmp_path / "data")
-    listener.register([device.name for device in devices])
+    listener = SteadyListener(tmp_path / "data")
+    listener.add(*(device.name for device in devices))
     with Fleet(listener.port, devices) as fleet, listener:
         for stops in (1, 2):
             before = fleet.acknowledged()
-            wait_for("all make progress", lambda: fleet.acknowledged() > before + 50_000)  # noqa: B023
-            wait_for("all are in", lambda: fleet.connected() == len(devices))
+            wait_for(lambda: fleet.acknowledged() > before + 50_000, "all make progress")  # noqa: B023
+            wait_for(lambda: fleet.connected() == len(devices), "all are in")
             listener.stop(_DRAIN + _MARGIN)
-            wait_for("all have heard", lambda: fleet.connected() == 0)
+            wait_for(lambda: fleet.connected() == 0, "all have heard")
             assert {tuple(device.errors) for device in devices} == {("shutting-down",) * stops}
             counts = check_lines(lines_of(log_pieces(listener.layout.log_folder)), devices)
             assert counts == +Counter({device.name: device.acknowledged for device in devices})

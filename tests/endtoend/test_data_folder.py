@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from ingest.layout import Layout
-from tests.endtoend.listener import ANY_PORT, TWISTD, Listener, TextDevice, wait_for
-
-PATIENCE = 30.0
+from tests.support.devices import TextDevice
+from tests.support.listeners import ANY_PORT, Listener
+from tests.support.processes import TWISTD
+from tests.support.waiting import PATIENCE, wait_for
 
 
 @pytest.mark.parametrize(

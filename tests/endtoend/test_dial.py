@@ -6,12 +6,12 @@ import signal
 import ssl
 import subprocess
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingest.bench.certificate import make_certificate
 from tests.endtoend.answering import (
     AnsweringDevice,
     answers,
@@ -24,16 +24,11 @@ from tests.endtoend.answering import (
     silent,
     talks,
 )
-from tests.endtoend.listener import (
-    ANY_PORT,
-    INGEST,
-    TOKEN,
-    TWISTD,
-    Listener,
-    TextDevice,
-    run,
-    wait_for,
-)
+from tests.support.certificates import make_certificate, tls_server
+from tests.support.devices import TOKEN, TextDevice
+from tests.support.listeners import ANY_PORT, Listener
+from tests.support.processes import INGEST, TWISTD, run
+from tests.support.waiting import wait_for
 
 OFTEN = "100ms"
 
@@ -68,9 +63,6 @@ class Dialling(Listener):
     def wait_for_frames(self, device: str, count: int) -> list[Any]:
         wait_for(lambda: len(self.lines(device)) >= count, f"{count} frames of {device}")
         return self.frames(device)[:count]
-
-    def said(self, words: str) -> int:
-        return self.output.count(words)
 
 
 def register(folder: Path, *names: str) -> None:
@@ -129,10 +121,10 @@ def test_replies_are_in_the_format_of_their_device(tmp_path: Path) -> None:
 
 def test_one_line_when_a_device_goes_down_and_one_when_it_is_back(tmp_path: Path) -> None:
     register(tmp_path, "boiler")
-    with AnsweringDevice(answers(b"1\n")) as device:
-        listener = Dialling(tmp_path, table("boiler", device.port))
-        listener.wait_for_frames("boiler", 1)
-    with listener:
+    device = AnsweringDevice(answers(b"1\n"))
+    with Dialling(tmp_path, table("boiler", device.port)) as listener:
+        with device:
+            listener.wait_for_frames("boiler", 1)
         wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
         assert listener.said("is down: Connection refused") == 1
         assert listener.status()["dialled"]["down"] == 1
@@ -346,16 +338,16 @@ def test_a_name_that_nobody_knows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "days", "reason"),
+    ("address", "days", "reason"),
     [("127.0.0.2", 1, "another name"), ("127.0.0.1", -1, "TLS: certificate verify failed")],
 )
-def test_a_certificate_that_is_not_good(tmp_path: Path, host: str, days: int, reason: str) -> None:
+def test_a_certificate_that_is_not_good(
+    tmp_path: Path, address: str, days: int, reason: str
+) -> None:
     register(tmp_path, "a")
     trusted = tmp_path / "trusted"
     trusted.mkdir()
-    make_certificate(trusted / "device.pem", host, days)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(trusted / "device.pem")
+    context = tls_server(make_certificate(trusted / "device.pem", timedelta(days=days), address))
     with (
         AnsweringDevice(answers_over_tls(context, b"20.5\n")) as device,
         Dialling(
@@ -377,12 +369,12 @@ def test_a_kill_between_polls(tmp_path: Path) -> None:
             table("a", polled.port, every="1ms"),
             table("b", staying.port, stay=True, send=""),
         )
-        for turn in range(5):
-            with Dialling(tmp_path, *tables) as listener:
+        with Dialling(tmp_path, *tables) as listener:
+            for turn in range(5):
                 listener.wait_for_frames("a", 5 * turn + 5)
                 listener.wait_for_frames("b", 5 * turn + 5)
                 listener.kill()
-        with Dialling(tmp_path, *tables) as listener:
+                listener.start()
             for name in ("a", "b"):
                 replies = list(map(int, listener.wait_for_frames(name, 30)))
                 assert replies == sorted(set(replies))

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.evidence import check_lines, digest, file_pieces, lines_of, log_pieces
-from tests.endtoend.harness import Listener, Tail, injected, run, wait_for
-from tests.endtoend.listener import INGEST
 from tests.endtoend.load import Device, Fleet, Kind
+from tests.support.listeners import SteadyListener, Tail, injected
+from tests.support.processes import INGEST, run_tool
+from tests.support.waiting import wait_for
 
 _BALLAST = 5 << 20
 _DRAIN = 10.0
@@ -33,17 +34,17 @@ def _mounted(folder: Path, kind: str) -> Iterator[Path]:
     mount = folder / "disk"
     mount.mkdir()
     if kind == "tmpfs":
-        run("mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", mount)
+        run_tool("mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", mount)
     else:
         image = folder / "image"
-        run("truncate", "--size", "16M", image)
-        run("mkfs.ext4", "-q", "-m", "0", image)
-        run("mount", "-o", "loop,errors=remount-ro", image, mount)
+        run_tool("truncate", "--size", "16M", image)
+        run_tool("mkfs.ext4", "-q", "-m", "0", image)
+        run_tool("mount", "-o", "loop,errors=remount-ro", image, mount)
     try:
         (mount / "ballast").write_bytes(bytes(_BALLAST))
         yield mount
     finally:
-        run("umount", "--lazy", mount)
+        run_tool("umount", "--lazy", mount)
 
 
 def _devices() -> list[Device]:
@@ -56,10 +57,10 @@ def _devices() -> list[Device]:
 @contextmanager
 def _running(
     folder: Path, disk: Path, *options: str
-) -> Iterator[tuple[Listener, Fleet, list[Device], Tail]]:
+) -> Iterator[tuple[SteadyListener, Fleet, list[Device], Tail]]:
     devices = _devices()
-    listener = Listener(disk / "data", *options, output=folder / "output")
-    listener.register([device.name for device in devices])
+    listener = SteadyListener(disk / "data", *options, output=folder / "output")
+    listener.add(*(device.name for device in devices))
     with (
         Tail(listener.log_file, folder / "tail") as tail,
         Fleet(listener.port, devices) as fleet,
@@ -68,43 +69,45 @@ def _running(
         yield listener, fleet, devices, tail
 
 
-def _is_failing(listener: Listener) -> bool:
+def _is_failing(listener: SteadyListener) -> bool:
     health: str = listener.status()["health"]
     return health == "disk-failing"
 
 
-def _check(listener: Listener, fleet: Fleet, devices: list[Device], tail: Tail | None) -> None:
+def _check(
+    listener: SteadyListener, fleet: Fleet, devices: list[Device], tail: Tail | None
+) -> None:
     """Let the fleet finish, stop the listener, and compare what was sent with what is there."""
-    wait_for("all frames are acknowledged", fleet.finish)
+    wait_for(fleet.finish, "all frames are acknowledged")
     listener.stop()
     folder = listener.layout.log_folder
     counts = check_lines(lines_of(log_pieces(folder)), devices)
     assert counts == {device.name: device.acknowledged for device in devices}
     if tail is not None:
         size = sum(map(len, log_pieces(folder)))
-        wait_for("tail has printed all", lambda: tail.printed() >= size)
+        wait_for(lambda: tail.printed() >= size, "tail has printed all")
         assert digest(file_pieces(tail.output)) == digest(log_pieces(folder))
 
 
 def test_full(disk: Path, tmp_path: Path) -> None:
     with _running(tmp_path, disk) as (listener, fleet, devices, tail):
-        wait_for("the disk is full", lambda: _is_failing(listener))
+        wait_for(lambda: _is_failing(listener), "the disk is full")
         command = [str(INGEST), "--data", str(listener.layout.data), "status"]
         told = subprocess.run(command, capture_output=True, text=True, check=False)
         assert told.returncode == 2
         assert "disk-failing (No space left on device)" in told.stdout
-        wait_for("all are heard", lambda: fleet.connected() == len(devices))
-        acknowledged, resident = fleet.acknowledged(), listener.resident()
+        wait_for(lambda: fleet.connected() == len(devices), "all are heard")
+        acknowledged, resident = fleet.acknowledged(), listener.resident
         time.sleep(1.5)  # to see that nothing happens
         assert fleet.acknowledged() == acknowledged
         assert fleet.connected() == len(devices)
         assert not any(device.errors for device in devices)
-        assert listener.resident() < resident + (1 << 20)
+        assert listener.resident < resident + (1 << 20)
         assert listener.said("takes no records: No space left on device") == 1
         fleet.finish()
         (disk / "ballast").unlink()
-        wait_for("it goes on", lambda: fleet.acknowledged() > acknowledged)
-        wait_for("it is well", lambda: listener.status()["health"] == "ok")
+        wait_for(lambda: fleet.acknowledged() > acknowledged, "it goes on")
+        wait_for(lambda: listener.status()["health"] == "ok", "it is well")
         _check(listener, fleet, devices, tail)
         assert listener.said("takes no records") == 1
         assert listener.said("takes records again, after") == 1
@@ -112,7 +115,7 @@ def test_full(disk: Path, tmp_path: Path) -> None:
 
 def test_killed_while_full(disk: Path, tmp_path: Path) -> None:
     with _running(tmp_path, disk) as (listener, fleet, devices, tail):
-        wait_for("the disk is full", lambda: _is_failing(listener))
+        wait_for(lambda: _is_failing(listener), "the disk is full")
         listener.kill()
         fleet.finish()
         listener.launch()
@@ -131,7 +134,7 @@ def test_stopped_while_full(tmp_path: Path) -> None:
         _mounted(tmp_path, "ext4") as disk,
         _running(tmp_path, disk) as (listener, fleet, devices, tail),
     ):
-        wait_for("the disk is full", lambda: _is_failing(listener))
+        wait_for(lambda: _is_failing(listener), "the disk is full")
         fleet.finish()
         listener.stop(_DRAIN + _MARGIN)
         (disk / "ballast").unlink()
@@ -143,10 +146,10 @@ def test_stopped_while_full(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", ["EDQUOT", "EIO", "EROFS"])
 def test_failing(call: str, error: str, tmp_path: Path) -> None:
     with _running(tmp_path, tmp_path) as (listener, fleet, devices, tail):
-        wait_for("it runs", fleet.acknowledged)
+        wait_for(fleet.acknowledged, "it runs")
         with injected(listener.pid, f"{call}:error={error}:when=3..8"):
-            wait_for("it fails", lambda: listener.said("takes no records"))
-            wait_for("it goes on", lambda: listener.said("takes records again"))
+            wait_for(lambda: listener.said("takes no records"), "it fails")
+            wait_for(lambda: listener.said("takes records again"), "it goes on")
         # What could not be synced stands in a new file, and `tail` has printed it from the old.
         renewed = call == "fdatasync"
         _check(listener, fleet, devices, None if renewed else tail)
@@ -159,17 +162,19 @@ def test_a_file_system_that_turns_read_only(tmp_path: Path) -> None:
     """As ext4 does when its journal can't be written; what is on the disk then is what counts."""
     with _mounted(tmp_path, "ext4") as disk:
         with _running(tmp_path, disk) as (listener, fleet, devices, _):
-            wait_for("it runs", lambda: fleet.acknowledged() > 100)
-            device = Path(run("findmnt", "--noheadings", "--output", "SOURCE", disk).strip()).name
+            wait_for(lambda: fleet.acknowledged() > 100, "it runs")
+            device = Path(
+                run_tool("findmnt", "--noheadings", "--output", "SOURCE", disk).strip()
+            ).name
             Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("by the test\n")
-            wait_for("it fails", lambda: _is_failing(listener))
+            wait_for(lambda: _is_failing(listener), "it fails")
             fleet.finish()
             assert fleet.connected() == len(devices)
             listener.kill()
             acknowledged = fleet.acknowledged()
-        run("umount", disk)
+        run_tool("umount", disk)
         subprocess.run(["e2fsck", "-fy", tmp_path / "image"], capture_output=True, check=False)
-        run("mount", "-o", "loop", tmp_path / "image", disk)
+        run_tool("mount", "-o", "loop", tmp_path / "image", disk)
         with listener:
             counts = check_lines(lines_of(log_pieces(listener.layout.log_folder)), devices)
             assert counts.total() >= acknowledged

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.endtoend.listener import Listener, PackedDevice, TextDevice, wait_for
+from tests.support.devices import PackedDevice, TextDevice
+from tests.support.listeners import Listener
+from tests.support.waiting import wait_for
 
 CALLS = "openat,write,writev,pwrite64,pwritev,sendto,fdatasync,fsync,rename"
 

@@ -2,7 +2,8 @@
 
 import resource
 
-from tests.endtoend.listener import Device, Listener, PackedDevice, TextDevice
+from tests.support.devices import Device, PackedDevice, TextDevice
+from tests.support.listeners import Listener
 
 COUNT = 1000
 FRAMES = 10

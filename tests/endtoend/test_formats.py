@@ -3,7 +3,9 @@
 import re
 from pathlib import Path
 
-from tests.endtoend.listener import INGEST, Listener, TextDevice, run
+from tests.support.devices import TextDevice
+from tests.support.listeners import Listener
+from tests.support.processes import INGEST, run
 
 
 def push(listener: Listener, name: str, *lines: str) -> None:

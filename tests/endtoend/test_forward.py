@@ -12,8 +12,10 @@ import msgpack
 import pytest
 from fluent.sender import FluentSender
 
-from tests.endtoend.listener import PATIENCE, Listener, run, wait_for
 from tests.endtoend.test_options import START
+from tests.support.listeners import Listener
+from tests.support.processes import run
+from tests.support.waiting import PATIENCE, wait_for
 
 KEY = "s3cr3t"
 LISTEN = ("--listen", "forward=tcp:0:interface=127.0.0.1")
@@ -143,6 +145,7 @@ def test_connections_of_one_device_go_on_side_by_side(tmp_path: Path) -> None:
 
 def test_a_chunk_that_is_sent_again_after_a_kill_is_stored_once(tmp_path: Path) -> None:
     listener = Listener(tmp_path / "data", *OPEN, listen=())
+    listener.start()
     listener.add("app")
     with Client(listener) as client:
         client.push(chunk("a", 1, 2, 3))

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from ingest.bench.certificate import make_certificate
-from ingest.bench.local import free_port
-from tests.endtoend.listener import PATIENCE, Listener, wait_for
 from tests.endtoend.tools import has_node_module, needs
+from tests.support.certificates import make_certificate
+from tests.support.listeners import Listener
+from tests.support.processes import free_port
+from tests.support.waiting import PATIENCE, wait_for
 
 CLIENT = Path(__file__).with_name("fluent_client.js")
 NEW, OLD = "@fluent-org/logger", "fluent-logger"
@@ -91,17 +92,15 @@ def test_killed_again_and_again(tmp_path: Path, library: str, mode: str) -> None
     listener = Listener(tmp_path / "data", *words, listen=())
     listener.add("web-1")
     given = {"eventMode": mode, "security": SECURITY}
-    with subprocess.Popen(
-        list(map(str, command(library, port, count, given))), stdout=subprocess.PIPE, text=True
-    ) as client:
+    pushing = list(map(str, command(library, port, count, given)))
+    with listener, subprocess.Popen(pushing, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         for line in client.stdout:
             if int(line) in {200, 600, 1000}:
                 listener.kill()
                 assert set(range(int(line))) <= set(numbers(listener, "web-1"))
-                listener = Listener(tmp_path / "data", *words, listen=())
-    with listener:
-        assert client.returncode == 0
+                listener.start()
+        assert client.wait(PATIENCE) == 0
         stored = numbers(listener, "web-1")
         assert set(stored) == set(range(count))
         assert len(stored) < count + 3 * 40

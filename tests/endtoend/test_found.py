@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.harness import run
-from tests.endtoend.listener import ANY_PORT, TWISTD, Listener, TextDevice, wait_for
+from tests.support.devices import TextDevice
+from tests.support.listeners import ANY_PORT, Listener
+from tests.support.processes import TWISTD, run_tool
+from tests.support.waiting import PATIENCE, wait_for
 
 _SHIM = r"""
 #define _GNU_SOURCE
@@ -69,7 +71,7 @@ class SteppedClock:
         self._step.write_text("0")
         source, library = folder / "shim.c", folder / "shim.so"
         source.write_text(_SHIM)
-        run("gcc", "-O2", "-shared", "-fPIC", "-o", library, source, "-ldl")
+        run_tool("gcc", "-O2", "-shared", "-fPIC", "-o", library, source, "-ldl")
         self.under = ("env", f"LD_PRELOAD={library}", f"CLOCK_STEP={self._step}")
 
     def step(self, seconds: int) -> None:
@@ -159,9 +161,10 @@ def test_hangups_from_the_first_moment(tmp_path: Path, early: bool) -> None:
 
 def test_interrupted_three_times(tmp_path: Path) -> None:
     listener = Listener(tmp_path / "data")
+    listener.start()
     for _ in range(3):
         os.kill(listener.pid, signal.SIGINT)
-    assert listener._process.wait(20) in (0, -signal.SIGINT)
+    assert listener.wait() in (0, -signal.SIGINT)
     assert "Traceback" not in listener.output
 
 
@@ -183,7 +186,7 @@ def _silent(address: tuple[str, int], count: int) -> Iterator[list[socket.socket
         made = []
         for _ in range(count):
             each = stack.enter_context(socket.socket())
-            each.settimeout(20)
+            each.settimeout(PATIENCE)
             each.connect(address)
             made.append(each)
         yield made
@@ -234,7 +237,7 @@ def test_connections_without_a_header_count_like_all_others(tmp_path: Path) -> N
 def test_devices_that_give_up_while_the_disk_is_full(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk)
+    run_tool("mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk)
     try:
         (disk / "ballast").write_bytes(bytes(4 << 20))
         with Listener(disk / "data", output=tmp_path / "out") as listener:
@@ -256,7 +259,7 @@ def test_devices_that_give_up_while_the_disk_is_full(tmp_path: Path) -> None:
             with TextDevice(listener.addresses[0]) as device:
                 assert device.log_in("d0") == 2
     finally:
-        run("umount", "--lazy", disk)
+        run_tool("umount", "--lazy", disk)
 
 
 def _fill(path: Path) -> None:
@@ -273,7 +276,7 @@ def test_why_a_start_in_the_background_fails(tmp_path: Path) -> None:
         command = [TWISTD, "ingest", "--data", listener.data, "--listen", ANY_PORT]
         done = subprocess.run(
             list(map(str, command)),
-            cwd=tmp_path, capture_output=True, text=True, timeout=20, check=False,
+            cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
     assert done.returncode == 1
     assert "is in use by another listener" in done.stderr
@@ -291,4 +294,4 @@ def test_a_stale_pid_file_is_no_matter_in_the_foreground(tmp_path: Path) -> None
         assert any(re.search("may connect", line) for line in process.stdout)
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=PATIENCE)

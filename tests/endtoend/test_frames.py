@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.endtoend.listener import Device, Listener, PackedDevice, TextDevice, pack, wait_for
+from tests.support.devices import Device, PackedDevice, TextDevice, pack
+from tests.support.listeners import Listener
+from tests.support.waiting import wait_for
 
 Dialect = type[Device]
 

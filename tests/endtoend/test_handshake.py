@@ -6,16 +6,9 @@ from base64 import b64encode
 import pytest
 from scramp import ScramException
 
-from tests.endtoend.listener import (
-    TIME,
-    TOKEN,
-    Device,
-    Listener,
-    PackedDevice,
-    TextDevice,
-    pack,
-    wait_for,
-)
+from tests.support.devices import TIME, TOKEN, Device, PackedDevice, TextDevice, pack
+from tests.support.listeners import Listener
+from tests.support.waiting import wait_for
 
 Dialect = type[Device]
 

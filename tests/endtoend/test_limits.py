@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from scramp import ScramClient
 
-from tests.endtoend.listener import Device, Listener, PackedDevice, TextDevice, pack, wait_for
+from tests.support.devices import Device, PackedDevice, TextDevice, pack
+from tests.support.listeners import Listener
+from tests.support.waiting import wait_for
 
 Dialect = type[Device]
 
@@ -41,16 +44,15 @@ def test_auth_timeout_within_scram(listener: Listener, name: str, dialect: Diale
 def test_auth_timeout_although_bytes_trickle_in(listener: Listener) -> None:
     with TextDevice(listener.addresses[0]) as device:
         device.socket.setblocking(False)
-        said = b""
-        deadline = time.monotonic() + 20
-        while not said and time.monotonic() < deadline:
+
+        def trickle() -> bytes:
             device.socket.send(b"A")
-            time.sleep(0.02)
-            try:
-                said = device.socket.recv(1000)
-            except BlockingIOError:
-                continue
-        assert said.startswith(b"ERR auth-timeout ")
+            time.sleep(0.02)  # they come one by one
+            with suppress(BlockingIOError):
+                return device.socket.recv(1000)
+            return b""
+
+        assert wait_for(trickle, "the time-out").startswith(b"ERR auth-timeout ")
 
 
 def test_idle_timeout(listener: Listener, name: str, dialect: Dialect) -> None:

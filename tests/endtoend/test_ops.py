@@ -17,17 +17,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ingest.ops.control import ask
 from ingest.ops.web import MAX_CONNECTIONS
-from tests.endtoend import harness
-from tests.endtoend.listener import (
-    PATIENCE,
-    TWISTD,
-    Device,
-    Listener,
-    PackedDevice,
-    TextDevice,
-    run,
-    wait_for,
-)
+from tests.support.devices import Device, PackedDevice, TextDevice
+from tests.support.listeners import Listener
+from tests.support.processes import TWISTD, run
+from tests.support.waiting import PATIENCE, wait_for
 
 HTTP = ("--http", "tcp:0:interface=127.0.0.1")
 
@@ -372,10 +365,9 @@ def test_the_list_of_connections(watched: Listener, dialect: type[Device]) -> No
 @pytest.mark.parametrize("style", ["stdout", "logfile", "background"])
 def test_a_log_of_json(tmp_path: Path, style: str) -> None:
     if style == "stdout":
-        listener = harness.Listener(tmp_path / "data", "--log-format", "json")
-        with listener:
-            listener.stop()
-        lines = listener.output.read_text().splitlines()
+        with Listener(tmp_path / "data", "--log-format", "json") as listener:
+            pass
+        lines = listener.output.splitlines()
     else:
         lines = _logged(tmp_path, in_background=style == "background")
     events = [json.loads(line) for line in lines]

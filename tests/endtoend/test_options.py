@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.listener import (
-    ANY_PORT,
-    TWISTD,
-    Listener,
-    PackedDevice,
-    TextDevice,
-    run,
-    wait_for,
-)
+from tests.support.devices import PackedDevice, TextDevice
+from tests.support.listeners import ANY_PORT, Listener
+from tests.support.processes import TWISTD, run
+from tests.support.waiting import wait_for
 
 START = (TWISTD, "-n", "--pidfile=", "ingest")
 

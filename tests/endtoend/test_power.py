@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from ingest.layout import Layout
 from tests.endtoend.evidence import check_lines, file_pieces, lines_of, log_pieces
-from tests.endtoend.harness import Listener, wait_for
 from tests.endtoend.load import Device, Fleet, Kind
 from tests.endtoend.witness import Call, Disk, Inode, calls, recorded
+from tests.support.listeners import SteadyListener
+from tests.support.waiting import wait_for
 
 _OPTIONS = ("--rotate-size", "1MiB", "--compress", "zstd")
 _KINDS = (Kind("text", 100), Kind("msgpack", 100), Kind("text", 60_000), Kind("msgpack", 60_000))
@@ -37,17 +38,17 @@ class Cut(NamedTuple):
 
 def test_what_is_acknowledged_survives_a_power_cut(tmp_path: Path) -> None:
     devices = _devices()
-    listener = Listener(tmp_path / "data", *_OPTIONS)
-    listener.register([device.name for device in devices])
+    listener = SteadyListener(tmp_path / "data", *_OPTIONS)
+    listener.add(*(device.name for device in devices))
     before = Disk(listener.layout.log_folder)
     with listener:
         before.begin(listener.pid)
         with recorded(listener.pid, tmp_path / "trace"):
             with Fleet(listener.port, devices) as fleet:
-                wait_for("a rotation", lambda: fleet.check() and listener.said("rotated") > 2)
+                wait_for(lambda: fleet.check() and listener.said("rotated") > 2, "a rotation")
                 checkpoint = _copy_positions(listener, tmp_path / "early.db")
-                wait_for("rotations", lambda: fleet.check() and listener.said("rotated") > 6)
-                wait_for("all frames are acknowledged", fleet.finish)
+                wait_for(lambda: fleet.check() and listener.said("rotated") > 6, "rotations")
+                wait_for(fleet.finish, "all frames are acknowledged")
             listener.stop()
     trace = list(calls(tmp_path / "trace"))
     after, count = _run(deepcopy(before), trace)
@@ -70,7 +71,7 @@ def _devices() -> list[Device]:
     ]
 
 
-def _copy_positions(listener: Listener, path: Path) -> float:
+def _copy_positions(listener: SteadyListener, path: Path) -> float:
     """Copy the positions as they are, and return a time when they were on disk."""
     with (
         closing(sqlite3.connect(listener.layout.positions)) as source,
@@ -135,7 +136,7 @@ def _left(inode: Inode, chance: random.Random) -> tuple[int, int]:
     return inode.number, chance.randint(inode.durable, inode.size)
 
 
-def _leave(cut: Cut, contents: dict[int, Path], data: Path, listener: Listener) -> None:
+def _leave(cut: Cut, contents: dict[int, Path], data: Path, listener: SteadyListener) -> None:
     """Make the folder that the next start finds. What was about to be written is not trusted."""
     layout = Layout(data)
     layout.create()
@@ -152,10 +153,10 @@ def _go_on(data: Path, acknowledged: dict[str, int], devices: list[Device]) -> N
     for device, before in zip(again, devices, strict=True):
         device.acknowledged = acknowledged.get(device.name, 0)
         device.sent = before.sent
-    with Listener(data) as listener, Fleet(listener.port, again) as fleet:
-        wait_for("all are in", lambda: fleet.connected() == len(again))
+    with SteadyListener(data) as listener, Fleet(listener.port, again) as fleet:
+        wait_for(lambda: fleet.connected() == len(again), "all are in")
         known = fleet.acknowledged()
-        wait_for("numbers go on", lambda: fleet.acknowledged() > known)
-        wait_for("all frames are acknowledged", fleet.finish)
+        wait_for(lambda: fleet.acknowledged() > known, "numbers go on")
+        wait_for(fleet.finish, "all frames are acknowledged")
         listener.stop()
     check_lines(lines_of(log_pieces(data / "log")), again)

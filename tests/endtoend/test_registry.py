@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from ingest.devices.registry import Registry
-from tests.endtoend.listener import Listener, TextDevice, wait_for
+from tests.support.devices import TextDevice
+from tests.support.listeners import Listener
+from tests.support.waiting import wait_for
 
 
 @pytest.fixture

@@ -16,7 +16,10 @@ from typing import BinaryIO
 import pytest
 import zstandard
 
-from tests.endtoend.listener import INGEST, Listener, TextDevice, run, wait_for
+from tests.support.devices import TextDevice
+from tests.support.listeners import Listener
+from tests.support.processes import INGEST, run
+from tests.support.waiting import wait_for
 
 ROTATED = re.compile(r"ingest-\d{8}T\d{6}\.\d{3}Z\.log(\.gz|\.zst)?")
 

@@ -5,16 +5,18 @@ import logging
 import shutil
 import socket
 import subprocess
-import time
+from itertools import count
 from logging.handlers import SysLogHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingest.bench.local import free_port
-from tests.endtoend.listener import PATIENCE, Listener, wait_for
 from tests.endtoend.tools import RSYSLOGD, SYSLOG_NG, needs, rsyslog, syslog_ng
+from tests.support.certificates import make_certificate
+from tests.support.listeners import Listener
+from tests.support.processes import free_port
+from tests.support.waiting import PATIENCE, wait_for
 
 NAMED = ("--listen-option", "device=app")
 needs_rsyslog = needs(RSYSLOGD, "rsyslog")
@@ -23,20 +25,8 @@ needs_rsyslog = needs(RSYSLOGD, "rsyslog")
 def listen(protocol: str, certificate: Path | None = None, port: int = 0) -> tuple[str, ...]:
     endpoint = f"tcp:{port}:interface=127.0.0.1"
     if certificate is not None:
-        key = certificate.with_name("key.pem")
-        endpoint = f"ssl:{port}:interface=127.0.0.1:privateKey={key}:certKey={certificate}"
+        endpoint = f"ssl:{port}:interface=127.0.0.1:privateKey={certificate}"
     return ("--listen", f"{protocol}={endpoint}", *NAMED)
-
-
-def make_certificate(folder: Path) -> Path:
-    certificate = folder / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj",
-         "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-         "-keyout", folder / "key.pem", "-out", certificate],
-        check=True, capture_output=True, timeout=PATIENCE,
-    )  # fmt: skip
-    return certificate
 
 
 def port_of(listener: Listener) -> int:
@@ -68,7 +58,7 @@ TARGETS = {
     "RELP": ("relp", 'action(type="omrelp" {target})'),
     "RELP over TLS": ("relp", 'action(type="omrelp" tls="on" tls.authMode="name"'
                       ' tls.permittedPeer=["localhost"] tls.caCert="{certificate}"'
-                      ' tls.myCert="{certificate}" tls.myPrivKey="{key}" {target})'),
+                      ' tls.myCert="{certificate}" tls.myPrivKey="{certificate}" {target})'),
 }  # fmt: skip
 """What rsyslog is to do with messages, and what the listener speaks there."""
 
@@ -77,7 +67,7 @@ TARGETS = {
 @pytest.mark.parametrize(("protocol", "action"), TARGETS.values(), ids=TARGETS)
 def test_rsyslog(tmp_path: Path, protocol: str, action: str) -> None:
     (tmp_path / "in").write_text("".join(f"{line}\n" for line in LINES))
-    certificate = make_certificate(tmp_path) if "{certificate}" in action else None
+    certificate = make_certificate(tmp_path / "cert.pem") if "{certificate}" in action else None
     with Listener(tmp_path / "data", *listen(protocol, certificate), listen=()) as listener:
         listener.add("app")
         target = f'target="127.0.0.1" port="{port_of(listener)}"'
@@ -85,7 +75,7 @@ def test_rsyslog(tmp_path: Path, protocol: str, action: str) -> None:
             tmp_path,
             'module(load="imfile")\nmodule(load="omrelp")',
             f'input(type="imfile" file="{tmp_path}/in" tag="app:")',
-            action.format(target=target, certificate=certificate, key=tmp_path / "key.pem"),
+            action.format(target=target, certificate=certificate),
         ):
             wait_for(lambda: len(listener.lines("app")) >= 500, "the lines")
         assert messages(listener) == LINES
@@ -104,12 +94,15 @@ def test_rsyslog_loses_nothing_by_relp_while_the_listener_is_killed(tmp_path: Pa
     listener.add("app")
     source = tmp_path / "in"
     source.touch()
-    with rsyslog(
-        tmp_path,
-        'module(load="imfile" mode="polling" pollingInterval="1")\nmodule(load="omrelp")',
-        f'input(type="imfile" file="{source}" tag="app:")',
-        f'action(type="omrelp" target="127.0.0.1" port="{port}" action.resumeRetryCount="-1"'
-        ' action.resumeInterval="1" queue.type="LinkedList")',
+    with (
+        listener,
+        rsyslog(
+            tmp_path,
+            'module(load="imfile" mode="polling" pollingInterval="1")\nmodule(load="omrelp")',
+            f'input(type="imfile" file="{source}" tag="app:")',
+            f'action(type="omrelp" target="127.0.0.1" port="{port}" action.resumeRetryCount="-1"'
+            ' action.resumeInterval="1" queue.type="LinkedList")',
+        ),
     ):
         for turn in range(4):
             with source.open("a") as stream:
@@ -117,12 +110,11 @@ def test_rsyslog_loses_nothing_by_relp_while_the_listener_is_killed(tmp_path: Pa
             wait_for(lambda: len(listener.lines("app")) > 500 * turn, "some lines")  # noqa: B023
             if turn < 3:
                 listener.kill()
-                listener = Listener(tmp_path / "data", *options, listen=())
+                listener.start()
         sent = [f"turn {turn}, {line}" for turn in range(4) for line in LINES]
         wait_for(lambda: messages(listener)[-1:] == sent[-1:], "the last line")
         assert list(dict.fromkeys(messages(listener))) == sent
         listener.ingest("verify")
-        listener.stop()
 
 
 @needs(SYSLOG_NG.joinpath("usr/sbin/syslog-ng").exists(), "syslog-ng")
@@ -135,37 +127,41 @@ def test_syslog_ng(tmp_path: Path, target: str) -> None:
     """It reconnects by itself to a listener that was killed; lines on their way are lost then."""
     source, port = tmp_path / "in", free_port()
     source.touch()
-    certificate = make_certificate(tmp_path) if "{certificate}" in target else None
+    certificate = make_certificate(tmp_path / "cert.pem") if "{certificate}" in target else None
     options = listen("syslog", certificate, port)
     listener = Listener(tmp_path / "data", *options, listen=())
     listener.add("app")
     target = target.replace("{certificate}", str(certificate)).replace("{}", f"port({port})")
-    with syslog_ng(
-        tmp_path,
-        "options { keep-hostname(yes); time-reopen(1); };",
-        f'source s {{ file("{source}" follow-freq(0.05) program-override("app")'
-        " flags(no-parse)); };",
-        f"destination d {{ {target}; }};",
-        "log { source(s); destination(d); };",
+    with (
+        listener,
+        syslog_ng(
+            tmp_path,
+            "options { keep-hostname(yes); time-reopen(1); };",
+            f'source s {{ file("{source}" follow-freq(0.05) program-override("app")'
+            " flags(no-parse)); };",
+            f"destination d {{ {target}; }};",
+            "log { source(s); destination(d); };",
+        ),
     ):
         with source.open("a") as stream:
             stream.writelines(f"{line}\n" for line in LINES)
         wait_for(lambda: len(listener.lines("app")) >= 500, "the lines")
         assert messages(listener) == LINES
         listener.kill()
-        with Listener(tmp_path / "data", *options, listen=()) as listener:
-            for number in range(10_000):
-                with source.open("a") as stream:
-                    stream.write(f"again {number}\n")
-                if len(listener.lines("app")) >= 600:
-                    break
-                time.sleep(0.01)
-            stored = messages(listener)[500:]
-            assert len(stored) >= 100 and all(text.startswith("again ") for text in stored)
-            arrived = [int(text.split()[1]) for text in stored]
-            assert arrived == sorted(set(arrived))
-            assert listener.status()["total"]["unparsed_frames"] == 0
-            listener.ingest("verify")
+        listener.start()
+        numbers = count()
+
+        def write_on() -> bool:
+            with source.open("a") as stream:
+                stream.write(f"again {next(numbers)}\n")
+            return len(listener.lines("app")) >= 600
+
+        wait_for(write_on, "lines after the kill")
+        stored = messages(listener)[500:]
+        assert all(text.startswith("again ") for text in stored)
+        arrived = [int(text.split()[1]) for text in stored]
+        assert arrived == sorted(set(arrived))
+        listener.ingest("verify")
 
 
 @needs(shutil.which("logger"), "logger")

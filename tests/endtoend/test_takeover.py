@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.endtoend.listener import Device, Listener, PackedDevice, TextDevice
+from tests.support.devices import Device, PackedDevice, TextDevice
+from tests.support.listeners import Listener
 
 Dialect = type[Device]
 

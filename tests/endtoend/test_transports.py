@@ -1,28 +1,18 @@
 """Every endpoint that a listener may be given: several, Unix sockets, TLS, PROXY headers."""
 
-import ipaddress
 import os
 import socket
 import ssl
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from tests.endtoend.listener import (
-    ANY_PORT,
-    TWISTD,
-    Device,
-    Listener,
-    TextDevice,
-    run,
-    wait_for,
-)
+from tests.support.certificates import make_certificate
+from tests.support.devices import Device, TextDevice
+from tests.support.listeners import ANY_PORT, Listener
+from tests.support.processes import TWISTD, run
+from tests.support.waiting import wait_for
 
 Dialect = type[Device]
 
@@ -30,32 +20,7 @@ Dialect = type[Device]
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with a self-signed certificate for 127.0.0.1, and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "listener")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("certificate") / "listener.pem"
-    path.write_bytes(
-        made.public_bytes(serialization.Encoding.PEM)
-        + key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return path
+    return make_certificate(tmp_path_factory.mktemp("certificate") / "listener.pem")
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.listener import PATIENCE, Listener, run, wait_for
+from tests.support.listeners import Listener
+from tests.support.processes import run
+from tests.support.waiting import PATIENCE, wait_for
 
 TEXT = (Path(__file__).parents[2] / "ingest" / "WRITING_A_PROTOCOL.md").read_text()
 _FILE = re.compile(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.listener import PATIENCE
+from tests.support.waiting import PATIENCE
 
 RSYSLOGD = shutil.which("rsyslogd", path=f"{os.environ['PATH']}:/usr/sbin")
 

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from tests.endtoend.harness import is_traced, run, wait_for
+from tests.support.listeners import is_traced
+from tests.support.processes import run_tool
+from tests.support.waiting import wait_for
 
 _CALLS = "openat,close,write,writev,fsync,fdatasync,ftruncate,rename,unlink,sendto"
 _EVENT = re.compile(r"(\d+) +([\d.]+) (?:<\.\.\. \w+ resumed>(.*)|(\w+)\((.*))")
@@ -26,7 +28,7 @@ _UNFINISHED = " <unfinished ...>"
 @contextmanager
 def recorded(pid: int, trace: Path) -> Iterator[None]:
     """Record what a process asks of the system, as long as the context lasts."""
-    run("strace", "-V")
+    run_tool("strace", "-V")
     options = [
         "-f",
         "-ttt",
@@ -41,7 +43,7 @@ def recorded(pid: int, trace: Path) -> Iterator[None]:
     ]
     tracer = subprocess.Popen(["strace", *options, "-o", str(trace), "-p", str(pid)])
     try:
-        wait_for("strace is attached", lambda: is_traced(pid))
+        wait_for(lambda: is_traced(pid), "strace is attached")
         yield
     finally:
         tracer.terminate()

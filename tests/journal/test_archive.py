@@ -16,8 +16,8 @@ from ingest.journal.events import ClockLeapt, Removed
 from ingest.journal.removal import NOTHING, Removal, read_removal
 from ingest.journal.rotation import RetentionPolicy
 from tests.journal.disks import NOW, Clocks
-from tests.journal.holders import Report
 from tests.log.logs import line, write
+from tests.support.journals import Report
 
 OLDEST = "ingest-20261122T110000.000Z.log"
 NEWEST = "ingest-20261122T120000.000Z.log"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingest.journal.interface import LeaseError
-from tests.journal.holders import Driven, DrivenFile, DrivenMemory, Holder, YieldingHolder, append
+from tests.support.journals import Driven, DrivenFile, DrivenMemory, Holder, YieldingHolder, append
 
 
 @pytest.fixture(params=["memory", "file"])

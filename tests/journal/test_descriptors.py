@@ -5,24 +5,25 @@ from pathlib import Path
 from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RotationPolicy
 from tests.journal.disks import no_descriptors
-from tests.journal.running import FORKS, PATIENCE, Running
+from tests.support.journals import FORKS, DrivenFile
+from tests.support.waiting import PATIENCE
 
 _SIZE = 1000
 
 
 def _run(data: Path) -> None:
-    with Running(data, JournalPolicy(RotationPolicy(size=_SIZE))) as running:
+    with DrivenFile(data, JournalPolicy(RotationPolicy(size=_SIZE))) as running:
         with no_descriptors():
             for _ in range(30):
                 running.write("a", 3)
                 running.write("b", 3)
             assert running.rotate() is not None
             assert running.journal.health is None
-            assert not running.is_paused
+            assert running.flow.paused == running.flow.resumed
             running.write("new", 1)
         running.write("a", 1)
     # What was left to do at the end needs no descriptor either.
-    with Running(data, JournalPolicy(RotationPolicy(size=_SIZE))) as running:
+    with DrivenFile(data, JournalPolicy(RotationPolicy(size=_SIZE))) as running:
         running.write("a", 1)
         with no_descriptors():
             running.close()

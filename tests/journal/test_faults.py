@@ -8,7 +8,7 @@ import pytest
 from ingest.journal import file as file_module
 from ingest.journal.events import FlowControlFailed, HolderFailed
 from ingest.journal.interface import Lease
-from tests.journal.holders import (
+from tests.support.journals import (
     Driven,
     DrivenFile,
     DrivenMemory,

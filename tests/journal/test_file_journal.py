@@ -1,4 +1,4 @@
-"""What the journal on disk does beside the contract (see `test_memory`)."""
+"""What the journal on disk does beside the contract (see `test_contract`)."""
 
 import os
 from collections.abc import Callable
@@ -25,8 +25,9 @@ from ingest.journal.positions import read_positions
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import Layout
 from tests.journal.disks import NOW, Clocks
-from tests.journal.holders import DrivenFile, Flow, Holder, Report, append, eventually
 from tests.log.logs import BEGIN, line
+from tests.support.journals import DrivenFile, Flow, Holder, Report, append
+from tests.support.waiting import wait_for
 
 
 def open_journal(data: Path, policy: JournalPolicy | None = None) -> tuple[DrivenFile, Holder]:
@@ -112,7 +113,7 @@ def test_another_policy(tmp_path: Path) -> None:
     folder = driven.layout.log_folder
     while not list(folder.glob("ingest-*")):
         push(driven, holder.lease)
-    eventually(lambda: {path.suffix for path in folder.glob("ingest-*")} == {".gz"})
+    wait_for(lambda: {path.suffix for path in folder.glob("ingest-*")} == {".gz"})
     driven.close()
     assert (folder / "ingest.log").read_bytes().count(b"\n") == 1
 

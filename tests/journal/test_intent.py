@@ -13,8 +13,8 @@ from ingest.journal import intent
 from ingest.journal.disk import Disk
 from ingest.journal.intent import Intent, IntentFile
 from ingest.log.files import ACTIVE, identity
-from tests.journal.running import Running, crash
 from tests.log.logs import line
+from tests.support.journals import DrivenFile, crash
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_write_that_was_cut_short_is_completed_in_its_place(cut: int, tmp_path
     active = tmp_path / "log" / ACTIVE
     before, content = identity(active), active.read_bytes()
     os.truncate(active, len(content) - cut)
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert running.following("a") == 4
         assert running.said[0].endswith(f"cut short at byte {len(content) - cut} is completed")
     assert (identity(active), active.read_bytes()) == (before, content)
@@ -119,7 +119,7 @@ def test_a_write_that_had_not_begun_is_left_alone(tmp_path: Path) -> None:
     assert found is not None
     file.put(found, len(content), [line(4) + b"\n"])
     file.close()
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert running.following("a") == 4
         assert not [said for said in running.said if "completed" in said or "higher" in said]
     assert active.read_bytes() == content
@@ -131,6 +131,6 @@ def test_a_write_to_a_file_that_was_rotated_meanwhile_is_completed(tmp_path: Pat
     content = active.read_bytes()
     os.truncate(active, len(content) - 5)
     moved = active.rename(tmp_path / "log" / "ingest.log.1")
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert running.following("a") == 4
     assert moved.read_bytes() == content

@@ -2,7 +2,7 @@
 
 from ingest.journal.interface import Lease
 from ingest.journal.leases import Leases
-from tests.journal.holders import Holder, Report
+from tests.support.journals import Holder, Report
 
 
 def make(position: int = 0) -> Leases:

@@ -7,7 +7,7 @@ import pytest
 
 from ingest.journal.interface import Lease
 from ingest.journal.measures import Probe, TimedDisk
-from tests.journal.holders import Holder
+from tests.support.journals import Holder
 
 
 class TestProbe:

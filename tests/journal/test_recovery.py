@@ -21,15 +21,15 @@ from ingest.log.files import ACTIVE, LogFile, log_files, open_log
 from ingest.log.log import Log
 from ingest.log.verifying import verify
 from ingest.record import parse
-from tests.journal.running import Running, crash
 from tests.log.logs import line, write
+from tests.support.journals import DrivenFile, crash
 
 _GIB = 1 << 30
 
 
 def _stop(data: Path, *steps: str) -> None:
     """Do as `crash` does, but stop in good order."""
-    with Running(data) as running:
+    with DrivenFile(data) as running:
         for step in steps:
             if step == "rotate":
                 running.rotate()
@@ -54,7 +54,7 @@ def _read_lines(file: LogFile) -> list[bytes]:
 @pytest.mark.parametrize("end", [_stop, crash])
 def test_numbers_go_on(end: Callable[..., None], tmp_path: Path) -> None:
     end(tmp_path, "a=3", "rotate", "a=2", "b=1")
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert [running.following(name) for name in "abc"] == [6, 2, 1]
         running.write("a", 1)
         assert running.said == []
@@ -69,7 +69,7 @@ def test_a_start_reads_only_what_came_after_the_checkpoint(tmp_path: Path) -> No
             stream.write(line(1, device="old") + b"\n")
             stream.truncate(_GIB)
     before = _bytes_read()
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert _bytes_read() - before < 1 << 20
         assert [running.following(name) for name in "ab"] == [21, 21]
 
@@ -127,7 +127,7 @@ def _cut(path: Path) -> None:
 def _of_another_log(path: Path) -> None:
     _missing(path)
     other = path.parents[2] / "other"
-    with Running(other) as running:
+    with DrivenFile(other) as running:
         running.write("a", 100)
     shutil.copy(other / "state" / "positions.db", path)
 
@@ -139,11 +139,11 @@ def test_positions_that_are_no_use_are_rebuilt(
     data = tmp_path / "data"
     _stop(data, "a=3", "rotate", *(f"d{index}=1" for index in range(300)), "a=2")
     spoil(data / "state" / "positions.db")
-    with Running(data) as running:
+    with DrivenFile(data) as running:
         assert [running.following(name) for name in ("a", "d7", "new")] == [6, 2, 1]
     rebuilt = [said for said in running.said if "is rebuilt from 2 files of the log" in said]
     assert len(rebuilt) == 1
-    with Running(data) as running:
+    with DrivenFile(data) as running:
         assert [running.following(name) for name in ("a", "d7", "new")] == [6, 2, 1]
     assert running.said == []
 
@@ -154,7 +154,7 @@ def test_old_positions_are_brought_up_to_date(tmp_path: Path) -> None:
     shutil.copy(data / "state" / "positions.db", tmp_path / "old")
     _stop(data, "a=3", "rotate", "c=1", "rotate", "a=1")
     shutil.copy(tmp_path / "old", data / "state" / "positions.db")
-    with Running(data) as running:
+    with DrivenFile(data) as running:
         assert [running.following(name) for name in "abc"] == [8, 2, 2]
     assert running.said == []
 
@@ -174,7 +174,7 @@ def test_a_rebuild_gives_no_number_twice_whatever_the_clocks_said(
     log.mkdir()
     _written(log / "ingest.log.2", 1, 2, 3, clock=clocks[0])
     _written(log / "ingest.log.1", 4, 5, 6, clock=clocks[1])
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert running.following("a") == 7
 
 
@@ -183,7 +183,7 @@ def test_the_highest_number_counts_in_whatever_order_files_and_lines_are(tmp_pat
     log.mkdir()
     _written(log / "ingest.log.2", 8, 9, clock=3600)
     _written(log / "ingest.log.1", 5, 3, 4, 10, 1)
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert running.following("a") == 11
 
 
@@ -193,7 +193,7 @@ def test_a_newer_file_is_read_whatever_its_place_in_the_order(tmp_path: Path) ->
     # Nothing tells that this one is newer than the other: neither its times nor a common device.
     _written(log / "ingest.log.1", 1, 2, device="b", clock=-86400)
     (log / ACTIVE).rename(log / "ingest.log.2")
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert [running.following(name) for name in "ab"] == [4, 3]
 
 
@@ -201,7 +201,7 @@ def test_a_copy_of_the_log_in_its_folder_changes_nothing(tmp_path: Path) -> None
     crash(tmp_path, "a=3", "checkpoint")
     log = tmp_path / "log"
     shutil.copy(log / ACTIVE, log / "ingest.log.20261125")
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         running.write("a", 2)
         assert running.said == []
     assert [parse(line).seq for line in _lines(tmp_path)] == [1, 2, 3, 4, 5]
@@ -214,10 +214,10 @@ def test_a_jump_is_noted_and_no_breach(tmp_path: Path) -> None:
     crash(tmp_path, "a=30", "b=2", "rotate", "a=9", "checkpoint", "a=1")
     _deleted(tmp_path / "log" / ACTIVE)
     for _ in range(2):
-        with Running(tmp_path) as running:
+        with DrivenFile(tmp_path) as running:
             assert verify(tmp_path / "log", read_positions(running.layout.positions)).breaches == []
             running.write("a", 2)
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         running.write("b", 1)
     report = verify(tmp_path / "log", read_positions(running.layout.positions))
     assert (report.breaches, report.jumps) == ([], 2)
@@ -229,7 +229,7 @@ def test_a_start_that_was_killed_after_a_jump_jumps_by_a_noted_number(tmp_path: 
     _deleted(tmp_path / "log" / ACTIVE)
     for _ in range(2):
         _recover_and_die(tmp_path)
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         running.write("a", 1)
     report = verify(tmp_path / "log", read_positions(running.layout.positions))
     assert (report.breaches, report.jumps) == ([], 1)
@@ -244,7 +244,7 @@ def test_the_same_with_positions_that_were_saved_by_a_clean_stop(tmp_path: Path)
     closed.unlink()
     for _ in range(2):
         _recover_and_die(tmp_path)
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         running.write("a", 1)
     report = verify(tmp_path / "log", read_positions(running.layout.positions))
     assert (report.breaches, report.jumps) == ([], 1)
@@ -318,7 +318,7 @@ def test_after_a_clean_stop_numbers_are_exact_whatever_becomes_of_the_log(
 ) -> None:
     _stop(tmp_path, *steps)
     meddle(tmp_path / "log" / ACTIVE)
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert [running.following(name) for name in "abc"] == [41, 3, 1]
 
 
@@ -329,7 +329,7 @@ def test_after_a_crash_moved_files_are_found(
 ) -> None:
     crash(tmp_path, *steps)
     meddle(tmp_path / "log" / ACTIVE)
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert [running.following(name) for name in "abc"] == [41, 3, 1]
     assert running.said == []
 
@@ -341,13 +341,13 @@ def test_after_a_crash_numbers_never_go_back(
 ) -> None:
     crash(tmp_path, *steps)
     meddle(tmp_path / "log" / ACTIVE)
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         following = [running.following(name) for name in "ab"]
         assert following[0] > 40 and following[1] > 2
     assert running.said != []
     skips = [said for said in running.said if "numbers go on 10,000,000 higher" in said]
     assert len(skips) == (following[0] > SKIPPED)
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert [running.following(name) for name in "ab"] == following
 
 
@@ -356,7 +356,7 @@ def test_rotated_files_may_go(end: Callable[..., None], tmp_path: Path) -> None:
     end(tmp_path, "a=3", "rotate", "a=1", "b=1", "checkpoint", "rotate", "a=1", "checkpoint", "a=1")
     for path in (tmp_path / "log").glob("ingest-*"):
         path.unlink()
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert [running.following(name) for name in "abc"] == [7, 2, 1]
     assert running.said == []
 
@@ -374,7 +374,7 @@ def test_a_torn_line_is_cut_away_in_a_closed_file(tmp_path: Path) -> None:
     _forget_intent(tmp_path)
     with (tmp_path / "log" / ACTIVE).open("ab") as stream:
         stream.write(line(4)[:-1])
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert running.following("a") == 4
         running.write("a", 1)
     assert len(running.said) == 1
@@ -386,7 +386,7 @@ def test_a_torn_line_is_cut_away_in_a_closed_file(tmp_path: Path) -> None:
 def test_nothing_but_a_torn_line_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / ACTIVE).write_bytes(b'{"time":')
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert running.following("a") == 1
     assert [file.path.name for file in log_files(tmp_path / "log")] == [ACTIVE]
 
@@ -397,7 +397,7 @@ def test_a_start_that_was_killed_before_it_cut_is_taken_up(tmp_path: Path) -> No
     (closed,) = (tmp_path / "log").glob("ingest-*.log")
     with closed.open("ab") as stream:
         stream.write(line(4)[:-1])
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert running.following("a") == 4
         running.write("a", 1)
     assert [parse(line).seq for line in _lines(tmp_path)] == [1, 2, 3, 4]
@@ -436,7 +436,7 @@ def test_what_next_tells_is_synced_first(
 
     real = os.fdatasync
     monkeypatch.setattr(Disk, "fdatasync", staticmethod(fdatasync))
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         synced += written
         assert running.following("a") == 6
     assert active.stat().st_ino in synced
@@ -457,7 +457,7 @@ def test_a_closed_file_that_was_cut_and_not_synced_is_synced(
 
     real = os.fdatasync
     monkeypatch.setattr(Disk, "fdatasync", staticmethod(fdatasync))
-    with Running(tmp_path):
+    with DrivenFile(tmp_path):
         assert closed.stat().st_ino in synced
 
 
@@ -468,7 +468,7 @@ def test_lines_behind_a_hole_are_cut(tmp_path: Path) -> None:
     lines = active.read_bytes().splitlines(keepends=True)
     active.write_bytes(b"".join((*lines[:3], bytes(len(lines[3]) + 7), lines[4][7:], lines[5])))
     _forget_intent(tmp_path)
-    with Running(tmp_path) as running:
+    with DrivenFile(tmp_path) as running:
         assert running.following("a") == 4
         running.write("a", 1)
     assert [parse(line).seq for line in _lines(tmp_path)] == [1, 2, 3, 4]

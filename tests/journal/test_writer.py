@@ -17,9 +17,10 @@ from ingest.journal.rotation import RotationPolicy
 from ingest.journal.writer import Commit, Wait, Writer
 from ingest.log.files import ACTIVE
 from tests.journal.disks import Clocks, FaultyDisk, home_of, no_descriptors
-from tests.journal.running import PATIENCE, Holder
 from tests.log.limits import largest_file
 from tests.log.logs import BEGIN, line
+from tests.support.journals import Holder
+from tests.support.waiting import PATIENCE
 
 DAY = 86400.0
 _FULL = ROOM + (1 << 20)  # more than one commit
@@ -236,7 +237,7 @@ def test_a_stop_while_the_log_is_held_writes_nothing(
     _put(writer, 1)
     assert owner.heard() == ("committed", [1])
     writer.hold(lambda: is_held.put(None))
-    is_held.get(timeout=20)
+    is_held.get(timeout=PATIENCE)
     _put(writer, 2)
     assert writer.stop().offset == (folder / ACTIVE).stat().st_size
     assert _numbers(folder / ACTIVE) == [1]

@@ -23,9 +23,9 @@ from ingest.listener.fleet import Fleet, Parts
 from ingest.listener.shares import Shares
 from ingest.wire.ingest1.session import make_converse
 from ingest.wire.options import Options
+from tests.support.waiting import PATIENCE
 
 TOKEN = "s3cr3t"
-PATIENCE = 20.0
 BEGIN = 1_795_347_540.0  # 2026-11-22T11:39:00Z
 _VERIFIER = derive(TOKEN)
 

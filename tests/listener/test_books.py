@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from ingest.journal.interface import Holder
 from ingest.journal.memory import MemoryJournal
 from ingest.listener.books import Account, Books, Delivery, total
-from tests.journal.holders import Holder as NotingHolder
-from tests.journal.holders import append
+from tests.support.journals import Holder as NotingHolder
+from tests.support.journals import append
 
 
 def visit(journal: MemoryJournal, device: str = "a") -> Delivery:

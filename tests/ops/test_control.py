@@ -15,6 +15,7 @@ from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from ingest.ops.control import CONNECTIONS, ControlError, ControlSocket, ask
+from tests.support.waiting import PATIENCE
 
 reactor: Any = global_reactor
 
@@ -93,7 +94,7 @@ class ControlTests(TestCase):
                     silent.connect(f"/proc/self/fd/{self.control._folder}/control.sock")
                     held.append(silent)
                 assert ask(self.path, "add") == 2
-                held[0].settimeout(20)
+                held[0].settimeout(PATIENCE)
                 return held[0].recv(1)  # until it is cut
 
         held: list[socket.socket] = []

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 
 from ingest.ops.notify import Notifier
 from ingest.service.systemd import Systemd
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
     """The socket of who started us."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(10)
+        manager.settimeout(PATIENCE)
         yield manager
 
 
@@ -47,7 +48,7 @@ def test_a_status_is_one_line(manager: socket.socket) -> None:
 def test_an_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0ingest-test-{os.getpid()}")
-        manager.settimeout(10)
+        manager.settimeout(PATIENCE)
         Notifier({"NOTIFY_SOCKET": f"@ingest-test-{os.getpid()}"}).alive()
         assert heard(manager) == ["WATCHDOG=1"]
 

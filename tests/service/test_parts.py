@@ -21,6 +21,7 @@ from ingest.service.process import FolderLock, StartError
 from ingest.service.reload import changes
 from ingest.service.settings import Listen, Settings
 from ingest.service.signals import Hangup
+from tests.support.waiting import PATIENCE
 
 
 class Noted(Service):
@@ -203,7 +204,7 @@ print("hurried", len(hurried) >= 1)
 def test_stopping_signals_in_a_row(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _STOP_TWICE.replace("{signal}", name)],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == -getattr(signal, name) or "hurried True" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr

@@ -3,14 +3,12 @@
 import json
 import re
 import ssl
-import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 
@@ -19,79 +17,35 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
 from ingest.layout import Layout
-from tests.endtoend.listener import PATIENCE, TWISTD, wait_for
+from tests.support.processes import TWISTD, Program
+from tests.support.waiting import PATIENCE
 
 Browser = webdriver.Chrome
 ANY_PAGE = "tcp:0:interface=127.0.0.1"
 
 
-class Page:
-    """A `twistd -n ingest-watch` process; leaving it stops it in good order.
+class Page(Program):
+    """A `twistd -n ingest-watch` process.
 
     Attributes:
         url: where it is, with a slash at its end.
-        pid: its process.
     """
 
+    ready = r"the page is at (\S+)\n"
+    url: str
+
     def __init__(self, data: Path, *options: str | Path, http: str = ANY_PAGE) -> None:
-        """Start it and wait until it serves."""
-        self._output = data.with_name(data.name + ".page.out")
-        command: list[str | Path] = [
-            TWISTD,
-            "-n",
-            "--pidfile=",
-            "ingest-watch",
-            "--data",
-            data,
-            "--http",
-            http,
-        ]
-        with self._output.open("wb") as stream:
-            self._process = subprocess.Popen(
-                [*command, *options], stdout=stream, stderr=subprocess.STDOUT
-            )
-        self.pid = self._process.pid
-        wait_for(self._has_started, "the page's start")
-        found = re.search(r"the page is at (\S+)\n", self.output)
+        """Describe it; entering its block, or `start`, runs it."""
+        command: list[str | Path] = [TWISTD, "-n", "--pidfile=", "ingest-watch", "--data", data]
+        command += ["--http", http, *options]
+        super().__init__(command, data.with_name(data.name + ".page.out"))
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        super().start()
+        found = re.search(self.ready, self.newest_output())
         assert found is not None
         self.url = found[1]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
-            self.stop()
-        else:
-            self.kill()
-
-    def _has_started(self) -> bool:
-        assert self._process.poll() is None, self.output
-        return "the page is at " in self.output
-
-    @property
-    def output(self) -> str:
-        """What it has written to standard output and standard error."""
-        return self._output.read_text()
-
-    def stop(self) -> None:
-        """Stop it as an operator does."""
-        if self._process.returncode is not None:
-            return
-        self._process.terminate()
-        self._process.wait(PATIENCE)
-        for word in ("Traceback", "Unhandled"):
-            assert word not in self.output, self.output
-
-    def kill(self) -> None:
-        """End it as a lack of memory does."""
-        self._process.kill()
-        self._process.wait()
 
     def get(self, path: str, headers: Mapping[str, str] | None = None, **arguments: Any) -> Any:
         """Ask for JSON below `api/`, with success."""

@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from ingest.layout import Layout
-from tests.endtoend.listener import wait_for
+from tests.support.waiting import wait_for
 from tests.watch.pages import Browser, Page, browser
 from tests.watch.rules.receiving import Device
 from tests.watch.test_asking import HEAVY, children, make_log, post

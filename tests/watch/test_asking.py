@@ -22,10 +22,11 @@ from ingest.watch import converting
 from ingest.watch.auth import password_line
 from ingest.watch.converting import Converting
 from ingest.watch.rules.state import State
-from tests.endtoend.listener import PATIENCE, wait_for
+from tests.support.processes import free_port
+from tests.support.waiting import PATIENCE, wait_for
 from tests.watch.logs import close, text_line
 from tests.watch.pages import Page, write_log
-from tests.watch.rules.receiving import Device, Hook, free_port
+from tests.watch.rules.receiving import Device, Hook
 from tests.watch.test_page import start
 
 HEAVY = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"

@@ -19,7 +19,9 @@ from selenium.webdriver.common.keys import Keys
 from ingest.client import Client
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import derive
-from tests.endtoend.listener import TOKEN, Listener, TextDevice, wait_for
+from tests.support.devices import TOKEN, TextDevice
+from tests.support.listeners import Listener
+from tests.support.waiting import wait_for
 from tests.watch.pages import Browser, Page, browser
 
 HOSTILE: dict[str, object] = {

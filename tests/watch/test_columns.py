@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,9 +17,8 @@ from ingest.watch.columns import BusyError, Converter, UnreadableError, convert
 from ingest.watch.schema import MAX_FIELDS, RECORD
 from ingest.watch.snapshot import columns_path
 from tests.log.logs import line, write
+from tests.support.waiting import PATIENCE, wait_for
 from tests.watch.logs import close, convert_all, data_line, look, rows, text_line
-
-DEADLINE = 60.0  # seconds
 
 READINGS = [
     data_line(1, {"temp": 20.5, "door": "shut", "on": True, "n": 3}),
@@ -247,12 +245,9 @@ def test_stopped_in_the_middle_it_leaves_nothing_that_counts(layout: Layout) -> 
     thread = threading.Thread(target=converter.convert_next)
     thread.start()
     temporary = columns_path(layout, file).with_name(columns_path(layout, file).name + ".tmp")
-    deadline = time.monotonic() + DEADLINE
-    while not temporary.exists() and thread.is_alive():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+    wait_for(lambda: temporary.exists() or not thread.is_alive(), "the file that is being made")
     converter.stop()
-    thread.join(DEADLINE)
+    thread.join(PATIENCE)
     assert not thread.is_alive()
     assert columns_path(layout, file).exists() == (converter.progress.converted == 1)
     assert rows(layout, "SELECT count(*) FROM log") == [(200_000,)]

@@ -17,7 +17,10 @@ import ingest.watch
 from ingest.bench.certificate import make_certificate
 from ingest.layout import Layout
 from ingest.watch.auth import password_line
-from tests.endtoend.listener import TWISTD, Device, Listener, TextDevice, wait_for
+from tests.support.devices import Device, TextDevice
+from tests.support.listeners import Listener
+from tests.support.processes import TWISTD
+from tests.support.waiting import PATIENCE, wait_for
 from tests.watch.pages import Page, write_log
 
 OURS = {"X-Ingest": "test"}
@@ -262,6 +265,7 @@ def test_a_page_that_was_killed_goes_on(tmp_path: Path) -> None:
     with Listener(tmp_path / "data") as listener:
         listener.add("a")
         first = Page(listener.data)
+        first.start()
         with push(listener, "a", "v=1", "v=2"):
             wait_for(lambda: row(first, "a")["next"] == 3, "the frames")
         first.kill()
@@ -276,7 +280,7 @@ def test_a_page_that_was_killed_goes_on(tmp_path: Path) -> None:
 def start(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [TWISTD, "-n", "--pidfile=", "ingest-watch", *arguments]
     return subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, timeout=60, check=False
+        list(map(str, command)), capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -33,11 +32,11 @@ from ingest.watch.schema import RECORD
 from ingest.watch.scope import Scope
 from ingest.watch.snapshot import Snapshot
 from ingest.watch.view import LogView, connect
-from tests.journal.holders import Report
 from tests.log.logs import WrittenLog, at, line, write
+from tests.support.journals import Report
+from tests.support.waiting import PATIENCE, wait_for
 from tests.watch.logs import ask, close, convert_all, data_line, rows, text_line
 
-DEADLINE = 60.0  # seconds
 COUNT = "SELECT count(*), count(DISTINCT seq), coalesce(max(seq), 0) FROM log"
 
 
@@ -143,7 +142,7 @@ class Churn:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         for thread in self._threads:
-            thread.join(DEADLINE)
+            thread.join(PATIENCE)
         self._converter.stop()
         assert self._failures == []
 
@@ -529,7 +528,7 @@ def test_a_query_that_got_past_the_check_would_still_reach_nothing(readings: Lay
             input="\n".join(attempts),
             capture_output=True,
             text=True,
-            timeout=DEADLINE,
+            timeout=PATIENCE,
             check=False,
         )
     assert done.stderr == ""
@@ -570,7 +569,7 @@ def test_what_never_ends_is_ended(readings: Layout, sql: str) -> None:
 )
 def test_what_eats_memory_is_ended(readings: Layout, sql: str) -> None:
     with pytest.raises(QueryError, match=r"more memory than it may take, 64\.0 MiB"):
-        run_query(readings, sql, limits=Limits(seconds=DEADLINE, memory=64 << 20))
+        run_query(readings, sql, limits=Limits(seconds=PATIENCE, memory=64 << 20))
 
 
 def test_no_more_rows_than_wanted(layout: Layout) -> None:
@@ -603,10 +602,7 @@ def test_a_query_ends_with_the_process_that_asked(layout: Layout) -> None:
         assert process.stdout is not None
         child = int(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + DEADLINE
-    while _runs(child):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: not _runs(child), "the end of the query")
 
 
 def _runs(pid: int) -> bool:
@@ -618,12 +614,8 @@ def _runs(pid: int) -> bool:
 
 def test_it_lets_others_go_first(layout: Layout) -> None:
     with Query(layout, "SELECT count(*) FROM range(1000000000000)") as query:
-        deadline = time.monotonic() + DEADLINE
-        while os.getpriority(os.PRIO_PROCESS, query._process.pid) == os.getpriority(
-            os.PRIO_PROCESS, 0
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        wait_for(lambda: os.getpriority(os.PRIO_PROCESS, query._process.pid) > own)
 
 
 def test_retention_takes_files_from_under_a_query(layout: Layout) -> None:

@@ -1,39 +1,20 @@
 """Receivers and watchers that tests start, and stop at the end."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from socket import create_server
 from threading import Event, Thread
 from typing import Any, Self
 
 from ingest.layout import Layout
 from ingest.record import Values, record_block, record_time
-
-ROOT = Path(__file__).parents[3]
-PATIENCE = 60.0  # seconds
-
-
-def eventually(condition: Callable[[], Any]) -> Any:
-    """Wait until a condition is true, and return what it returned."""
-    deadline = time.monotonic() + PATIENCE
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
-    return found
-
-
-def free_port() -> int:
-    with create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+from tests.support.processes import ROOT, Program
+from tests.support.waiting import PATIENCE, wait_for
 
 
 class Hook:
@@ -103,67 +84,39 @@ class Device:
             stream.write(record_block(now, device.encode(), number, values))
 
 
-class Watcher:
-    """A process that runs rules; it may be killed and started again."""
+class Watcher(Program):
+    """A process that runs rules."""
+
+    exit_status = 0
+    alarming = ()  # that a receiver fails is told with its traceback
 
     def __init__(self, layout: Layout, text: str) -> None:
         self.layout = layout
         self.rules = layout.data / "rules.toml"
         self.rules.write_text(text)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._view = layout.data / "view.json"
+        module = "tests.watch.rules.watcher"
+        command = [sys.executable, "-m", module, str(layout.data), str(self.rules)]
+        super().__init__(command, layout.data / "errors", cwd=ROOT)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._process is not None:
-            self.kill()
-
-    def start(self) -> None:
-        """Start it, and wait until it follows the log."""
+    def launch(self) -> None:
+        """Start the process; what an older one showed is gone."""
         self._view.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "tests.watch.rules.watcher"]
-        with self.errors.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [*command, str(self.layout.data), str(self.rules)],
-                stderr=errors, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
-            )  # fmt: skip
-        eventually(lambda: self._view.exists() or (self._process and self._process.poll()))
-        assert self._process.poll() is None, self.errors.read_text()
+        super().launch()
 
-    @property
-    def errors(self) -> Path:
-        """What it logs."""
-        return self.layout.data / "errors"
-
-    @property
-    def _view(self) -> Path:
-        return self.layout.data / "view.json"
+    def _is_ready(self) -> bool:
+        """Tell whether it follows the log."""
+        assert self.process.poll() is None, self.output
+        return self._view.exists()
 
     def shows(self, what: str) -> Any:
         """Return what it shows at the moment."""
         return json.loads(self._view.read_text())[what]
 
-    def kill(self) -> None:
-        """Kill it at once, as a power cut does."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(PATIENCE)
-        self._process = None
-
-    def stop(self) -> None:
-        """Ask it to stop, and wait for that."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGTERM)
-        assert self._process.wait(PATIENCE) == 0
-        self._process = None
-
     def reload(self, text: str) -> None:
         """Give it other rules."""
-        assert self._process is not None
         self.rules.write_text(text)
-        self._process.send_signal(signal.SIGHUP)
+        self.process.send_signal(signal.SIGHUP)
 
 
 @contextmanager
@@ -174,7 +127,9 @@ def program(*command: str, ready: Callable[[], bool] | None = None) -> Iterator[
     ) as process:
         try:
             if ready is not None:
-                eventually(lambda: process.poll() is not None or ready())
+                wait_for(
+                    lambda: process.poll() is not None or ready(), f"the start of {command[0]}"
+                )
                 assert process.poll() is None, command
             yield process.stdout
         finally:

@@ -21,9 +21,12 @@ from ingest.log.reading import lines
 from ingest.ops.control import ask
 from ingest.record import Values, parse, record_block, record_time
 from ingest.watch.rules.replay import replay
-from tests.endtoend.listener import Listener, PackedDevice, TextDevice
+from tests.support.devices import PackedDevice, TextDevice
+from tests.support.listeners import Listener
+from tests.support.processes import free_port
+from tests.support.waiting import PATIENCE, wait_for
 from tests.watch.rules.making import rules
-from tests.watch.rules.receiving import Device, Hook, Watcher, eventually, free_port, program
+from tests.watch.rules.receiving import Device, Hook, Watcher, program
 
 
 def hot(*targets: str, more: str = "") -> str:
@@ -50,11 +53,11 @@ def alerts(layout: Layout) -> list[tuple[int, str, str]]:
 def test_a_webhook_is_told(layout: Layout, device: Device) -> None:
     with Hook() as hook, Watcher(layout, hot(f"webhook:{hook.url}")) as watcher:
         device.send("temp=31.5 door=open")
-        eventually(lambda: len(hook.got) == 1)
-        (shown,) = eventually(lambda: watcher.shows("alerts"))
+        wait_for(lambda: len(hook.got) == 1)
+        (shown,) = wait_for(lambda: watcher.shows("alerts"))
         device.send("temp=20")
-        eventually(lambda: len(hook.got) == 2)
-        eventually(lambda: watcher.shows("alerts") == [])
+        wait_for(lambda: len(hook.got) == 2)
+        wait_for(lambda: watcher.shows("alerts") == [])
         (first, fired), (second, cleared) = hook.got
         assert (first, second) == (f"{fired['id']}-firing", f"{fired['id']}-cleared")
         assert (fired["rule"], fired["device"], fired["state"]) == ("hot", "a", "firing")
@@ -64,7 +67,7 @@ def test_a_webhook_is_told(layout: Layout, device: Device) -> None:
         assert shown["then"] == [f"webhook:{hook.url.removesuffix('/hook')}/…"]
         assert [each["state"] for each in watcher.shows("events")] == ["cleared", "firing"]
         assert watcher.shows("rules")[0]["test"] == "temp > 30"
-        eventually(lambda: watcher.shows("receivers")[0]["waiting"] == 0)
+        wait_for(lambda: watcher.shows("receivers")[0]["waiting"] == 0)
         assert watcher.shows("lag") == 0
         watcher.stop()
 
@@ -73,14 +76,14 @@ def test_killed_between_firing_and_delivery(layout: Layout, device: Device) -> N
     port = free_port()
     with Watcher(layout, hot(f"webhook:http://127.0.0.1:{port}/")) as watcher:
         device.send("temp=31")
-        eventually(lambda: len(alerts(layout)) == 1)
-        eventually(lambda: watcher.shows("receivers")[0]["failure"])
+        wait_for(lambda: len(alerts(layout)) == 1)
+        wait_for(lambda: watcher.shows("receivers")[0]["failure"])
         watcher.kill()
         device.send("temp=20")
         with Hook(port) as hook:
             watcher.start()
-            eventually(lambda: hook.states() == [("a", "firing"), ("a", "cleared")])
-            eventually(lambda: watcher.shows("receivers")[0]["waiting"] == 0)
+            wait_for(lambda: hook.states() == [("a", "firing"), ("a", "cleared")])
+            wait_for(lambda: watcher.shows("receivers")[0]["waiting"] == 0)
             assert len(hook.got) == 2
     assert alerts(layout) == [(1, "a", "firing"), (2, "a", "cleared")]
 
@@ -90,13 +93,13 @@ def test_killed_while_it_is_told(layout: Layout, device: Device) -> None:
     with Hook() as hook, Watcher(layout, hot(f"webhook:{hook.url}")) as watcher:
         hook.answer = None
         device.send("temp=31")
-        eventually(lambda: len(hook.got) == 1)
+        wait_for(lambda: len(hook.got) == 1)
         watcher.kill()
         hook.answer = 204
         watcher.start()
-        eventually(lambda: len(hook.got) == 2)
+        wait_for(lambda: len(hook.got) == 2)
         assert hook.got[0] == hook.got[1]
-        eventually(lambda: watcher.shows("receivers")[0]["waiting"] == 0)
+        wait_for(lambda: watcher.shows("receivers")[0]["waiting"] == 0)
     assert alerts(layout) == [(1, "a", "firing")]
 
 
@@ -121,8 +124,8 @@ def test_killed_again_and_again(layout: Layout, device: Device) -> None:
                 None, datetime.now(UTC), lambda error: pytest.fail(str(error)),
             )
         ]  # fmt: skip
-        eventually(lambda: len(alerts(layout)) == len(expected))
-        eventually(lambda: len({key for key, _ in hook.got}) == len(expected))
+        wait_for(lambda: len(alerts(layout)) == len(expected))
+        wait_for(lambda: len({key for key, _ in hook.got}) == len(expected))
     found: list[Any] = [parse(line).value for line in lines(layout.alerts_folder)]
     assert [(each["device"], each["state"], each["id"]) for each in found] == expected
     told = list(dict.fromkeys((body["device"], body["state"], body["id"]) for _, body in hook.got))
@@ -138,16 +141,16 @@ def test_a_dead_receiver_delays_nobody_else(layout: Layout, device: Device) -> N
             for _ in range(5):
                 device.send("temp=31")
                 device.send("temp=20")
-            eventually(lambda: len(good.got) == 10)
+            wait_for(lambda: len(good.got) == 10)
             assert [body["state"] for _, body in good.got] == ["firing", "cleared"] * 5
             assert len(hangs.got) == 1
-            eventually(lambda: len(fails.got) >= 2)
+            wait_for(lambda: len(fails.got) >= 2)
             assert fails.got[0] == fails.got[1]
-            eventually(lambda: any(
+            wait_for(lambda: any(
                 each["failure"] == "it answers 503" for each in watcher.shows("receivers")
             ))  # fmt: skip
             fails.answer = 200
-            eventually(lambda: len(fails.states()) == 10)
+            wait_for(lambda: len(fails.states()) == 10)
             assert [state for _, state in fails.states()] == ["firing", "cleared"] * 5
             watcher.stop()
 
@@ -156,25 +159,25 @@ def test_what_a_receiver_never_takes_is_passed_by(layout: Layout, device: Device
     with Hook() as hook, Watcher(layout, hot(f"webhook:{hook.url}")) as watcher:
         hook.answer = 400
         device.send("temp=31")
-        eventually(lambda: len(hook.got) == 1)
-        eventually(lambda: watcher.shows("receivers")[0]["waiting"] == 0)
+        wait_for(lambda: len(hook.got) == 1)
+        wait_for(lambda: watcher.shows("receivers")[0]["waiting"] == 0)
         hook.answer = 204
         device.send("temp=20")
-        eventually(lambda: len(hook.got) == 2)
+        wait_for(lambda: len(hook.got) == 2)
         assert hook.got[1][1]["state"] == "cleared"
-        assert "is not told event 1: it answers 400" in watcher.errors.read_text()
+        assert "is not told event 1: it answers 400" in watcher.output
 
 
 def test_other_rules_by_sighup(layout: Layout, device: Device) -> None:
     with Hook() as hook, Watcher(layout, hot(f"webhook:{hook.url}")) as watcher:
         watcher.reload("[[rule]]\nname = 1")
-        eventually(lambda: "the rules stay as they are" in watcher.errors.read_text())
+        wait_for(lambda: "the rules stay as they are" in watcher.output)
         device.send("temp=31")
-        eventually(lambda: len(hook.got) == 1)
+        wait_for(lambda: len(hook.got) == 1)
         watcher.reload(hot(f"webhook:{hook.url}").replace("30", "40"))
-        eventually(lambda: watcher.shows("rules")[0]["test"] == "temp > 40")
+        wait_for(lambda: watcher.shows("rules")[0]["test"] == "temp > 40")
         device.send("temp=35")
-        eventually(lambda: len(hook.got) == 2)
+        wait_for(lambda: len(hook.got) == 2)
         assert hook.got[1][1]["state"] == "cleared"
 
 
@@ -192,11 +195,11 @@ def test_from_a_device_to_its_alert(tmp_path: Path) -> None:
             text.log_in("cold-1")
             packed.log_in("cold-2")
             text.push("temp=31.5")
-            eventually(lambda: hook.states() == [("cold-1", "firing")])
+            wait_for(lambda: hook.states() == [("cold-1", "firing")])
             ask(listener.layout.control, "rotate")
             packed.send(b"\x81\xa4temp\x20\x81\xa4temp\x01")
             text.push('{"temp":20}')
-            eventually(lambda: len(hook.got) == 4)
+            wait_for(lambda: len(hook.got) == 4)
             assert sorted(hook.states()) == [
                 ("cold-1", "cleared"), ("cold-1", "firing"),
                 ("cold-2", "cleared"), ("cold-2", "firing"),
@@ -207,17 +210,17 @@ def test_silence_in_real_time(layout: Layout, device: Device) -> None:
     text = '[[rule]]\nname = "quiet"\nsilent = "3s"\n'
     with Watcher(layout, text) as watcher:
         device.send("x")
-        (alert,) = eventually(lambda: watcher.shows("alerts"))
+        (alert,) = wait_for(lambda: watcher.shows("alerts"))
         assert alert["message"] == "a: silent for 3 s"
         device.send("x")
-        eventually(lambda: watcher.shows("alerts") == [])
+        wait_for(lambda: watcher.shows("alerts") == [])
 
 
 def test_how_far_behind_it_is(layout: Layout, device: Device) -> None:
     """It was off while much came; nothing of it is passed over."""
     with Hook() as hook, Watcher(layout, hot(f"webhook:{hook.url}")) as watcher:
         device.send("temp=20")
-        eventually(lambda: watcher.shows("rules"))
+        wait_for(lambda: watcher.shows("rules"))
         watcher.stop()
         hour_ago = record_time(datetime.now(UTC) - timedelta(hours=1))
         texts = [b'"temp=20"'] * 300_000
@@ -225,10 +228,10 @@ def test_how_far_behind_it_is(layout: Layout, device: Device) -> None:
         with (layout.log_folder / "ingest.log").open("ab") as log:
             log.write(record_block(hour_ago, b"a", 2, Values(b',"text":', texts, b"}\n")))
         watcher.start()
-        assert eventually(lambda: watcher.shows("lag")) > 3500
-        eventually(lambda: watcher.shows("lag") == 0)
-        assert "s behind the log" in watcher.errors.read_text()
-        eventually(lambda: hook.states() == [("a", "firing"), ("a", "cleared")])
+        assert wait_for(lambda: watcher.shows("lag")) > 3500
+        wait_for(lambda: watcher.shows("lag") == 0)
+        assert "s behind the log" in watcher.output
+        wait_for(lambda: hook.states() == [("a", "firing"), ("a", "cleared")])
         assert hook.got[0][1]["seq"] == 150_002
 
 
@@ -246,10 +249,10 @@ def test_a_program_is_run(layout: Layout, device: Device, tmp_path: Path) -> Non
     text = hot(f"exec:{path}", more=message).replace("temp >", "door != '' && temp >")
     with Watcher(layout, text) as watcher:
         device.send("temp=31 door=$(touch${IFS}owned)")
-        eventually(lambda: out.exists() and out.read_text().count("\n") == 1)
+        wait_for(lambda: out.exists() and out.read_text().count("\n") == 1)
         device.send("temp=20 door=x")
-        eventually(lambda: out.read_text().count("\n") == 2)
-        eventually(lambda: watcher.shows("receivers")[0]["waiting"] == 0)
+        wait_for(lambda: out.read_text().count("\n") == 2)
+        wait_for(lambda: watcher.shows("receivers")[0]["waiting"] == 0)
     for pid in Path(f"{out}.pids").read_text().split():
         os.kill(int(pid), signal.SIGKILL)
     fired, cleared = map(json.loads, out.read_text().splitlines())
@@ -267,9 +270,9 @@ def test_a_program_that_fails_is_run_again(layout: Layout, device: Device, tmp_p
     path = script(tmp_path, f'[ -e "{tmp_path}/well" ] && exit 0; echo "no line"; exit 3')
     with Watcher(layout, hot(f"exec:{path}")) as watcher:
         device.send("temp=31")
-        eventually(lambda: watcher.shows("receivers")[0]["failure"] == "it ended with 3: no line")
+        wait_for(lambda: watcher.shows("receivers")[0]["failure"] == "it ended with 3: no line")
         (tmp_path / "well").touch()
-        eventually(lambda: watcher.shows("receivers") == [
+        wait_for(lambda: watcher.shows("receivers") == [
             {"target": f"exec:{path}", "waiting": 0, "failure": ""}
         ])  # fmt: skip
 
@@ -286,9 +289,9 @@ def test_a_mail_server_is_told(layout: Layout, device: Device, tmp_path: Path) -
         with Watcher(layout, text) as watcher:
             device.send("temp=31 door=a\r\nBcc:x@y.z")
             device.send("temp=20 door=x")
-            eventually(lambda: len(list(inbox.glob("*.eml"))) == 2)
-            eventually(lambda: "nobody@example.org is not told" in watcher.errors.read_text())
-            eventually(lambda: all(not each["waiting"] for each in watcher.shows("receivers")))
+            wait_for(lambda: len(list(inbox.glob("*.eml"))) == 2)
+            wait_for(lambda: "nobody@example.org is not told" in watcher.output)
+            wait_for(lambda: all(not each["waiting"] for each in watcher.shows("receivers")))
     fired, cleared = (
         email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
         for path in sorted(inbox.glob("*.eml"))
@@ -310,7 +313,7 @@ def test_an_alertmanager_is_told(layout: Layout, device: Device, tmp_path: Path)
     url = f"http://127.0.0.1:{port}"
 
     def active() -> list[dict[str, Any]]:
-        with urllib.request.urlopen(f"{url}/api/v2/alerts?active=true", timeout=5) as answer:
+        with urllib.request.urlopen(f"{url}/api/v2/alerts?active=true", timeout=PATIENCE) as answer:
             found: list[dict[str, Any]] = json.load(answer)
             return found
 
@@ -325,15 +328,15 @@ def test_an_alertmanager_is_told(layout: Layout, device: Device, tmp_path: Path)
         f"--web.listen-address=127.0.0.1:{port}", "--cluster.listen-address=", ready=is_up,
     ), Watcher(layout, hot(f"alertmanager:{url}")) as watcher:  # fmt: skip
         device.send("temp=31")
-        (alert,) = eventually(active)
+        (alert,) = wait_for(active)
         assert alert["labels"] == {"alertname": "hot", "device": "a", "job": "ingest"}
         assert alert["annotations"]["summary"] == "a: temp > 30"
         ends, starts = map(datetime.fromisoformat, (alert["endsAt"], alert["startsAt"]))
         assert (ends - starts).total_seconds() > 600
-        (shown,) = eventually(lambda: watcher.shows("alerts"))
+        (shown,) = wait_for(lambda: watcher.shows("alerts"))
         assert alert["annotations"]["id"] == shown["id"]
         device.send("temp=20")
-        eventually(lambda: active() == [])
+        wait_for(lambda: active() == [])
 
 
 def test_a_state_that_can_not_be_used_is_said(layout: Layout) -> None:

@@ -6,8 +6,9 @@ from threading import Thread
 
 from ingest.layout import Layout
 from ingest.watch.rules.surroundings import ask_listener
-from tests.endtoend.listener import Listener, TextDevice
-from tests.watch.rules.receiving import eventually
+from tests.support.devices import TextDevice
+from tests.support.listeners import Listener
+from tests.support.waiting import wait_for
 
 
 def test_a_listener_tells_its_refusals(tmp_path: Path) -> None:
@@ -21,7 +22,7 @@ def test_a_listener_tells_its_refusals(tmp_path: Path) -> None:
                 device.push("ok", "x" * 200)
                 while device.reply()[0] != "end":
                     pass
-        told = eventually(lambda: ask_listener(Layout(data).control))
+        told = wait_for(lambda: ask_listener(Layout(data).control))
         assert told.refusals == {"a": 3}
     assert ask_listener(Layout(data).control) is None
 

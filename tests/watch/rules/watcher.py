@@ -35,10 +35,11 @@ def main(data: Path, file: Path) -> None:
         view.with_suffix(".new").rename(view)
 
     service.startService()
-    reactor.callWhenRunning(LoopingCall(show).start, 0.05)
     reactor.callWhenRunning(
         signal.signal, signal.SIGHUP, lambda *_: reactor.callFromThread(service.reload)
     )
+    # Whoever sees the first view may send a signal.
+    reactor.callWhenRunning(LoopingCall(show).start, 0.05)
     reactor.addSystemEventTrigger("before", "shutdown", service.stopService)
     reactor.run()
 

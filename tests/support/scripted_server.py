@@ -13,6 +13,7 @@ from typing import Any, Self
 import msgpack
 
 from ingest.client import Client
+from tests.support.waiting import PATIENCE
 
 IMPATIENT: dict[str, Any] = {"pause": (0.01, 0.05)}
 """Options of a client for tests: it does not wait for seconds."""
@@ -70,7 +71,7 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         self._listening.close()
 
     def client(self, **options: Any) -> Client:
@@ -126,4 +127,4 @@ def serve_once(serve: Callable[[socket.socket], None]) -> Iterator[int]:
         thread = threading.Thread(target=run)
         thread.start()
         yield listening.getsockname()[1]
-        thread.join(10)
+        thread.join(PATIENCE)

@@ -1,4 +1,4 @@
-"""Both shells under one set of tests."""
+"""The client's two shells with the same methods, for one set of tests."""
 
 import asyncio
 import threading
@@ -6,8 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ingest.client import AsyncClient
-
-PATIENCE = 8.0
+from tests.support.waiting import PATIENCE
 
 
 class BlockingAsync:

@@ -1,26 +1,26 @@
 """Holders of leases that remember what they were told, and journals that a test drives by hand."""
 
+import os
 import queue
+import signal
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+from ingest.journal import keeper
 from ingest.journal.events import Event
 from ingest.journal.file import FileJournal, JournalPolicy
 from ingest.journal.interface import Journal, Lease
 from ingest.journal.memory import MemoryJournal
+from ingest.journal.positions import read_positions
 from ingest.layout import Layout
+from tests.log.logs import BEGIN, line
+from tests.support.waiting import PATIENCE
 
-PATIENCE = 20.0
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread does, and the journal does not tell."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload([__name__])
 
 
 class Holder:
@@ -118,7 +118,7 @@ class Driven(Protocol):
     def journal(self) -> Journal:
         """The journal."""
 
-    def settle(self, done: Callable[[], bool]) -> None:
+    def settle(self, done: Callable[[], object]) -> None:
         """Let answers come until `done`."""
 
     def lines(self) -> list[bytes]:
@@ -137,7 +137,7 @@ class DrivenMemory:
     def __init__(self) -> None:
         self.journal = MemoryJournal()
 
-    def settle(self, done: Callable[[], bool]) -> None:
+    def settle(self, done: Callable[[], object]) -> None:
         self.journal.commit()
         assert done()
 
@@ -152,15 +152,18 @@ class DrivenMemory:
 
 
 class DrivenFile:
-    """A `FileJournal` whose answers wait in a queue, as they would in a reactor."""
+    """A `FileJournal` whose answers wait in a queue, as they would in a reactor.
+
+    Whoever waits for something takes them.
+    """
 
     def __init__(
         self,
         data: Path,
         policy: JournalPolicy | None = None,
         *,
-        flow: "Flow | None" = None,
-        report: "Report | None" = None,
+        flow: Flow | None = None,
+        report: Report | None = None,
     ) -> None:
         self.layout = Layout(data)
         self.layout.create()
@@ -174,12 +177,18 @@ class DrivenFile:
         )
         self.journal.start()
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def _call_soon(self, call: Callable[..., object], *arguments: Any) -> None:
         self._answers.put((call, arguments))
 
-    def settle(self, done: Callable[[], bool]) -> None:
+    def settle(self, done: Callable[[], object]) -> None:
         while not done():
-            self._take()
+            self.take()
 
     def lines(self) -> list[bytes]:
         files = sorted(self.layout.log_folder.glob("ingest-*.log"))
@@ -189,13 +198,84 @@ class DrivenFile:
     def events(self) -> Sequence[Event]:
         return self.report.events
 
+    @property
+    def said(self) -> list[str]:
+        """The lines for the operator."""
+        return self.report.lines
+
     def close(self) -> None:
+        """Stop the journal, unless it is stopped, and take its last answers."""
         if not self._is_closed:
             self._is_closed = True
             self.journal.close()
             while not self._answers.empty():
-                self._take()
+                self.take()
 
-    def _take(self) -> None:
+    def take(self) -> None:
+        """Wait for an answer, and take it."""
         call, arguments = self._answers.get(timeout=PATIENCE)
         call(*arguments)
+
+    def claim(self, device: str) -> Lease:
+        """Return the lease on a device that nobody holds."""
+        holder = Holder()
+        self.journal.claim(device, holder)
+        assert [kind for kind, _ in holder.told] == ["granted"], (holder.told, holder.reasons)
+        return holder.lease
+
+    def write(self, device: str, count: int) -> int:
+        """Bring `count` records of a device to disk, each in a batch; return the last number."""
+        lease = self.claim(device)
+        for seq in range(lease.following, lease.following + count):
+            self.journal.append(lease, _record_of_now(device, seq), 1)
+        self.settle(lambda: lease.durable == lease.last)
+        self.journal.release(lease)
+        return lease.last
+
+    def rotate(self) -> Path | None:
+        """Close the active file."""
+        done: list[Path | None] = []
+        self.journal.rotate(done.append)
+        self.settle(lambda: done)
+        return done[0]
+
+    def following(self, device: str) -> int:
+        """Return the number that the device's next record gets."""
+        lease = self.claim(device)
+        self.journal.release(lease)
+        return lease.first
+
+
+def _record_of_now(device: str, seq: int) -> bytes:
+    return line(seq, device=device, time=time.time() - BEGIN.timestamp()) + b"\n"
+
+
+def crash(data: Path, *steps: str) -> None:
+    """Run a journal in a process of its own that does some steps and kills itself.
+
+    Args:
+        data: its folder.
+        steps: `a=3` writes three records of device `a`; `rotate` closes the file; `checkpoint`
+            waits until the positions of what was written are on disk.
+    """
+    process = FORKS.Process(target=_run_and_die, args=(data, *steps))
+    process.start()
+    process.join(PATIENCE)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def _run_and_die(data: Path, *steps: str) -> None:
+    if "checkpoint" in steps:
+        keeper._PERIOD = keeper._LONGEST_PERIOD = 0.01  # or each would take a second
+    running = DrivenFile(data)
+    newest: dict[str, int] = {}
+    for step in steps:
+        if step == "rotate":
+            running.rotate()
+        elif step == "checkpoint":
+            while read_positions(running.layout.positions) != newest:
+                pass
+        else:
+            device, count = step.split("=")
+            newest[device] = running.write(device, int(count))
+    os.kill(os.getpid(), signal.SIGKILL)
