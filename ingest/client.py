@@ -18,16 +18,18 @@ The parts, from the wire to the program:
 
 - `Text`, `Packed`, `Scram`: what is said, as bytes. They know no sockets.
 - `MemoryQueue`, `Spool`: the frames that are not acknowledged yet.
+- `Options`: what a client can be told, and the checks of it.
 - `Core`: the device's side of the protocol. Bytes go in, bytes and events come out; it knows no
   sockets, threads or clocks.
 - `Client`, `AsyncClient`: two shells that carry bytes between the core and a socket, one with a
-  thread and one with asyncio.
+  thread and one with asyncio. What both do is in `_Shell`, as generators.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime
 import errno
 import functools
@@ -53,30 +55,21 @@ from collections import deque
 from enum import Enum
 from pathlib import Path
 from typing import (
-    TYPE_CHECKING,
     Any,
     Callable,
     ClassVar,
+    Generator,
     Iterable,
     Iterator,
     NamedTuple,
-    Sequence,
     TypeVar,
     Union,
 )
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-MECHANISMS = ("PLAIN", "SCRAM-SHA-256")
-DIALECTS = ("text", "msgpack")
-ACKS = ("durable", "none")
-WHEN_FULL = ("wait", "drop-oldest", "drop-newest")
-OUT_OF_STEP = ("resend", "stop")
-
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _CHUNK = 65536  # bytes to read at once, and to gather before a send waits for the socket
 _MAX_FRAME = 65536  # bytes; the listener's default, until its OK says what holds
+_MAX_TOKEN = 1024  # bytes
 _MAX_REPLY = 8192  # bytes; the longest reply is an ERR line or a SCRAM challenge, under 1 kB
 _ITERATIONS = range(4096, 10_000_001)  # RFC 7677 asks for 4,096 and more; PBKDF2 of 10 M takes 5 s
 _CHALLENGE = re.compile(r"r=([!-+\--~]+),s=([^,]+),i=([0-9]{1,8})(?:,|$)")
@@ -280,6 +273,159 @@ def log_event(event: Event) -> None:
 
 def _describe(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+# Options
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What `Client` and `AsyncClient` are told: the first four by place, the rest by name.
+
+    Attributes:
+        host: the server's name or IP address.
+        port: its TCP port.
+        device: the device's name.
+        token: the secret that proves the name.
+        mechanism: "PLAIN" shows the token to whoever reads the network, unless TLS is used;
+            "SCRAM-SHA-256" does not.
+        dialect: the type of the frames: "text" takes str and bytes, "msgpack" what msgpack holds.
+        ack: with "none" the server acknowledges nothing, and frames that a broken connection held
+            are sent again only as far as `queue` remembers them.
+        tls: True for TLS with the system's authorities, or a context; the certificate must be one
+            for `host`.
+        ca: a file of PEM certificates: use TLS, and trust these authorities and no others.
+        spool: a folder on this device's disk, which is made, for the frames that wait. `send` then
+            returns when the disk has the frame. One client at a time may use it.
+        spool_size: bytes that the spool's frames may take.
+        queue: frames that may wait in memory, without a spool.
+        full: what `send` does with a frame when there is no room for it, or this device's disk is
+            full. "wait": it returns when there is. "drop-oldest": it makes room; in a spool an
+            eighth of it at once, but not more than 1 MiB. "drop-newest": it drops the frame. What
+            is dropped is counted in `dropped`.
+        out_of_step: what happens to unacknowledged frames when the server's numbers do not fit
+            them (see the event `OutOfStep`): "resend" would rather store a frame twice than not at
+            all; "stop" leaves them, and raises `OutOfStepError`.
+        retry: seconds without progress after which a server is given up; None for never.
+        pause: the shortest and the longest pause before another attempt to connect, in seconds; it
+            doubles with each attempt, and is random between half and all of that.
+        timeout: seconds to open a connection in, and again for the handshake.
+        peer_timeout: seconds after which a server whose host does not answer at all counts as
+            gone. A server that is there, but acknowledges nothing, may take as long as it likes:
+            its disk may be full.
+        on_event: called with each event (`Connected`, `Dropped` and so on), in whichever thread it
+            happens; it must not call the client. By default they are logged.
+
+    Raises:
+        ValueError: an option is none of those above.
+        TypeError: it is of another type.
+    """
+
+    host: str
+    port: int
+    device: str
+    token: str = dataclasses.field(repr=False)
+    mechanism: str = "PLAIN"
+    dialect: str = "text"
+    ack: str = "durable"
+    tls: bool | ssl.SSLContext | None = None
+    ca: str | os.PathLike[str] | None = None
+    spool: str | os.PathLike[str] | None = None
+    spool_size: int = 64 << 20
+    queue: int = 10_000
+    full: str = "wait"
+    out_of_step: str = "resend"
+    retry: float | None = None
+    pause: tuple[float, float] = (1.0, 300.0)
+    timeout: float = 30.0
+    peer_timeout: float = 120.0
+    on_event: Callable[[Event], None] = log_event
+
+    def __post_init__(self) -> None:
+        for option, words in _WORDS.items():
+            if getattr(self, option) not in words:
+                allowed = ", ".join(map(repr, words))
+                raise ValueError(f"{option}={getattr(self, option)!r} is none of {allowed}")
+        for option, kinds, least in _NUMBERS:
+            _check_number(option, getattr(self, option), kinds, least)
+        if self.retry is not None:
+            _check_number("retry", self.retry, (int, float), 0)
+        self._check_identity()
+        pause: Any = self.pause
+        if not isinstance(pause, tuple) or len(pause) != 2 or not 0 < pause[0] <= pause[1]:
+            raise ValueError(f"pause={pause!r} is not two numbers (shortest, longest) above 0")
+        if not callable(self.on_event):
+            raise TypeError("on_event must be a function of one argument")
+        if self.spool is not None and self.ack == "none":
+            raise ValueError('a spool needs acknowledgements: spool=… and ack="none" do not go')
+
+    def _check_identity(self) -> None:
+        for option in ("host", "device", "token"):
+            value = getattr(self, option)
+            if not isinstance(value, str):
+                raise TypeError(f"{option} must be str, not {type(value).__name__}")
+            if not value:
+                raise ValueError(f"{option} is empty")
+        if self.port > 65535:
+            raise ValueError(f"port={self.port!r} is above 65535")
+        if not _DEVICE_NAME.fullmatch(self.device):
+            raise ValueError(f"{self.device!r} is no device name: 1 to 128 of A-Z a-z 0-9 . _ : -")
+        if "\0" in self.token or len(self.token.encode()) > _MAX_TOKEN:
+            raise ValueError(f"the token has a NUL, or more than {_MAX_TOKEN:,} bytes")
+        try:
+            self.host.encode("idna")
+        except UnicodeError as error:
+            raise ValueError(f"host={self.host!r} is no name of a host: {error}") from None
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return what a connection is wrapped with; None for one in clear.
+
+        Raises:
+            OSError: the file `ca` can't be read, or holds no certificates.
+        """
+        tls = self.tls
+        if tls is not None and not isinstance(tls, (bool, ssl.SSLContext)):
+            raise TypeError(f"tls must be True, False or an SSLContext, not {type(tls).__name__}")
+        if self.ca is not None:
+            if tls is False or isinstance(tls, ssl.SSLContext):
+                raise ValueError("ca makes a context of its own: give it with tls=True, or alone")
+            return ssl.create_default_context(cafile=Path(self.ca).expanduser())
+        if isinstance(tls, ssl.SSLContext):
+            return tls
+        return ssl.create_default_context() if tls else None
+
+    def open_queue(self) -> MemoryQueue:
+        """Open the spool, or make a queue in memory.
+
+        Raises:
+            SpoolError, OSError: see `Spool`.
+        """
+        if self.spool is None:
+            return MemoryQueue(self.queue)
+        return Spool(Path(self.spool), self.spool_size, self.dialect, self.device)
+
+
+_WORDS = {
+    "mechanism": ("PLAIN", "SCRAM-SHA-256"),
+    "dialect": ("text", "msgpack"),
+    "ack": ("durable", "none"),
+    "full": ("wait", "drop-oldest", "drop-newest"),
+    "out_of_step": ("resend", "stop"),
+}
+_NUMBERS: tuple[tuple[str, tuple[type, ...], float], ...] = (  # an option, its types, the least
+    ("port", (int,), 1),
+    ("queue", (int,), 1),
+    ("spool_size", (int,), 1024),
+    ("timeout", (int, float), 0.001),
+    ("peer_timeout", (int, float), 8),
+)
+
+
+def _check_number(option: str, value: Any, kinds: tuple[type, ...], least: float) -> None:
+    if isinstance(value, bool) or not any(isinstance(value, kind) for kind in kinds):
+        raise TypeError(f"{option}={value!r} is not a number of the right kind")
+    if not value >= least:
+        raise ValueError(f"{option}={value!r} is less than {least:g}")
 
 
 # The two dialects
@@ -680,6 +826,7 @@ class Write:
         end: the id behind the last frame of these bytes.
         offset: where in the file they go.
         data: the bytes.
+        is_done: whether the disk has them.
     """
 
     def __init__(
@@ -688,6 +835,7 @@ class Write:
     ) -> None:  # fmt: skip
         self.state, self.segment, self.end = state, segment, end
         self.offset, self.data, self._path = offset, data, path
+        self.is_done = False
         # Opened here, under the queue's lock: a file that is deleted meanwhile must not come back.
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
@@ -710,6 +858,7 @@ class Write:
             os.close(self._fd)
         if self.segment is not None and self.offset == 0:
             _sync_folder(self._path.parent)
+        self.is_done = True
 
     def _write(self) -> None:
         view, offset = memoryview(self.data), self.offset
@@ -755,7 +904,7 @@ class Spool(MemoryQueue):
     _STATE = struct.Struct(">I5Q")
     _SLOT = 4096
 
-    def __init__(self, folder: str, limit: int, dialect: str, device: str) -> None:
+    def __init__(self, folder: Path, limit: int, dialect: str, device: str) -> None:
         """Open a spool, or make an empty one.
 
         Args:
@@ -769,7 +918,7 @@ class Spool(MemoryQueue):
             OSError: the disk does not do what is asked.
         """
         super().__init__(limit)
-        self._folder = Path(folder).resolve()
+        self._folder = folder.expanduser().resolve()
         self._state_path = self._folder / "state"
         self._header = f"ingest-spool/1 {dialect} {device}\n".encode()
         self._segment_size = min(1 << 20, limit // 8)
@@ -801,7 +950,7 @@ class Spool(MemoryQueue):
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SpoolError(f"{self._folder}: another process uses this spool") from None
+            raise SpoolError(f"{self._folder}: another process or client uses this spool") from None
 
     def _load_state(self) -> _State:
         found = _State(0, 1, 0, 0, 0)
@@ -887,7 +1036,7 @@ class Spool(MemoryQueue):
             if not self._has_room(size):
                 return False
         if self._needs_segment(size):
-            self._begin_segment()
+            self._segments.append(self._make_segment(self._end))
         tail = struct.pack(">IQ", len(frame), self._end)
         checksum = zlib.crc32(frame, zlib.crc32(tail)).to_bytes(4, "big")
         self._segments[-1].buffer += b"%b%b%b" % (checksum, tail, frame)
@@ -902,12 +1051,11 @@ class Spool(MemoryQueue):
     def _needs_segment(self, size: int) -> bool:
         return not self._segments or self._segments[-1].size + size > self._segment_size
 
-    def _begin_segment(self, buffer: bytes = b"") -> None:
-        first = self._durable if buffer else self._end
+    def _make_segment(self, first: int) -> _Segment:
         segment = _Segment(self._folder, first)
-        segment.buffer += self._header + buffer
+        segment.buffer += self._header
         self._total += len(self._header)
-        self._segments.append(segment)
+        return segment
 
     @property
     def _is_state_due(self) -> bool:
@@ -1059,8 +1207,6 @@ class Spool(MemoryQueue):
         """Forget what is left of the oldest segment; return how many frames that were."""
         if not self._may_remove:
             return 0
-        if len(self._segments) == 1:
-            self._seal()
         count = self._durable_end_of(self._segments[0]) - self._first
         self._first += count
         self._remove_oldest()
@@ -1069,8 +1215,7 @@ class Spool(MemoryQueue):
     def skip_damaged(self) -> None:
         """Forget the oldest `damaged` frames; `number` stays."""
         self._close_reader()
-        if self._segment_of(self._first) is self._segments[-1]:
-            self._seal()
+        self.skip(0)  # now it is the oldest segment
         count, self.damaged = self.damaged, 0
         self._first += count
         self._remove_oldest()
@@ -1078,8 +1223,6 @@ class Spool(MemoryQueue):
     def reclaim(self) -> None:
         """Give back the room on the disk that acknowledged frames still take."""
         if self._may_remove and self._durable_end_of(self._segments[0]) <= self._first:
-            if len(self._segments) == 1:
-                self._seal()
             self._remove_oldest()
 
     @property
@@ -1088,16 +1231,14 @@ class Spool(MemoryQueue):
         has_file = bool(self._segments) and self._segments[0].written > 0
         return has_file and not self._is_state_under_way
 
-    def _seal(self) -> None:
-        """Append no more to the last segment; what is in its buffer goes to a new one."""
-        last = self._segments[-1]
-        if last.buffer:
-            self._begin_segment(bytes(last.buffer))
-            last.buffer.clear()
-
     def _remove_oldest(self) -> None:
+        """Remove a file; frames that are not in it yet, or on their way, go to a new one."""
         segment = self._segments.popleft()
-        self._total -= segment.size
+        self._total -= segment.written
+        if segment.buffer:
+            heir = self._make_segment(self._durable)
+            heir.buffer += segment.buffer
+            self._segments.appendleft(heir)
         if not any(other.written for other in self._segments):
             # Without a file, only `state` tells the next id; and no frame is in doubt any more.
             with contextlib.suppress(OSError):
@@ -1158,20 +1299,8 @@ class Core:
         entered: when that was, on the shell's clock.
     """
 
-    def __init__(
-        self,
-        queue: MemoryQueue,
-        device: str,
-        token: str,
-        *,
-        mechanism: str = "PLAIN",
-        dialect: str = "text",
-        ack: str = "durable",
-        full: str = "wait",
-        out_of_step: str = "resend",
-        retry: float | None = None,
-        pause: tuple[float, float] = (1.0, 300.0),
-    ) -> None:
+    def __init__(self, queue: MemoryQueue, options: Options) -> None:
+        """Begin without a connection; the queue may have frames of an earlier run."""
         self.queue = queue
         self.phase = Phase.AWAY
         self.failure: BaseException | None = None
@@ -1180,17 +1309,17 @@ class Core:
         self.losses = self.taken = self.rejected = 0
         self.max_frame = _MAX_FRAME
         self.time, self.entered = "", 0.0
-        self._plain = b"\0%b\0%b" % (device.encode(), token.encode())  # RFC 4616
-        self._scram = Scram(device, token) if mechanism == "SCRAM-SHA-256" else None
-        self._make_dialect = _DIALECT_CLASSES[dialect]
+        self._options = options
+        self._scram: Scram | None = None
+        if options.mechanism == "SCRAM-SHA-256":
+            self._scram = Scram(options.device, options.token)
+        self._make_dialect = _DIALECT_CLASSES[options.dialect]
         self._dialect = self._encoder = self._make_dialect()
-        self._ack, self._full, self._out_of_step = ack, full, out_of_step
-        self._retry, self._pause_range = retry, pause
         self._outbox = bytearray()
         # How many of the queue's oldest frames the server may have. After a restart: any of them.
         self._sent = len(queue)
         self._outage: float | None = None  # since when there has been no progress
-        self._delays = backoff(*pause)
+        self._delays = backoff(*options.pause)
         self._at_once = False
         self._broken: float | None = None  # when a connection broke that the server may still see
         self._objection = ""  # what the server said of a frame that it did not take
@@ -1216,12 +1345,12 @@ class Core:
             ValueError: the frame is longer than the whole spool.
         """
         while not self.queue.add(frame):
-            if self._ack == "none" and self._sent:
+            if self._options.ack == "none" and self._sent:
                 self._sent -= 1  # what was sent need not be remembered
                 self.queue.release(1)
-            elif self._full == "wait":
+            elif self._options.full == "wait":
                 return False
-            elif self._full == "drop-newest" or not self._drop_oldest():
+            elif self._options.full == "drop-newest" or not self._drop_oldest():
                 self._count_dropped(1)
                 break
         self.taken += 1
@@ -1230,9 +1359,9 @@ class Core:
     def make_room(self) -> bool:
         """Do what was asked for when this device's disk is full; return False to wait."""
         self.queue.reclaim()
-        if self._full == "wait":
+        if self._options.full == "wait":
             return False
-        if self._full == "drop-newest" or not self._drop_oldest():
+        if self._options.full == "drop-newest" or not self._drop_oldest():
             self._count_dropped(self.queue.discard_unwritten())
         return True
 
@@ -1263,10 +1392,13 @@ class Core:
         self._outbox.clear()
         if self._scram is None:
             self.phase = Phase.ENTERING
-            self._outbox += self._dialect.auth("PLAIN", self._plain, self._ack)
+            plain = f"\0{self._options.device}\0{self._options.token}".encode()  # RFC 4616
+            self._outbox += self._dialect.auth("PLAIN", plain, self._options.ack)
         else:
             self.phase = Phase.PROVING
-            self._outbox += self._dialect.auth("SCRAM-SHA-256", self._scram.first(), self._ack)
+            self._outbox += self._dialect.auth(
+                "SCRAM-SHA-256", self._scram.first(), self._options.ack
+            )
 
     def receive(self, data: bytes, now: float) -> None:
         """Take bytes from the server.
@@ -1317,7 +1449,7 @@ class Core:
             self._outage = now
         if code in _BAD_FRAME and was_open:
             self._objection = str(error)
-        is_given_up = self._retry is not None and now - self._outage >= self._retry
+        is_given_up = self._options.retry is not None and now - self._outage >= self._options.retry
         is_hopeless = _is_permanent(error) or (code in _BAD_FRAME and not was_open)
         by_itself = self._was_replaced_by_itself(code, now)
         if is_given_up or (is_hopeless and not by_itself):
@@ -1352,12 +1484,16 @@ class Core:
         if self._outage is None or self._at_once:
             return 0.0
         delay = next(self._delays)
-        return delay if self._retry is None else min(delay, self._outage + self._retry - now)
+        return (
+            delay
+            if self._options.retry is None
+            else min(delay, self._outage + self._options.retry - now)
+        )
 
     @property
     def is_settled(self) -> bool:
         """Whether all is acknowledged or, with `ack="none"`, handed to the connection."""
-        if self._ack == "none":
+        if self._options.ack == "none":
             return self.phase is Phase.OPEN and self._sent == len(self.queue) and not self._outbox
         return not len(self.queue)
 
@@ -1395,14 +1531,14 @@ class Core:
             if following < expected or (len(queue) and following > limit):
                 event = OutOfStep(following, expected, limit)
                 self.events.append(event)
-                if self._out_of_step == "stop":
+                if self._options.out_of_step == "stop":
                     raise OutOfStepError(str(event))
             else:
                 self._release(min(following, limit) - queue.number)
         queue.number, queue.acknowledged, self._sent = following, following - 1, 0
         if not len(queue):
             self._objection = ""
-        if not len(queue) or self._ack == "none":
+        if not len(queue) or self._options.ack == "none":
             self._note_progress()
 
     def _acknowledge(self, acked: Acked, _now: float) -> None:
@@ -1424,7 +1560,7 @@ class Core:
     def _note_progress(self) -> None:
         # A new connection alone is none: a server may accept it and break it each time.
         self._outage = None
-        self._delays = backoff(*self._pause_range)
+        self._delays = backoff(*self._options.pause)
 
     def _fill_outbox(self) -> None:
         while len(self._outbox) < _CHUNK and self._send_some():
@@ -1452,7 +1588,7 @@ class Core:
         return ""
 
     def _set_aside(self, frame: bytes, reason: str) -> bool:
-        if self._sent and self._ack == "durable":
+        if self._sent and self._options.ack == "durable":
             return False  # first the numbers of the frames before it must be certain
         self.queue.release(self._sent)  # with `ack="none"` no acknowledgement would do it
         self._sent, self._objection = 0, ""
@@ -1483,38 +1619,69 @@ def _is_permanent(error: BaseException) -> bool:
     return isinstance(error, (AuthenticationError, OutOfStepError))
 
 
+# Finding out that the other host is gone. TCP_USER_TIMEOUT would be simpler, but on Linux it also
+# ends a connection whose other side is alive and only takes nothing: a listener with a full disk.
+
+# Offsets in Linux's struct tcp_info: segments that are not confirmed (tcpi_unacked), and the
+# milliseconds since the other host has confirmed anything (tcpi_last_ack_recv).
+_UNACKED, _LAST_ACK_RECV, _TCP_INFO_SIZE = 24, 56, 64
+
+
+def _watch_peer(connection: Any, peer_timeout: float) -> None:
+    """Let an idle connection to a host that is gone break after so many seconds."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    # macOS has no TCP_KEEPIDLE under this name before Python 3.10.
+    for name, value in (("TCP_KEEPIDLE", peer_timeout / 2), ("TCP_KEEPINTVL", peer_timeout / 8)):
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), int(value))
+    if hasattr(socket, "TCP_KEEPCNT"):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+
+
+def _check_peer(connection: Any, peer_timeout: float) -> None:
+    """Check that the other host confirms the bytes that are on their way to it.
+
+    Keep-alives are sent only when nothing is; else the system would try for 15 minutes and more.
+
+    Raises:
+        TimeoutError: it has not confirmed any for too long.
+    """
+    if not hasattr(socket, "TCP_INFO"):
+        return
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+    (on_their_way,) = struct.unpack_from("=I", info, _UNACKED)
+    (since_last_ack,) = struct.unpack_from("=I", info, _LAST_ACK_RECV)
+    if on_their_way and since_last_ack > 1000 * peer_timeout:
+        raise TimeoutError(errno.ETIMEDOUT, f"the server's host is silent for {peer_timeout:g} s")
+
+
 # The shells: they carry bytes between the core and a socket, and keep the clock
 
+_Result = TypeVar("_Result")
 _Self = TypeVar("_Self", bound="Client")
 _AsyncSelf = TypeVar("_AsyncSelf", bound="AsyncClient")
+# What both shells do is written once, as generators. They decide and change, and never wait: what
+# takes time they yield, as a call that the shell makes (a coroutine function for asyncio) and whose
+# result it sends back. `Client` holds its lock between two yields and never during a call.
+_Steps = Generator[Callable[[], Any], Any, _Result]
+
+
+class _Goal(Enum):
+    """What a shell is to do."""
+
+    RUN = "keep connected"
+    FINISH = "end as soon as all is acknowledged"
+    ABORT = "end now"
 
 
 class _Shell:
-    """What both shells have in common: their options, and what can be asked of them."""
+    """What both shells have in common: what they can be asked, and what they do.
 
-    def __init__(
-        self,
-        host: str,
-        port: int,
-        device: str,
-        token: str,
-        *,
-        mechanism: str = "PLAIN",
-        dialect: str = "text",
-        ack: str = "durable",
-        tls: bool | ssl.SSLContext | None = None,
-        ca: str | os.PathLike[str] | None = None,
-        spool: str | os.PathLike[str] | None = None,
-        spool_size: int = 64 << 20,
-        queue: int = 10_000,
-        full: str = "wait",
-        out_of_step: str = "resend",
-        retry: float | None = None,
-        pause: tuple[float, float] = (1.0, 300.0),
-        timeout: float = 30.0,
-        peer_timeout: float = 120.0,
-        on_event: Callable[[Event], None] = log_event,
-    ) -> None:
+    A shell itself only carries out the calls at the end of this class.
+    """
+
+    def __init__(self, host: str, port: int, device: str, token: str, **options: Any) -> None:
         """Describe a device and its server. Nothing is sent yet; a spool is opened.
 
         Args:
@@ -1522,81 +1689,32 @@ class _Shell:
             port: its TCP port.
             device: the device's name.
             token: the secret that proves the name.
-            mechanism: "PLAIN" shows the token to whoever reads the network, unless TLS is used;
-                "SCRAM-SHA-256" does not.
-            dialect: the type of the frames: "text" takes str and bytes, "msgpack" what msgpack
-                holds.
-            ack: with "none" the server acknowledges nothing, and frames that a broken connection
-                held are sent again only as far as `queue` remembers them.
-            tls: True for TLS with the system's authorities, or a context; the certificate must
-                be one for `host`.
-            ca: a file of PEM certificates: use TLS, and trust these authorities and no others.
-            spool: a folder on this device's disk, which is made, for the frames that wait. `send`
-                then returns when the disk has the frame. One process at a time may use it.
-            spool_size: bytes that the spool's frames may take.
-            queue: frames that may wait in memory, without a spool.
-            full: what `send` does with a frame when there is no room for it, or this device's
-                disk is full. "wait": it returns when there is. "drop-oldest": it makes room; in a
-                spool an eighth of it at once, but not more than 1 MiB. "drop-newest": it drops
-                the frame. What is dropped is counted in `dropped`.
-            out_of_step: what happens to unacknowledged frames when the server's numbers do not
-                fit them (see the event `OutOfStep`): "resend" would rather store a frame twice
-                than not at all; "stop" leaves them, and raises `OutOfStepError`.
-            retry: seconds without progress after which a server is given up; None for never.
-            pause: the shortest and the longest pause before another attempt to connect, in
-                seconds; it doubles with each attempt, and is random between half and all of that.
-            timeout: seconds to open a connection in, and again for the handshake.
-            peer_timeout: seconds after which a server whose host does not answer at all counts
-                as gone. A server that is there, but acknowledges nothing, may take as long as it
-                likes: its disk may be full.
-            on_event: called with each event (`Connected`, `Dropped` and so on), in whichever
-                thread it happens; it must not call the client. By default they are logged.
+            **options: see `Options`.
 
         Raises:
-            ValueError: an option is none of those above.
+            ValueError: an option is none of those that `Options` tells.
             TypeError: it is of another type.
-            SpoolError: another process uses the spool, or it belongs to another device.
+            SpoolError: another client uses the spool, or it belongs to another device.
             OSError: the spool or `ca` can't be read or made.
             ImportError: the msgpack dialect is asked for, and its package is missing.
         """
-        _check_name("mechanism", mechanism, MECHANISMS)
-        _check_name("dialect", dialect, DIALECTS)
-        _check_name("ack", ack, ACKS)
-        _check_name("full", full, WHEN_FULL)
-        _check_name("out_of_step", out_of_step, OUT_OF_STEP)
-        _check_identity(host, port, device, token)
-        _check_number("queue", queue, 1, int)
-        _check_number("spool_size", spool_size, 1024, int)
-        _check_number("timeout", timeout, 0.001)
-        _check_number("peer_timeout", peer_timeout, 8)
-        if retry is not None:
-            _check_number("retry", retry, 0)
-        if not isinstance(pause, tuple) or len(pause) != 2 or not 0 < pause[0] <= pause[1]:
-            raise ValueError(f"pause={pause!r} is not two numbers (shortest, longest) above 0")
-        if not callable(on_event):
-            raise TypeError("on_event must be a function of one argument")
-        if spool is not None and ack == "none":
-            raise ValueError('a spool needs acknowledgements: spool=… and ack="none" do not go')
-        self._address = host, port
-        self._tls = _make_context(tls, ca)
-        self._timeout, self._peer_timeout, self._on_event = timeout, peer_timeout, on_event
-        frames = MemoryQueue(queue)
-        if spool is not None:
-            frames = Spool(os.fspath(spool), spool_size, dialect, device)
+        self._options = Options(host, port, device, token, **options)
+        self._tls = self._options.context()
+        frames = self._options.open_queue()
         try:
-            self._core = Core(
-                frames, device, token, mechanism=mechanism, dialect=dialect, ack=ack, full=full,
-                out_of_step=out_of_step, retry=retry, pause=pause,
-            )  # fmt: skip
+            self._core = Core(frames, self._options)
         except BaseException:
             frames.close()
             raise
-        self._keeps_all = ack == "durable"
+        self._goal = _Goal.RUN
+        self._hurry = False  # whether the pause before the next attempt is to end
+        self._link: Any = None  # the connection: a `_SocketLink` or a `_StreamLink`
+        self._is_writing = False  # whether one of us is just writing the queue's files
+        self._is_over = False  # whether `_keep_connected` has ended
+        self._changes = 0  # counts what those who wait may want to know
+        self._stored = 0.0  # when frames were last brought to this device's disk
+        self._process = os.getpid()
         self._prepare()
-
-    def _prepare(self) -> None:
-        """Make what the shell needs besides its options."""
-        raise NotImplementedError
 
     @property
     def connected(self) -> bool:
@@ -1649,126 +1767,298 @@ class _Shell:
             return None
         return said + datetime.timedelta(seconds=time.monotonic() - self._core.entered)
 
-    def _report(self) -> None:
-        events = self._core.events
-        while events:
-            event = events.popleft()
+    # What a program calls
+
+    def _put(self, data: bytes) -> _Steps[None]:
+        """Take one frame into the queue; wait for room."""
+        self._raise_if_over()
+        if not self._core.offer(data):
+            yield from self._store()
+            while not self._core.offer(data):
+                yield self._change(_DISK_PAUSE)
+                self._raise_if_over()
+        # Those that are in the queue need not wait for the next one, which may take its time.
+        if self._core.queue.wants_write or time.monotonic() - self._stored > 0.1:
+            yield from self._store()
+
+    def _store(self) -> _Steps[None]:
+        """Bring what was taken to this device's disk, and let it be sent."""
+        try:
+            while not (yield from self._has_stored()):
+                pass
+        except BaseException:
+            if not self._is_writing:  # else the other one is just bringing it there
+                self._core.give_back()
+            raise
+        finally:
+            self._stored = time.monotonic()
+        self._wake()
+
+    def _has_stored(self) -> _Steps[bool]:
+        """Write once; return False where the disk is full, and something was done about it."""
+        try:
+            yield from self._write()
+        except OSError as error:
+            if error.errno not in _FULL_DISK:
+                raise
+            self._raise_if_over()
+            self._core.last_error = error
+            if not self._core.make_room():
+                waiting = len(self._core.queue)
+                yield from self._until(lambda: len(self._core.queue) < waiting, _DISK_PAUSE)
+            return False
+        return True
+
+    def _write(self) -> _Steps[None]:
+        """Write all that must be on this device's disk."""
+        queue = self._core.queue
+        while self._is_writing:
+            yield self._change(None)
+        while self._goal is not _Goal.ABORT:
+            write = queue.pending_write()
+            if write is None:
+                return
+            self._is_writing = True
             try:
-                self._on_event(event)
-            except Exception:
-                _log.exception("on_event failed with %r", event)
+                yield functools.partial(self._run, write)
+            finally:
+                self._is_writing = False
+                if write.is_done:
+                    queue.written(write)
+                self._notify()
+
+    def _settle(self, timeout: float | None) -> _Steps[None]:
+        """Wait until all is acknowledged."""
+        yield from self._until(self._may_return, timeout)
+        if not self._core.is_settled:
+            self._raise_failure()
+            raise self._overdue()
+
+    def _may_return(self) -> bool:
+        return self._core.phase is Phase.STOPPED or self._core.is_settled
+
+    def _enter(self, losses: int, timeout: float | None) -> _Steps[None]:
+        """Wait for a connection, or for the first attempt after so many losses to fail."""
+        core = self._core
+        if losses and self._link is None:
+            self._hasten()  # the pause before the next attempt may be long
+        yield from self._until(
+            lambda: self.connected or core.losses > losses or core.phase is Phase.STOPPED, timeout
+        )
+        if not self.connected:
+            if core.losses == losses and core.phase is not Phase.STOPPED:
+                raise TimeoutError(f"no connection after {timeout} s")
+            raise (core.last_error or ClientError("no connection")).with_traceback(None)
+
+    def _renew(self, timeout: float | None) -> _Steps[None]:
+        """Give up the connection and make another."""
+        self._core.restart()
+        if self._link is not None:
+            self._link.error = ConnectionAbortedError("reconnect was called")
+            self._wake()
+            yield from self._until(lambda: self._link is None, None)
+            self._core.restart()
+        self._hasten()
+        yield from self._enter(self._core.losses, timeout)
+
+    def _hasten(self) -> None:
+        self._hurry = True
+        self._notify()
+
+    def _finish(self, timeout: float | None) -> _Steps[None]:
+        """Wait until all is acknowledged, and end the connection in good order."""
+        yield from self._settle(timeout)
+        keeps_all = self._options.ack == "durable"
+        if keeps_all and not self.connected:
+            return
+        self._goal = _Goal.FINISH
+        self._notify()
+        self._wake()
+        yield from self._until(lambda: self._is_over, None)
+        if not keeps_all:
+            self._raise_failure()
+
+    def _end(self) -> _Steps[None]:
+        """Let go of the queue, when nobody writes its files."""
+        while self._is_writing:
+            yield self._change(None)
+        self._core.ended()
+        self._core.queue.close()
+
+    def _until(self, condition: Callable[[], bool], timeout: float | None) -> _Steps[None]:
+        """Wait until a condition holds, or the time is over, or `abort` is called."""
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not condition():
+            left = deadline - time.monotonic()
+            if self._goal is _Goal.ABORT:
+                raise ClientError("this client is closed")
+            if left <= 0:
+                return
+            yield self._change(None if left == math.inf else left)
+
+    def _change(self, seconds: float | None) -> Callable[[], Any]:
+        """Return the call that waits until anything changes from now on, or for so long."""
+        return functools.partial(self._pause, self._changes, seconds)
+
+    def _raise_if_over(self) -> None:
+        self._raise_failure()
+        if self._goal is not _Goal.RUN:
+            raise ClientError("this client is closed")
 
     def _raise_failure(self) -> None:
         failure = self._core.failure
         if failure is not None:
             raise failure.with_traceback(None)
 
-    def _raise_last_error(self) -> None:
-        error = self._core.last_error
-        raise (error or ClientError("there is no connection")).with_traceback(None)
-
     def _overdue(self) -> TimeoutError:
         text = f"{len(self._core.queue)} frames wait for their acknowledgement"
         last = self._core.last_error
         return TimeoutError(text if self.connected or not last else f"{text}: {_describe(last)}")
 
+    @property
+    def _is_forked(self) -> bool:
+        """Whether this is a child after a fork: connection and spool are the parent's."""
+        return os.getpid() != self._process
 
-def _check_name(option: str, value: object, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{option}={value!r} is none of {', '.join(map(repr, allowed))}")
+    def _check_process(self) -> None:
+        if self._is_forked:
+            raise ClientError("this client belongs to the process that made it, before a fork")
+
+    # What the client's own thread or task does
+
+    def _keep_connected(self) -> _Steps[None]:
+        """Connect, and again whenever the connection breaks, until the client is closed."""
+        try:
+            while (yield from self._may_connect()):
+                try:
+                    if (yield from self._converse()):
+                        break
+                except (OSError, ClientError) as error:
+                    self._core.lost(error, time.monotonic())
+                self._notify()
+        except Exception as error:  # a fault of this program: whoever waits must hear of it
+            self._core.stop(error)
+            raise
+        finally:
+            self._is_over = True
+            self._notify()
+
+    def _may_connect(self) -> _Steps[bool]:
+        """Wait for the time of the next attempt; return False if there is none."""
+        core = self._core
+        while core.phase is Phase.STOPPED and self._goal is _Goal.RUN:
+            yield self._change(None)
+        if core.phase is not Phase.STOPPED:
+            until = time.monotonic() + core.pause(time.monotonic())
+            while not self._hurry and self._goal is _Goal.RUN and time.monotonic() < until:
+                yield self._change(until - time.monotonic())
+        self._hurry = False
+        if self._goal is _Goal.FINISH:
+            return self._options.ack == "none" and core.phase is not Phase.STOPPED
+        return self._goal is _Goal.RUN
+
+    def _converse(self) -> _Steps[bool]:
+        """Carry bytes over one connection; return whether it has ended in good order.
+
+        Raises:
+            OSError, ClientError: why it has ended, or could not be opened.
+        """
+        link = yield self._dial
+        try:
+            self._link = link
+            _watch_peer(link.socket, self._options.peer_timeout)
+            deadline = time.monotonic() + self._options.timeout
+            if self._goes_on():
+                self._core.opened()
+            while self._goes_on():
+                seen = self._changes
+                is_stored = yield from self._has_written()
+                has_moved = link.move()
+                if has_moved or self._core.events:
+                    self._notify()
+                patience = self._patience(link, deadline)
+                if not is_stored:
+                    patience, seen = _DISK_PAUSE, self._changes
+                is_due = self._core.queue.is_write_due and not self._is_writing
+                if has_moved or (is_stored and is_due):
+                    patience = 0.0
+                yield functools.partial(self._watch, seen, patience)
+            if self._goal is _Goal.FINISH:
+                yield functools.partial(self._part, link)
+                return True
+        finally:
+            self._link = None
+            link.close()
+        return False
+
+    def _goes_on(self) -> bool:
+        if self._goal is _Goal.FINISH:  # without acknowledgements there may be frames to send again
+            return not self._core.is_settled
+        return self._goal is _Goal.RUN
+
+    def _has_written(self) -> _Steps[bool]:
+        """Write what must be on the disk before more is sent; return False if that fails."""
+        try:
+            if not self._is_writing:  # else a sender does it, and wakes us
+                yield from self._write()
+        except OSError as error:
+            self._core.last_error = error
+            return False
+        return True
+
+    def _patience(self, link: Any, deadline: float) -> float:
+        """Return for how many seconds to wait for something to happen.
+
+        Raises:
+            TimeoutError: the server has not answered in the handshake, or its host is gone.
+        """
+        if self.connected:
+            _check_peer(link.socket, self._options.peer_timeout)
+            return self._options.peer_timeout / 4
+        left = deadline - time.monotonic()
+        if left <= 0:
+            message = f"no answer in {self._options.timeout:g} s"
+            raise TimeoutError(errno.ETIMEDOUT, message)
+        return left
+
+    def _report(self) -> None:
+        events = self._core.events
+        while events:
+            try:
+                event = events.popleft()
+            except IndexError:  # another thread was faster
+                return
+            try:
+                self._options.on_event(event)
+            except Exception:
+                _log.exception("on_event failed with %r", event)
+
+    # What each shell does in its own way. All but the first three take time, and are yielded; for
+    # asyncio they are coroutine functions.
+
+    _prepare: Callable[[], None]  # make what the shell needs besides its options
+    _notify: Callable[[], None]  # count a change, and let those look who wait for one
+    _wake: Callable[[], None]  # let the client's own thread or task look what there is to do
+    _pause: Callable[[int, float | None], Any]  # until `_changes` is another one, or for so long
+    _run: Callable[[Write], Any]  # run a write, which takes as long as the disk
+    _dial: Callable[[], Any]  # open a connection, and return the link
+    _watch: Callable[[int, float], Any]  # as `_pause`, and until the link has something to do
+    _part: Callable[[Any], Any]  # close the sending side and read to the end: all is on disk then
 
 
-def _check_number(
-    option: str, value: object, least: float, kind: type | tuple[type, ...] = (int, float)
-) -> None:
-    if isinstance(value, bool) or not isinstance(value, kind):
-        raise TypeError(f"{option}={value!r} is not a number of the right kind")
-    if not value >= least:  # type: ignore[operator]
-        raise ValueError(f"{option}={value!r} is less than {least:g}")
-
-
-def _check_identity(host: object, port: object, device: object, token: object) -> None:
-    for option, value in (("host", host), ("device", device), ("token", token)):
-        if not isinstance(value, str):
-            raise TypeError(f"{option} must be str, not {type(value).__name__}")
-        if not value:
-            raise ValueError(f"{option} is empty")
-    _check_number("port", port, 1, int)
-    if port > 65535:  # type: ignore[operator]
-        raise ValueError(f"port={port!r} is above 65535")
-    if not _DEVICE_NAME.fullmatch(str(device)):
-        raise ValueError(f"{device!r} is no device name: 1 to 128 of A-Z a-z 0-9 . _ : -")
-    if "\0" in str(token):
-        raise ValueError("the token has a NUL")
-
-
-def _make_context(
-    tls: bool | ssl.SSLContext | None, ca: str | os.PathLike[str] | None
-) -> ssl.SSLContext | None:
-    if tls is not None and not isinstance(tls, (bool, ssl.SSLContext)):
-        raise TypeError(f"tls must be True, False or an SSLContext, not {type(tls).__name__}")
-    if ca is not None:
-        if tls is False or isinstance(tls, ssl.SSLContext):
-            raise ValueError("ca makes a context of its own: give it with tls=True, or alone")
-        return ssl.create_default_context(cafile=os.fspath(ca))
-    if isinstance(tls, ssl.SSLContext):
-        return tls
-    return ssl.create_default_context() if tls else None
-
-
-# Finding out that the other host is gone. TCP_USER_TIMEOUT would be simpler, but on Linux it also
-# ends a connection whose other side is alive and only takes nothing: a listener with a full disk.
-
-# Offsets in Linux's struct tcp_info: segments that are not confirmed (tcpi_unacked), and the
-# milliseconds since the other host has confirmed anything (tcpi_last_ack_recv).
-_UNACKED, _LAST_ACK_RECV, _TCP_INFO_SIZE = 24, 56, 64
-
-
-def _watch_peer(connection: Any, peer_timeout: float) -> None:
-    """Let an idle connection to a host that is gone break after so many seconds."""
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # macOS has no TCP_KEEPIDLE under this name before Python 3.10.
-    for name, value in (("TCP_KEEPIDLE", peer_timeout / 2), ("TCP_KEEPINTVL", peer_timeout / 8)):
-        if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), int(value))
-    if hasattr(socket, "TCP_KEEPCNT"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-
-
-def _check_peer(connection: Any, peer_timeout: float) -> None:
-    """Check that the other host confirms the bytes that are on their way to it.
-
-    Keep-alives are sent only when nothing is; else the system would try for 15 minutes and more.
-
-    Raises:
-        TimeoutError: it has not confirmed any for too long.
-    """
-    if not hasattr(socket, "TCP_INFO"):
-        return
-    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
-    (on_their_way,) = struct.unpack_from("=I", info, _UNACKED)
-    (since_last_ack,) = struct.unpack_from("=I", info, _LAST_ACK_RECV)
-    if on_their_way and since_last_ack > 1000 * peer_timeout:
-        raise TimeoutError(errno.ETIMEDOUT, f"the server's host is silent for {peer_timeout:g} s")
-
-
-class _Goal(Enum):
-    """What a shell is to do."""
-
-    RUN = "keep connected"
-    FINISH = "end as soon as all is acknowledged"
-    ABORT = "end now"
+def _nested() -> ClientError:
+    return ClientError("called from within itself: a signal handler or `frames` may not do that")
 
 
 class Client(_Shell):
     """One device's connection, and the frames that the server has not acknowledged yet.
 
     A thread of its own keeps the connection: it connects when the first method is called, and
-    again whenever the connection breaks. Any thread may call any method. As a context manager it
-    begins to connect, and at the end waits until all is acknowledged.
+    again whenever the connection breaks. Any thread may call any method, but no handler of a signal
+    and no child after a fork. As a context manager it begins to connect, and at the end waits until
+    all is acknowledged. What is still in memory when the program ends without that is lost.
 
-    The arguments are those of `_Shell`, above. Errors of the connection are not raised but wait in
+    The arguments are those of `Options`. Errors of the connection are not raised but wait in
     `last_error`, and the client tries again, for ever or for `retry` seconds. Only what trying
     again can't mend is raised, by the method that is called next: `AuthenticationError` (the token
     is wrong, or the server does not know it), `ServerError` with another of the codes for which
@@ -1777,32 +2067,20 @@ class Client(_Shell):
     """
 
     def _prepare(self) -> None:
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._sending = threading.Lock()  # held by the one thread that appends
-        self._writing = threading.Lock()  # held by the one thread that writes the queue's files
+        self._changed = threading.Condition()
+        self._sending = threading.RLock()  # held by the one thread that appends
+        self._sender = self._stepper = 0  # which thread appends, and which holds `_changed`
         self._thread: threading.Thread | None = None
-        self._goal = _Goal.RUN
-        self._interrupted = False  # whether the thread is to give up its pause or its connection
-        self._waker: socket.socket | None = None
-        self._flushed = 0.0
 
     def __enter__(self: _Self) -> _Self:
         self._start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if kind is None:
             self.close()
         else:
             self.abort()
-
-    # What the device's program calls
 
     def send(self, frame: Any) -> None:
         """Take one frame; it will be stored once. Returns as soon as the queue has room for it.
@@ -1818,13 +2096,17 @@ class Client(_Shell):
     def send_many(self, frames: Iterable[Any]) -> None:
         """Take frames, as `send` does. After an error `taken` tells how many were taken."""
         self._start()
+        if self._sender == threading.get_ident():
+            raise _nested()
         with self._sending:
-            self._flushed = time.monotonic()
+            self._sender = threading.get_ident()
+            self._stored = time.monotonic()
             try:
                 for frame in frames:
-                    self._put(self._core.encode(frame))
+                    self._do(self._put(self._core.encode(frame)))
             finally:
-                self._flush()
+                self._sender = 0
+                self._do(self._store())
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait until every frame is acknowledged; with `ack="none"`, until it has been sent.
@@ -1833,11 +2115,7 @@ class Client(_Shell):
             TimeoutError: that took more than `timeout` seconds.
         """
         self._start()
-        with self._changed:
-            self._changed.wait_for(self._may_return, timeout)
-            if not self._core.is_settled:
-                self._raise_failure()
-                raise self._overdue()
+        self._do(self._settle(timeout))
 
     def connect(self, timeout: float | None = None) -> None:
         """Wait until there is a connection, or the first attempt for one has failed.
@@ -1849,33 +2127,18 @@ class Client(_Shell):
                 goes on trying.
             TimeoutError: there was neither in `timeout` seconds.
         """
+        losses = self._core.losses
         self._start()
-        with self._changed:
-            losses = self._core.losses
-            stopped = self._core.phase is Phase.STOPPED
-            if losses and self._core.phase is Phase.AWAY:
-                self._interrupt()  # the pause before the next attempt may be long
-            if not self._changed.wait_for(
-                lambda: stopped or self.connected or self._core.losses > losses, timeout
-            ):
-                raise TimeoutError(f"no connection after {timeout} s")
-            if not self.connected:
-                self._raise_last_error()
+        self._do(self._enter(losses, timeout))
 
     def reconnect(self, timeout: float | None = None) -> None:
         """Give up the connection and make another at once; see `connect`."""
         self._start()
-        with self._changed:
-            self._core.restart()
-            if self.connected:
-                self._core.lost(ConnectionAbortedError("reconnect was called"), time.monotonic())
-                self._core.restart()
-            self._interrupt()
-        self.connect(timeout)
+        self._do(self._renew(timeout))
 
     def ping(self) -> bool:
         """Send a keep-alive, so that an idle connection stays; return False if there is none."""
-        with self._lock:
+        with self._changed:
             is_sent = self._core.ping()
             self._wake()
         return is_sent
@@ -1889,313 +2152,205 @@ class Client(_Shell):
             TimeoutError: that took more than `timeout` seconds.
         """
         try:
-            if self._goal is _Goal.RUN and (self._thread is not None or len(self._core.queue)):
-                self.wait(timeout)
-                self._finish()
+            is_used = self._thread is not None or self.unacknowledged > 0
+            if self._goal is _Goal.RUN and is_used and not self._is_forked:
+                self._start()
+                self._do(self._finish(timeout))
         finally:
             self.abort()
 
     def abort(self) -> None:
         """Close the connection now. Frames that are not acknowledged are lost without a spool."""
+        if self._is_forked:
+            return
         with self._changed:
             self._goal = _Goal.ABORT
-            self._interrupt()
+            self._notify()
+            self._wake()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(1)  # it may still be opening a connection; it ends when that has failed
-        with self._writing, self._lock:
-            self._core.ended()
-            self._core.queue.close()
-
-    # In the caller's thread
+        self._do(self._end())
 
     def _start(self) -> None:
-        with self._lock:
+        self._check_process()
+        with self._changed:
             if self._goal is not _Goal.RUN:
                 raise ClientError("this client is closed")
             if self._thread is None:
-                ours, self._waker = socket.socketpair()
+                self._woken, self._waker = socket.socketpair()
+                self._woken.setblocking(False)
                 self._waker.setblocking(False)
                 self._thread = threading.Thread(
-                    target=self._run, args=(ours, self._waker), name="ingest-client", daemon=True
+                    target=self._live, name="ingest-client", daemon=True
                 )
                 self._thread.start()
 
-    def _put(self, data: bytes) -> None:
-        with self._lock:
-            self._raise_if_over()
-            is_taken = self._core.offer(data)
-        while not is_taken:
-            self._flush()
+    def _live(self) -> None:
+        with self._woken, self._waker:
+            self._do(self._keep_connected())
+
+    def _do(self, steps: _Steps[_Result]) -> _Result:
+        """Take the steps, with the lock, and make the calls between them, without it."""
+        call: Callable[[], Any] | None
+        result: Any = None
+        failure: BaseException | None = None
+        while True:
+            if self._stepper == threading.get_ident():
+                raise _nested()
             with self._changed:
-                self._raise_if_over()
-                is_taken = self._core.offer(data)
-                if not is_taken:
-                    self._changed.wait(_DISK_PAUSE)
-        # The next frame may take its time.
-        if self._core.queue.wants_write or time.monotonic() - self._flushed > 0.1:
-            self._flush()
-
-    def _raise_if_over(self) -> None:
-        self._raise_failure()
-        if self._goal is not _Goal.RUN:
-            raise ClientError("this client is closed")
-
-    def _flush(self) -> None:
-        """Bring what was taken to this device's disk, and let it be sent."""
-        try:
-            while not self._has_stored():
-                pass
-        except BaseException:
-            with self._lock:
-                self._core.give_back()
-            raise
-        finally:
-            self._flushed = time.monotonic()
+                self._stepper = threading.get_ident()
+                try:
+                    call = steps.send(result) if failure is None else steps.throw(failure)
+                except StopIteration as stop:
+                    call, result = None, stop.value
+                finally:
+                    self._stepper = 0
             self._report()
-        with self._lock:
-            self._wake()
+            if call is None:
+                return result  # type: ignore[no-any-return]
+            result = failure = None
+            try:
+                result = call()
+            except BaseException as error:
+                failure = error
 
-    def _has_stored(self) -> bool:
-        try:
-            self._write()
-        except OSError as error:
-            if error.errno not in _FULL_DISK:
-                raise
-            with self._changed:
-                self._raise_if_over()
-                self._core.last_error = error
-                if not self._core.make_room():
-                    self._changed.wait(_DISK_PAUSE)
-            return False
-        return True
-
-    def _write(self) -> None:
-        with self._writing:
-            while True:
-                with self._lock:
-                    write = None
-                    if self._goal is not _Goal.ABORT:
-                        write = self._core.queue.pending_write()
-                if write is None:
-                    return
-                write.run()
-                with self._lock:
-                    self._core.queue.written(write)
-
-    def _may_return(self) -> bool:
-        is_over = self._core.phase is Phase.STOPPED or self._goal is _Goal.ABORT
-        return is_over or self._core.is_settled
-
-    def _finish(self) -> None:
-        with self._changed:
-            if self._keeps_all and not self.connected:
-                return
-            self._goal = _Goal.FINISH
-            self._interrupt()
-        assert self._thread is not None
-        self._thread.join()
-        if not self._keeps_all:
-            self._raise_failure()
-
-    def _interrupt(self) -> None:
-        self._interrupted = True
+    def _notify(self) -> None:
+        self._changes += 1
         self._changed.notify_all()
-        self._wake()
 
     def _wake(self) -> None:
-        if self._waker is not None:
+        if self._thread is not None:
             with contextlib.suppress(OSError):  # it is full, and so will wake the thread anyway
                 self._waker.send(b"\0")
 
-    # In the thread
-
-    def _run(self, woken: socket.socket, waker: socket.socket) -> None:
-        woken.setblocking(False)
-        try:
-            while self._may_go_on():
-                self._connect_once(woken)
-        except BaseException as error:  # a fault of this program: whoever waits must hear of it
-            with self._changed:
-                self._core.stop(error)
-                self._changed.notify_all()
-            raise
-        finally:
-            woken.close()
-            waker.close()
-
-    def _may_go_on(self) -> bool:
-        """Wait for the time of the next attempt; return False if there is none."""
+    def _pause(self, seen: int, seconds: float | None) -> None:
         with self._changed:
-            while self._core.phase is Phase.STOPPED and self._goal is _Goal.RUN:
-                self._changed.wait()
-            if self._core.phase is not Phase.STOPPED and not self._interrupted:
-                pause = self._core.pause(time.monotonic())
-                self._changed.wait_for(lambda: self._interrupted, pause)
-            self._interrupted = False
-            if self._goal is _Goal.FINISH:
-                return not self._keeps_all and self._core.phase is not Phase.STOPPED
-            return self._goal is _Goal.RUN
+            self._changed.wait_for(lambda: self._changes != seen, seconds)
 
-    def _connect_once(self, woken: socket.socket) -> None:
-        try:
-            with self._open() as connection:
-                self._converse(connection, woken)
-        except (OSError, ClientError) as error:
-            with self._changed:
-                # `reconnect` has noted already that this connection is lost.
-                if not (self._interrupted and self._core.phase is Phase.AWAY):
-                    self._core.lost(error, time.monotonic())
-                self._changed.notify_all()
-            self._report()
+    def _run(self, write: Write) -> None:
+        write.run()
 
-    def _open(self) -> socket.socket:
-        plain = socket.create_connection(self._address, self._timeout)
+    def _dial(self) -> _SocketLink:
+        host, port = self._options.host, self._options.port
+        connection = socket.create_connection((host, port), self._options.timeout)
         try:
-            _watch_peer(plain, self._peer_timeout)
-            if self._tls is None:
-                return plain
-            return self._tls.wrap_socket(plain, server_hostname=self._address[0])
+            if self._tls is not None:
+                connection = self._tls.wrap_socket(connection, server_hostname=host)
+            return _SocketLink(self._core, connection, self._woken)
         except BaseException:
-            plain.close()
+            connection.close()
             raise
 
-    def _converse(self, connection: socket.socket, woken: socket.socket) -> None:
-        connection.setblocking(False)
-        deadline = time.monotonic() + self._timeout
-        with self._lock:
-            if self._interrupted:
-                return
-            self._core.opened()
-        with selectors.DefaultSelector() as selector:
-            selector.register(woken, selectors.EVENT_READ)
-            selector.register(connection, selectors.EVENT_READ)
-            while not self._interrupted:
-                stored = self._has_written()
-                moved = self._receive(connection) | self._transmit(connection)
-                self._report()
-                if moved or (stored and self._core.queue.is_write_due):
-                    continue
-                patience = self._patience(connection, deadline)
-                self._select(selector, connection, patience if stored else _DISK_PAUSE)
-                with contextlib.suppress(BlockingIOError):
-                    woken.recv(_CHUNK)
-        if self._goal is _Goal.FINISH:
-            self._interrupted = False
-            self._say_goodbye(connection)
-            self._goal = _Goal.ABORT
+    def _watch(self, _seen: int, seconds: float) -> None:
+        self._link.wait(seconds)
 
-    def _has_written(self) -> bool:
-        """Write what must be on the disk before more is sent; return False if that fails."""
-        try:
-            self._write()
-        except OSError as error:
-            self._core.last_error = error
-            return False
-        return True
-
-    def _receive(self, connection: socket.socket) -> bool:
-        """Take what has arrived, without waiting; return whether there was anything."""
-        try:
-            data = connection.recv(_CHUNK)
-        except _WOULD_BLOCK:
-            return False
-        if not data:
-            raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
-        with self._changed:
-            if self._core.phase is not Phase.AWAY:  # else `reconnect` has given up this connection
-                self._core.receive(data, time.monotonic())
-            self._changed.notify_all()
-        return True
-
-    def _transmit(self, connection: socket.socket) -> bool:
-        """Hand over what the socket takes, without waiting; return whether it took anything."""
-        with self._changed:
-            data = self._core.data_to_send()
-            self._changed.notify_all()  # frames may have been set aside
-            if not data:
-                return False
-            try:
-                with memoryview(data) as view:
-                    sent = connection.send(view)
-            except _WOULD_BLOCK:
-                return False
-            self._core.took(sent)
-        return True
-
-    def _patience(self, connection: socket.socket, deadline: float) -> float:
-        """Return for how many seconds to wait for something to happen.
-
-        Raises:
-            TimeoutError: the server has not answered in the handshake, or its host is gone.
-        """
-        if self.connected:
-            _check_peer(connection, self._peer_timeout)
-            return self._peer_timeout / 4
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(errno.ETIMEDOUT, f"no answer in {self._timeout:g} s")
-        return left
-
-    def _select(
-        self, selector: selectors.BaseSelector, connection: socket.socket, patience: float
-    ) -> None:
-        # Reading goes on while sending: a server that is held up by its disk takes no bytes, and
-        # one whose ACKs nobody reads is held up by us.
-        with self._lock:
-            write = selectors.EVENT_WRITE if self._core.has_output else 0
-        selector.modify(connection, selectors.EVENT_READ | write)
-        selector.select(patience)
-
-    def _say_goodbye(self, connection: socket.socket) -> None:
-        """Close the sending side and read to the end: the server ends when all is on disk."""
-        connection.settimeout(self._timeout)
+    def _part(self, link: _SocketLink) -> None:
+        connection = link.socket
+        connection.settimeout(self._options.timeout)
         try:
             if isinstance(connection, ssl.SSLSocket):
                 connection.unwrap()
                 return
             connection.shutdown(socket.SHUT_WR)
             for data in iter(functools.partial(connection.recv, _CHUNK), b""):
-                with self._lock:
+                with self._changed:
                     self._core.receive(data, time.monotonic())
         except (OSError, ClientError):
-            if not self._keeps_all:  # with acknowledgements all is known to be on disk already
+            if self._options.ack == "none":  # else all is known to be on disk already
                 raise
+
+
+class _SocketLink:
+    """One connection of a `Client`, and what its thread waits for.
+
+    Attributes:
+        socket: the connection; it never waits.
+        error: why `move` is to end it.
+    """
+
+    def __init__(self, core: Core, connection: socket.socket, woken: socket.socket) -> None:
+        connection.setblocking(False)
+        self.socket = connection
+        self.error: Exception | None = None
+        self._core, self._woken = core, woken
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(woken, selectors.EVENT_READ)
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def move(self) -> bool:
+        """Take what has arrived, and hand over what the socket takes; return whether any moved.
+
+        Raises:
+            OSError, ClientError: the connection has to end.
+        """
+        if self.error is not None:
+            raise self.error
+        has_received = self._receive()
+        return self._send() or has_received
+
+    def _receive(self) -> bool:
+        try:
+            data = self.socket.recv(_CHUNK)
+        except _WOULD_BLOCK:
+            return False
+        if not data:
+            raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
+        self._core.receive(data, time.monotonic())
+        return True
+
+    def _send(self) -> bool:
+        data = self._core.data_to_send()
+        if not data:
+            return False
+        try:
+            with memoryview(data) as view:
+                sent = self.socket.send(view)
+        except _WOULD_BLOCK:
+            return False
+        self._core.took(sent)
+        return True
+
+    def wait(self, seconds: float) -> None:
+        """Wait until the socket is ready for more, or somebody wakes us, or for so long."""
+        # Reading goes on while sending: a server that is held up by its disk takes no bytes, and
+        # one whose ACKs nobody reads is held up by us.
+        write = selectors.EVENT_WRITE if self._core.has_output else 0
+        self._selector.modify(self.socket, selectors.EVENT_READ | write)
+        self._selector.select(seconds)
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(_CHUNK)
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._selector.close()
+        self.socket.close()
 
 
 class AsyncClient(_Shell):
     """The same as `Client`, for asyncio: a task of the running loop keeps the connection.
 
-    Its methods are coroutines, but for `ping` and `abort`, and belong to one loop. The spool's
-    files are written in the loop's default executor.
+    Its methods are coroutines, but for `ping`, and belong to one loop. The spool's files are
+    written in the loop's default executor. Where a `send` is cancelled, `taken` tells whether its
+    frame was taken.
     """
 
     def _prepare(self) -> None:
-        self._goal = _Goal.RUN
         self._task: asyncio.Task[None] | None = None
-        self._link: _Link | None = None
         self._waiters: set[asyncio.Future[None]] = set()
-        # Made by `_start`, within the loop: before Python 3.10 they are bound to one when made.
-        self._stirred: asyncio.Event
-        self._sending: asyncio.Lock
-        self._writing: asyncio.Lock
+        self._sending: asyncio.Lock  # made in the loop: before Python 3.10 it is bound to one
 
     async def __aenter__(self: _AsyncSelf) -> _AsyncSelf:
         self._start()
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: object, trace: object
     ) -> None:
         if kind is None:
             await self.close()
         else:
             await self.abort()
-
-    # What the device's program calls
 
     async def send(self, frame: Any) -> None:
         """Take one frame; see `Client.send`."""
@@ -2205,367 +2360,219 @@ class AsyncClient(_Shell):
         """Take frames; see `Client.send_many`."""
         self._start()
         async with self._sending:
+            self._stored = time.monotonic()
             try:
                 for frame in frames:
-                    await self._put(self._core.encode(frame))
+                    await self._do(self._put(self._core.encode(frame)))
             finally:
-                await self._flush()
+                await self._do(self._store())
 
     async def wait(self, timeout: float | None = None) -> None:
         """Wait until every frame is acknowledged; see `Client.wait`."""
         self._start()
-        await self._until(self._may_return, timeout)
-        if not self._core.is_settled:
-            self._raise_failure()
-            raise self._overdue()
+        await self._do(self._settle(timeout))
 
     async def connect(self, timeout: float | None = None) -> None:
         """Wait until there is a connection, or an attempt for one has failed; see `Client`."""
-        self._start()
         losses = self._core.losses
-        if losses and self._core.phase is Phase.AWAY:
-            self._stir(hurry=True)
-        await self._until(
-            lambda: (
-                self.connected or self._core.losses > losses or self._core.phase is Phase.STOPPED
-            ),
-            timeout,
-        )
-        if not self.connected:
-            if self._core.losses == losses and self._core.phase is not Phase.STOPPED:
-                raise TimeoutError(f"no connection after {timeout} s")
-            self._raise_last_error()
+        self._start()
+        await self._do(self._enter(losses, timeout))
 
     async def reconnect(self, timeout: float | None = None) -> None:
         """Give up the connection and make another at once; see `Client.reconnect`."""
         self._start()
-        self._core.restart()
-        if self._link is not None:
-            self._link.end(ConnectionAbortedError("reconnect was called"))
-            await self._until(lambda: self._link is None, None)
-            self._core.restart()
-        self._stir(hurry=True)
-        await self.connect(timeout)
+        await self._do(self._renew(timeout))
 
     def ping(self) -> bool:
         """Send a keep-alive; see `Client.ping`."""
         is_sent = self._core.ping()
-        if is_sent:
-            self._stir()
+        self._wake()
         return is_sent
 
     async def close(self, timeout: float | None = None) -> None:
         """Wait until every frame is acknowledged, and close; see `Client.close`."""
         try:
-            if self._goal is _Goal.RUN and (self._task is not None or len(self._core.queue)):
-                await self.wait(timeout)
-                await self._finish()
+            is_used = self._task is not None or self.unacknowledged > 0
+            if self._goal is _Goal.RUN and is_used and not self._is_forked:
+                self._start()
+                await self._do(self._finish(timeout))
         finally:
             await self.abort()
 
     async def abort(self) -> None:
         """Close the connection now; see `Client.abort`."""
+        if self._is_forked:
+            return
         self._goal = _Goal.ABORT
+        self._notify()
         if self._task is not None:
-            self._stir()
             self._task.cancel()
             await asyncio.wait({self._task})
-            async with self._writing:
-                self._core.queue.close()
-        else:
-            self._core.queue.close()
-        self._core.ended()
-        self._notify()
-
-    # In the caller's task
+        await self._do(self._end())
 
     def _start(self) -> None:
+        self._check_process()
         if self._goal is not _Goal.RUN:
             raise ClientError("this client is closed")
         if self._task is None:
-            self._hurry = False
-            self._stirred = asyncio.Event()
-            self._sending, self._writing = asyncio.Lock(), asyncio.Lock()
-            self._task = asyncio.get_running_loop().create_task(self._run())
+            self._sending = asyncio.Lock()
+            running = self._do(self._keep_connected())
+            self._task = asyncio.get_running_loop().create_task(running)
 
-    async def _put(self, data: bytes) -> None:
-        self._raise_if_over()
-        while not self._core.offer(data):
-            await self._flush()
-            await self._until_notified(_DISK_PAUSE)
-            self._raise_if_over()
-        if self._core.queue.wants_write:
-            await self._flush()
-
-    def _raise_if_over(self) -> None:
-        self._raise_failure()
-        if self._goal is not _Goal.RUN:
-            raise ClientError("this client is closed")
-
-    async def _flush(self) -> None:
-        """Bring what was taken to this device's disk, and let it be sent."""
-        try:
-            while not await self._has_stored():
-                pass
-        except BaseException:
-            self._core.give_back()
-            raise
-        finally:
+    async def _do(self, steps: _Steps[_Result]) -> _Result:
+        """Take the steps, and await the calls between them."""
+        call: Callable[[], Any] | None
+        result: Any = None
+        failure: BaseException | None = None
+        while True:
+            try:
+                call = steps.send(result) if failure is None else steps.throw(failure)
+            except StopIteration as stop:
+                call, result = None, stop.value
             self._report()
-        self._stir()
-
-    async def _has_stored(self) -> bool:
-        try:
-            await self._write()
-        except OSError as error:
-            if error.errno not in _FULL_DISK:
-                raise
-            self._raise_if_over()
-            self._core.last_error = error
-            if not self._core.make_room():
-                await self._until_notified(_DISK_PAUSE)
-            return False
-        return True
-
-    async def _write(self) -> None:
-        async with self._writing:
-            while self._goal is not _Goal.ABORT:
-                write = self._core.queue.pending_write()
-                if write is None:
-                    return
-                running = asyncio.get_running_loop().run_in_executor(None, write.run)
-                try:
-                    await asyncio.wait({running})
-                except asyncio.CancelledError:
-                    await asyncio.wait({running})  # no other write may begin before it has ended
-                    raise
-                running.result()
-                self._core.queue.written(write)
-
-    def _may_return(self) -> bool:
-        is_over = self._core.phase is Phase.STOPPED or self._goal is _Goal.ABORT
-        return is_over or self._core.is_settled
-
-    async def _finish(self) -> None:
-        if self._keeps_all and not self.connected:
-            return
-        self._goal = _Goal.FINISH
-        self._stir()
-        assert self._task is not None
-        await asyncio.wait({self._task})
-        if not self._keeps_all:
-            self._raise_failure()
-
-    def _stir(self, *, hurry: bool = False) -> None:
-        self._hurry = self._hurry or hurry
-        self._stirred.set()
+            if call is None:
+                return result  # type: ignore[no-any-return]
+            result = failure = None
+            try:
+                result = await call()
+            except BaseException as error:
+                failure = error
 
     def _notify(self) -> None:
+        self._changes += 1
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
-        self._waiters.clear()
 
-    async def _until(self, condition: Callable[[], bool], timeout: float | None) -> None:
-        deadline = math.inf if timeout is None else time.monotonic() + timeout
-        while not condition():
-            left = deadline - time.monotonic()
-            if left <= 0:
-                return
-            await self._until_notified(None if left == math.inf else left)
+    def _wake(self) -> None:
+        self._notify()
 
-    async def _until_notified(self, timeout: float | None) -> None:
+    async def _pause(self, seen: int, seconds: float | None) -> None:
+        if self._changes != seen:
+            return
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
-            await asyncio.wait({waiter}, timeout=timeout)
+            await asyncio.wait({waiter}, timeout=seconds)
         finally:
             self._waiters.discard(waiter)
 
-    # In the client's own task
+    async def _run(self, write: Write) -> None:
+        running = asyncio.get_running_loop().run_in_executor(None, write.run)
+        cancelled: asyncio.CancelledError | None = None
+        while not running.done():  # no other write may begin before this one has ended
+            try:
+                await asyncio.wait({running})
+            except asyncio.CancelledError as error:  # noqa: PERF203
+                cancelled = error
+        if cancelled is not None:
+            running.exception()
+            raise cancelled
+        running.result()
 
-    async def _run(self) -> None:
-        try:
-            while await self._may_go_on():
-                await self._connect_once()
-        except Exception as error:  # a fault of this program: whoever waits must hear of it
-            self._core.stop(error)
-            raise
-        finally:
-            self._notify()
-
-    async def _may_go_on(self) -> bool:
-        """Wait for the time of the next attempt; return False if there is none."""
-        while self._core.phase is Phase.STOPPED and self._goal is _Goal.RUN:
-            await self._until_stirred(None)
-        if self._core.phase is not Phase.STOPPED:
-            until = time.monotonic() + self._core.pause(time.monotonic())
-            while not self._hurry and self._goal is _Goal.RUN and time.monotonic() < until:
-                await self._until_stirred(until - time.monotonic())
-        self._hurry = False
-        if self._goal is _Goal.FINISH:
-            return not self._keeps_all and self._core.phase is not Phase.STOPPED
-        return self._goal is _Goal.RUN
-
-    async def _connect_once(self) -> None:
-        try:
-            await self._converse()
-        except (OSError, ClientError) as error:
-            self._core.lost(error, time.monotonic())
-        self._notify()
-        self._report()
-
-    async def _converse(self) -> None:
-        link = await self._open()
-        try:
-            self._core.opened()
-            deadline = time.monotonic() + self._timeout
-            while self._goal is _Goal.RUN:
-                stored = await self._has_written()
-                link.flush()
-                self._report()
-                self._notify()
-                link.check()
-                if stored and self._core.queue.is_write_due:
-                    continue
-                patience = self._patience(link, deadline)
-                await self._until_stirred(patience if stored else _DISK_PAUSE)
-            if self._goal is _Goal.FINISH:
-                await self._say_goodbye(link)
-                self._goal = _Goal.ABORT
-        finally:
-            self._link = None
-            link.transport.abort()
-
-    async def _open(self) -> _Link:
-        host, port = self._address
-        loop = asyncio.get_running_loop()
+    async def _dial(self) -> _StreamLink:
+        options, loop = self._options, asyncio.get_running_loop()
         opening = loop.create_connection(
-            lambda: _Link(self._core, self._stirred), host, port, ssl=self._tls
+            lambda: _StreamLink(self._core, self._notify), options.host, options.port, ssl=self._tls
         )
         try:
-            _, link = await asyncio.wait_for(opening, self._timeout)
+            _, link = await asyncio.wait_for(opening, options.timeout)
         except asyncio.TimeoutError:
-            message = f"no connection in {self._timeout:g} s"
+            message = f"no connection in {options.timeout:g} s"
             raise TimeoutError(errno.ETIMEDOUT, message) from None
-        _watch_peer(link.transport.get_extra_info("socket"), self._peer_timeout)
-        self._link = link
         return link
 
-    async def _has_written(self) -> bool:
-        """Write what must be on the disk before more is sent; return False if that fails."""
-        try:
-            await self._write()
-        except OSError as error:
-            self._core.last_error = error
-            return False
-        return True
+    async def _watch(self, seen: int, seconds: float) -> None:
+        if seconds > 0:
+            await self._pause(seen, seconds)
+        else:
+            await asyncio.sleep(0)
 
-    def _patience(self, link: _Link, deadline: float) -> float:
-        """Return for how many seconds to wait for something to happen.
-
-        Raises:
-            TimeoutError: the server has not answered in the handshake, or its host is gone.
-        """
-        if self.connected:
-            _check_peer(link.transport.get_extra_info("socket"), self._peer_timeout)
-            return self._peer_timeout / 4
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(errno.ETIMEDOUT, f"no answer in {self._timeout:g} s")
-        return left
-
-    async def _until_stirred(self, timeout: float | None) -> None:
-        # Not `wait_for`: before Python 3.12 it may swallow a cancellation.
-        waiter = asyncio.ensure_future(self._stirred.wait())
-        try:
-            await asyncio.wait({waiter}, timeout=timeout)
-        finally:
-            waiter.cancel()
-        self._stirred.clear()
-
-    async def _say_goodbye(self, link: _Link) -> None:
-        """Close the sending side and read to the end: the server ends when all is on disk."""
+    async def _part(self, link: _StreamLink) -> None:
         try:
             link.finish()
-            await asyncio.wait_for(link.closed.wait(), self._timeout)
-            link.check(expected=True)
+            await asyncio.wait_for(link.closed.wait(), self._options.timeout)
+            if link.error is not None:
+                raise link.error
         except (OSError, ClientError, asyncio.TimeoutError) as error:
-            if not self._keeps_all:  # with acknowledgements all is known to be on disk already
+            if self._options.ack == "none":  # else all is known to be on disk already
                 if isinstance(error, asyncio.TimeoutError):
                     error = TimeoutError(errno.ETIMEDOUT, "the server does not close")
                 raise error from None
 
 
-class _Link(asyncio.Protocol):
+class _StreamLink(asyncio.Protocol):
     """One connection of an `AsyncClient`.
 
     Attributes:
-        transport: asyncio's side of it.
         closed: set when the connection has ended.
+        error: why `move` is to end it.
     """
 
-    transport: asyncio.Transport
-
-    def __init__(self, core: Core, stirred: asyncio.Event) -> None:
+    def __init__(self, core: Core, notify: Callable[[], None]) -> None:
         self.closed = asyncio.Event()
-        self._core = core
-        self._stirred = stirred
+        self.error: Exception | None = None
+        self._core, self._notify = core, notify
         self._is_paused = False
-        self._error: Exception | None = None
+        self._transport: asyncio.Transport
+
+    @property
+    def socket(self) -> Any:
+        """The socket below."""
+        return self._transport.get_extra_info("socket")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._error is None:
+        if self.error is None:
             try:
                 self._core.receive(data, time.monotonic())
             except ClientError as error:
-                self.end(error)
-        self._stirred.set()
+                self.error = error
+                self._transport.abort()
+        self._notify()
 
     def pause_writing(self) -> None:
         self._is_paused = True
 
     def resume_writing(self) -> None:
         self._is_paused = False
-        self._stirred.set()
+        self._notify()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._error = self._error or error
+        self.error = self.error or error
         self.closed.set()
-        self._stirred.set()
+        self._notify()
 
-    def end(self, error: Exception) -> None:
-        """Break the connection, for this reason."""
-        self._error = error
-        self.transport.abort()
+    def move(self) -> bool:
+        """Hand over what is to be sent, as much as the transport wants; return whether any moved.
 
-    def flush(self) -> None:
-        """Hand over what is to be sent, as much as the transport wants."""
-        while not (self._is_paused or self.closed.is_set() or self._error):
+        Raises:
+            OSError, ClientError: the connection has to end.
+        """
+        has_moved = False
+        while not (self._is_paused or self.closed.is_set() or self.error):
             data = bytes(self._core.data_to_send())
             if not data:
-                return
-            self.transport.write(data)
+                return has_moved
+            self._transport.write(data)
             self._core.took(len(data))
+            has_moved = True
+        if self.error is not None:
+            raise self.error
+        if self.closed.is_set():
+            raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
+        return has_moved
 
     def finish(self) -> None:
         """Close the sending side."""
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
         else:
-            self.transport.close()  # TLS: it sends what it has, and a close_notify
+            self._transport.close()  # TLS: it sends what it has, and a close_notify
 
-    def check(self, *, expected: bool = False) -> None:
-        """Look whether the connection holds.
-
-        Raises:
-            OSError, ClientError: why it does not; nothing if it was `expected` to close.
-        """
-        if self._error is not None:
-            raise self._error
-        if self.closed.is_set() and not expected:
-            raise ConnectionResetError(errno.ECONNRESET, "the server closed the connection")
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._transport.abort()

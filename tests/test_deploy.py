@@ -6,9 +6,7 @@ import os
 import pwd
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -16,7 +14,6 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Self
 
 import pytest
 
@@ -28,7 +25,7 @@ from ingest.log.files import LogFile, log_files, open_log
 from ingest.service.parts import DRAIN
 from tests.support.devices import TOKEN
 from tests.support.listeners import Listener
-from tests.support.processes import TWISTD, run
+from tests.support.processes import TWISTD, Program, run
 from tests.support.waiting import PATIENCE, wait_for
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
@@ -93,43 +90,23 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-class Activated:
+class Activated(Program):
     """The service's listener on a socket that is ours, as systemd runs it."""
 
+    ready = "may connect\n"
+
     def __init__(self, listening: socket.socket, data: Path) -> None:
-        """Start it."""
         _, *options = settings(DEPLOY / "ingest.service")["ExecStart"].split()
         options[options.index("--data") + 1] = str(data)
         options[options.index("--http") + 1] = "tcp:0:interface=127.0.0.1"
-        self._fd = listening.fileno()
-        self._command = [sys.executable, "-c", _AS_SYSTEMD, str(self._fd), str(TWISTD), *options]
-        self._output = data.with_name("output")
-        self._start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        fd = listening.fileno()
+        command = [sys.executable, "-c", _AS_SYSTEMD, str(fd), str(TWISTD), *options]
+        super().__init__(command, data.with_name("output"), pass_fds=[fd])
 
     def restart(self) -> None:
         """Stop it in good order and start it on the same socket."""
-        self._process.terminate()
-        assert self._process.wait(PATIENCE) == -signal.SIGTERM, self._output.read_text()
-        self._start()
-
-    def _start(self) -> None:
-        with self._output.open("wb") as output:
-            self._process = subprocess.Popen(
-                self._command, pass_fds=[self._fd], stdout=output, stderr=output
-            )
-        wait_for(self._has_started, "the listener's start")
-
-    def _has_started(self) -> bool:
-        said = self._output.read_text()
-        assert self._process.poll() is None, said
-        return "may connect\n" in said
+        self.stop()
+        self.start()
 
 
 @contextmanager

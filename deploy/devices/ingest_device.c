@@ -53,6 +53,9 @@ extern "C" {
 #ifndef INGEST_BUFFER
 #define INGEST_BUFFER 512
 #endif
+#if INGEST_BUFFER < 512
+#error "INGEST_BUFFER: a message of the handshake needs 512 bytes"
+#endif
 
 /* A connection. None of these waits, except that `open` may, for some seconds. */
 struct ingest_transport {
@@ -418,7 +421,9 @@ static uint32_t capacity(const struct ingest_device *d)
 
 static uint32_t advanced(const struct ingest_device *d, uint32_t at, uint32_t bytes)
 {
-    return (at + bytes) % capacity(d);
+    uint32_t straight = capacity(d) - at; /* at + bytes may be more than 32 bits hold */
+
+    return bytes < straight ? at + bytes : bytes - straight;
 }
 
 static int ring_read(const struct ingest_device *d, uint32_t at, void *data, uint32_t size)
@@ -606,10 +611,11 @@ struct ingest_storage ingest_memory(void *memory, uint32_t size)
 /* ---- 4. The conversation ------------------------------------------------------------------- */
 
 #define LONGEST_PAUSE 300000UL      /* milliseconds between two attempts */
-#define HANDSHAKE_PATIENCE 15000UL  /* a listener gives up after 10 s */
+#define HANDSHAKE_PATIENCE 40000UL  /* for OK, when thousands connect at once; 10 s of it to open */
 #define KEEP_ALIVE 600000UL         /* a listener cuts who says nothing for an hour */
 #define MAX_ITERATIONS 1000000UL    /* so that nobody on the network can keep the device busy */
-#define LONGEST_LOGIN 250           /* characters of name and token: PLAIN must fit the buffer */
+#define LONGEST_NAME 128            /* characters */
+#define LONGEST_LOGIN 250           /* bytes of name and token: PLAIN must fit the buffer */
 
 static void enter(struct ingest_device *d, enum ingest_state state)
 {
@@ -702,7 +708,7 @@ static void take_error(struct ingest_device *d, const char *code)
     retry_later(d, code);
 }
 
-/* Text that is put together piece by piece; `size` is above its room where it was too much. */
+/* Text that is put together piece by piece. LONGEST_LOGIN and read_challenge see that it fits. */
 struct text {
     char data[INGEST_BUFFER / 4 * 3 - 24];
     size_t size;
@@ -989,14 +995,21 @@ static void take_line(struct ingest_device *d, char *line)
     retry_later(d, "bad-reply");
 }
 
-/* Take what has arrived. Of a line that is too long, which may only be an ERR, the rest is left. */
+/*
+ * Take what has arrived, but not so much that a listener which never ends keeps your main loop from
+ * its work. Of a line that is too long, which may only be an ERR, the rest is left.
+ */
 static void hear(struct ingest_device *d)
 {
     const struct ingest_transport *t = &d->setup.transport;
     uint8_t data[128];
     long i, size;
+    int turn;
 
-    while (is_connected(d) && (size = t->receive(t->context, data, sizeof data)) != 0) {
+    for (turn = 0; turn < 64 && is_connected(d); turn++) {
+        size = t->receive(t->context, data, sizeof data);
+        if (size == 0)
+            return;
         if (size < 0) {
             retry_later(d, "broken");
             return;
@@ -1118,7 +1131,9 @@ int ingest_begin(struct ingest_device *d, const struct ingest_setup *setup)
         d->setup.pause = 1000;
     d->pause = d->setup.pause;
     d->state = INGEST_STOPPED;
-    if (strlen(setup->name) + strlen(setup->token) > LONGEST_LOGIN) {
+    if (strlen(setup->name) > LONGEST_NAME
+        || (setup->mechanism == INGEST_PLAIN
+            && strlen(setup->name) + strlen(setup->token) > LONGEST_LOGIN)) {
         stop(d, "login-too-long");
         return -1;
     }

@@ -130,7 +130,7 @@ def send(
             spool=spool,
             on_event=_Teller(spool),
         )
-    except SpoolError as error:
+    except (SpoolError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
         raise click.ClickException(f"{error.filename or ca or spool}: {error.strerror}") from error
@@ -143,12 +143,15 @@ def send(
     except (OSError, ClientError) as error:
         waiting = ""
         if spool is not None and client.unacknowledged:
-            waiting = (
-                f"; {_plural(client.unacknowledged, 'frame')} wait in {spool} for the next run"
-            )
+            count = client.unacknowledged
+            verb = "waits" if count == 1 else "wait"
+            waiting = f"; {_plural(count, 'frame')} {verb} in {spool} for the next run"
         raise click.ClickException(_explain(error, name, address) + waiting) from error
     if push.problem:
         raise click.ClickException(push.problem)
+    if client.rejected:
+        refused = _plural(client.rejected, "frame")
+        raise click.ClickException(f"{refused} set aside, as told above: {address} takes no such")
 
 
 class _Teller:
@@ -232,6 +235,7 @@ class _Push:
         self._must_connect = must_connect
         self._line = 0
         self._empty = 0
+        self._earlier = client.unacknowledged
 
     def run(self) -> None:
         """Send every line, until one that is no frame; wait for its ACK, and tell how it went."""
@@ -243,7 +247,11 @@ class _Push:
                 self._send(progress)
         finally:
             empty = f"; {_plural(self._empty, 'empty line')} skipped" if self._empty else ""
-            click.echo(f"{self._counts()}, in {time.monotonic() - started:.1f} s{empty}")
+            earlier = (
+                f"; {_plural(self._earlier, 'frame')} of earlier runs" if self._earlier else ""
+            )
+            took = time.monotonic() - started
+            click.echo(f"{self._counts()}{earlier}, in {took:.1f} s{empty}")
 
     def _send(self, progress: Progress) -> None:
         task = progress.add_task("", total=_size(self._file))
@@ -262,7 +270,8 @@ class _Push:
 
     def _counts(self) -> str:
         sent = self._client.taken
-        acknowledged = max(0, sent - self._client.unacknowledged)
+        done = sent + self._earlier - self._client.unacknowledged - self._client.rejected
+        acknowledged = max(0, min(sent, done))
         return f"sent {_plural(sent, 'frame')}, {acknowledged:,} acknowledged"
 
     def _read(self) -> Iterator[tuple[list[bytes], int]]:

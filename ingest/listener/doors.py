@@ -367,8 +367,8 @@ class ProxyDoor(ProtocolWrapper):
         return self._destination or self._below.getHost()
 
     def abortConnection(self) -> None:
-        """Cut the connection."""
-        self._stop_waiting()
+        """Cut the connection. It counts until it is lost: it has its descriptor until then."""
+        self._stop_reading()
         self._below.abortConnection()
 
     # The header.
@@ -404,8 +404,11 @@ class ProxyDoor(ProtocolWrapper):
         self.refuse(f"none came in {seconds:g} s")
 
     def _stop_waiting(self) -> None:
-        self._parser = None
+        self._stop_reading()
         self.factory.left(self)
+
+    def _stop_reading(self) -> None:
+        self._parser = None
         if self._deadline.active():
             self._deadline.cancel()
 

@@ -154,18 +154,20 @@ class Follower:
         Raises:
             OSError: the log can't be read.
             sqlite3.Error: the place can't be kept.
+            Exception: a fault of ours; the next step goes on with the same block.
         """
         if self._place is None:
             self._place = self._begin()
         try:
-            self._place, block = self._log.read_from(self._place)
+            place, block = self._log.read_from(self._place)
         except LinesMissingError as error:
             self.problems.append((self._clock(), str(error)))
-            self._place, block = error.place, b""
+            self._place = error.place
             return True
         now = self._clock()
         if block:
             self._act(block, now)
+        self._place = place
         self._pace(now, bool(block))
         if now - self._saved_at > _SAVE_EVERY:
             self._save()
@@ -192,6 +194,11 @@ class Follower:
         seconds: Counter[int] = Counter()
         for second, count in Counter(second for second, _, _ in found).items():
             seconds[self._seconds(second.decode())] += count
+        # First what is likeliest to fail: the block comes again then, and is counted once.
+        if max(seconds) > now - SPAN:
+            # Not always the same lines: they may be those of the same devices.
+            stride = self.progress.stride
+            self._draw(block.split(b"\n")[random.randrange(stride) :: stride], now)
         for device, (second, number) in newest.items():
             name = device.decode()
             last = self._seconds(second.decode())
@@ -199,10 +206,6 @@ class Follower:
             self._changed.add(name)
         self._traffic.add(seconds, len(block), now)
         self._reached = self._seconds(found[-1][0].decode())
-        if max(seconds) > now - SPAN:
-            # Not always the same lines: they may be those of the same devices.
-            stride = self.progress.stride
-            self._draw(block.split(b"\n")[random.randrange(stride) :: stride], now)
         self.progress = replace(self.progress, read=self.progress.read + len(found))
 
     def _draw(self, lines: Sequence[bytes], now: float) -> None:

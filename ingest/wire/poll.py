@@ -8,6 +8,7 @@ receive(b"5\\r\\n")    -> Frames(1 value), Ended(None)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from ingest.names import FORMATS
 from ingest.record import Values
@@ -120,34 +121,50 @@ class Question:
     line_format: str = FORMATS[0]
 
 
+class State(Enum):
+    """Where a conversation stands."""
+
+    CLAIMING = auto()  # the shell is getting the lease
+    OPEN = auto()  # replies are arriving
+    ENDED = auto()
+
+
+_STEPS = {
+    State.CLAIMING: {State.OPEN, State.ENDED},
+    State.OPEN: {State.ENDED},
+    State.ENDED: set[State](),
+}
+"""From each state, those that may follow."""
+
+
 class Poll:
     """A `Conversation` with a device that we have connected to; see there for its methods.
 
     Attributes:
         device: see `Conversation`.
         mechanism: see `Conversation`.
+        state: where it stands.
         replies: how many have come.
     """
 
-    __slots__ = ("_early", "_ended", "_format", "_granted", "_question", "_replies", "device",
-                 "mechanism", "replies")  # fmt: skip
+    __slots__ = ("_early", "_format", "_question", "_replies", "device", "mechanism", "replies",
+                 "state")  # fmt: skip
 
     def __init__(self, context: Context, question: Question) -> None:
         self._question = question
         self._replies = Replies(question.ending, context.max_frame)
         self._format = question.line_format
-        self._granted = False
-        self._ended = False
         self._early: list[bytes | None] = []  # what comes before the lease; None is its end
         self.device = question.device
         self.mechanism = MECHANISM
         self.replies = 0
+        self.state = State.CLAIMING
 
     def begin(self) -> Sequence[Event]:
         return (Claim(self._question.device, Standing.REGISTERED),)
 
     def granted(self, grant: Grant) -> Sequence[Event]:
-        self._granted = True
+        self._enter(State.OPEN)
         self._format = grant.line_format or self._format
         events: list[Event] = []
         if self._question.send:
@@ -155,13 +172,15 @@ class Poll:
         if not self._question.stays:
             events.append(Wait(self._question.timeout))
         for data in self._early:
-            if not self._ended:
+            if self.state is State.OPEN:
                 events += self.end_of_stream() if data is None else self.receive(data)
         self._early.clear()
         return events
 
     def receive(self, data: bytes) -> Sequence[Event]:
-        if not self._granted:
+        if self.state is State.ENDED:
+            raise IllegalStep("bytes after the end")
+        if self.state is State.CLAIMING:
             self._early.append(data)
             return ()
         try:
@@ -174,7 +193,9 @@ class Poll:
         return (Wait(silence),) if silence else ()
 
     def end_of_stream(self) -> Sequence[Event]:
-        if not self._granted:
+        if self.state is State.ENDED:
+            raise IllegalStep("the stream ended after the end")
+        if self.state is State.CLAIMING:
             self._early.append(None)
             return ()
         frames = self._frames(self._replies.end())
@@ -189,8 +210,6 @@ class Poll:
         raise IllegalStep("a device that is dialled has no token")
 
     def fail(self, error: PeerError) -> Sequence[Event]:
-        if self._ended:
-            raise IllegalStep("a failure after the end")
         return (self._end(error),)
 
     def acknowledge(self, seq: int) -> bytes:  # noqa: ARG002 - the device would not understand
@@ -203,8 +222,13 @@ class Poll:
         seconds = self._question.timeout
         return PeerError(ErrorCode.IDLE_TIMEOUT, f"no {self._question.ending} within {seconds:g} s")
 
+    def _enter(self, state: State) -> None:
+        if state not in _STEPS[self.state]:
+            raise IllegalStep(f"{state} follows {self.state}")
+        self.state = state
+
     def _end(self, error: PeerError | None) -> Ended:
-        self._ended = True
+        self._enter(State.ENDED)
         return Ended(error, lingers=False)
 
     def _take(self, replies: list[bytes]) -> Sequence[Event]:

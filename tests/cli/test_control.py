@@ -4,7 +4,6 @@ import json
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,13 +32,6 @@ FULL = PLAIN | {
 }  # fmt: skip
 
 Answers = dict[str, Any]
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    layout = Layout(tmp_path / "data")
-    layout.create()
-    return layout
 
 
 @pytest.fixture

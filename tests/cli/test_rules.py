@@ -18,13 +18,6 @@ END = "2026-11-22T12:00:00Z"
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    layout = Layout(tmp_path / "data")
-    layout.create()
-    return layout
-
-
-@pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "rules.toml"
     path.write_text(HOT)

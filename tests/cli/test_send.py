@@ -243,8 +243,27 @@ def test_lines_wait_in_a_spool_until_the_listener_is_there(tmp_path: Path) -> No
     with Server(port=port) as server:
         result = run("sensor-1", "--to", f"127.0.0.1:{port}", "--spool", spool, lines)
     assert server.stored == [b"a", b"b", b"c"]
-    assert result.stdout.startswith("sent 1 frame, 1 acknowledged, in ")
+    assert result.stdout.startswith("sent 1 frame, 1 acknowledged; 2 frames of earlier runs, in ")
     assert result.exit_code == 0
+
+
+def test_a_frame_that_the_listener_does_not_take_is_told_and_is_no_success(tmp_path: Path) -> None:
+    lines = tmp_path / "lines"
+    lines.write_text("a\nb\nc\n")
+    with Server([Plan(take=1, farewell=b"ERR bad-frame nested too deep\n")]) as server:
+        address = f"127.0.0.1:{server.port}"
+        result = run("sensor-1", "--to", address, lines)
+    assert server.stored == [b"a", b"c"]
+    assert result.stdout.startswith("sent 3 frames, 2 acknowledged, in ")
+    assert "a frame of 2 bytes was set aside: bad-frame: nested too deep" in result.stderr
+    assert result.stderr.endswith(f"1 frame set aside, as told above: {address} takes no such\n")
+    assert result.exit_code == 1
+
+
+def test_a_host_that_is_no_name() -> None:
+    result = run("sensor-1", "--to", "a..b:7650", "/dev/null")
+    assert result.output.startswith("Error: host='a..b' is no name of a host")
+    assert result.exit_code == 1
 
 
 def test_a_spool_that_can_not_be_used(tmp_path: Path) -> None:
@@ -252,9 +271,9 @@ def test_a_spool_that_can_not_be_used(tmp_path: Path) -> None:
     spool = tmp_path / "file" / "spool"
     result = run("sensor-1", "--spool", spool, "/dev/null")
     assert result.output == f"Error: {spool}: Not a directory\n"
-    used = Spool(str(tmp_path / "used"), 1 << 20, "text", "sensor-1")
+    used = Spool(tmp_path / "used", 1 << 20, "text", "sensor-1")
     result = run("sensor-1", "--spool", tmp_path / "used", "/dev/null")
-    assert result.output == f"Error: {tmp_path}/used: another process uses this spool\n"
+    assert result.output == f"Error: {tmp_path}/used: another process or client uses this spool\n"
     used.close()
 
 

@@ -16,6 +16,7 @@ from ingest.client import (
     Dropped,
     Event,
     MemoryQueue,
+    Options,
     OutOfStep,
     OutOfStepError,
     Phase,
@@ -25,11 +26,16 @@ from ingest.client import (
 from tests.support.scripted_server import pack
 
 
+def make_core(limit: int = 9, **options: Any) -> Core:
+    known: dict[str, Any] = {"host": "localhost", "port": 7650, "device": "a", "token": "t"}
+    return Core(MemoryQueue(limit), Options(**known | options))
+
+
 class Wire:
     """A core, and what it would send on one connection after the other."""
 
     def __init__(self, limit: int = 100, **options: Any) -> None:
-        self.core = Core(MemoryQueue(limit), "sensor-1", "secret", **options)
+        self.core = make_core(limit, device="sensor-1", token="secret", **options)
         self.now = 0.0
         self.events: list[Event] = []
 
@@ -411,7 +417,7 @@ def test_the_time_of_the_server() -> None:
 
 
 def test_msgpack() -> None:
-    core = Core(MemoryQueue(9), "a", "t", dialect="msgpack")
+    core = make_core(dialect="msgpack")
     core.offer(core.encode({"t": 1}))
     core.opened()
     auth = pack({"auth": "PLAIN", "data": b"\0a\0t", "ack": "durable"})
@@ -424,7 +430,7 @@ def test_msgpack() -> None:
 
 
 def test_scram_before_any_frame() -> None:
-    core = Core(MemoryQueue(9), "a", "t", mechanism="SCRAM-SHA-256")
+    core = make_core(mechanism="SCRAM-SHA-256")
     core.offer(core.encode("frame"))
     core.opened()
     assert core.data_to_send().startswith(b"AUTH SCRAM-SHA-256 ")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.client import MemoryQueue, Spool, SpoolError
+from ingest.client import MemoryQueue, Spool, SpoolError, Write
 
 LIMIT = 100_000
 
@@ -25,7 +25,7 @@ def store(queue: MemoryQueue) -> None:
 
 
 def spool(folder: Path, limit: int = LIMIT) -> Spool:
-    return Spool(str(folder), limit, "text", "sensor-1")
+    return Spool(folder, limit, "text", "sensor-1")
 
 
 def fill(queue: MemoryQueue, *frames: bytes) -> None:
@@ -204,6 +204,28 @@ def test_a_torn_tail_is_cut_off(tmp_path: Path, cut: int, garbage: bytes) -> Non
     queue.close()
 
 
+@pytest.mark.parametrize("junk", [b"", b"\x7f", b"\xff" * 40])
+def test_a_file_cut_anywhere_keeps_what_was_whole(tmp_path: Path, junk: bytes) -> None:
+    frames = [b"%d " % i + bytes(i) for i in range(6)]
+    whole = tmp_path / "whole"
+    queue = spool(whole)
+    fill(queue, *frames)
+    queue.close()
+    (segment,) = whole.glob("*.frames")
+    data, ends = segment.read_bytes(), [len(b"ingest-spool/1 text sensor-1\n")]
+    for frame in frames:
+        ends.append(ends[-1] + 16 + len(frame))
+    assert ends[-1] == len(data)
+    for cut in range(len(data) + 1):
+        folder = tmp_path / "cut"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        (folder / segment.name).write_bytes(data[:cut] + junk)
+        queue = spool(folder)
+        assert queue.read(0, 1 << 20) == frames[: max(0, sum(end <= cut for end in ends) - 1)]
+        queue.close()
+
+
 @pytest.mark.parametrize("slot", [0, 1])
 def test_a_torn_state_leaves_the_one_before(tmp_path: Path, slot: int) -> None:
     queue = spool(tmp_path)
@@ -288,11 +310,14 @@ def test_a_frame_longer_than_the_spool(tmp_path: Path) -> None:
 
 def test_only_one_process_uses_it(tmp_path: Path) -> None:
     queue = spool(tmp_path)
-    code = "import sys; from ingest.client import Spool; Spool(sys.argv[1], 9999, 'text', 'a')"
+    code = (
+        "import sys; from ingest.client import Path, Spool;"
+        " Spool(Path(sys.argv[1]), 9999, 'text', 'a')"
+    )
     command = [sys.executable, "-c", code, str(tmp_path)]
     other = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "SpoolError" in other.stderr
-    assert "another process uses this spool" in other.stderr
+    assert "another process or client uses this spool" in other.stderr
     queue.close()
 
 
@@ -302,7 +327,7 @@ def test_frames_of_another_device_or_dialect(tmp_path: Path, dialect: str, devic
     fill(queue, b"a")
     queue.close()
     with pytest.raises(SpoolError, match="it is 'ingest-spool/1 text sensor-1', not"):
-        Spool(str(tmp_path), LIMIT, dialect, device)
+        Spool(tmp_path, LIMIT, dialect, device)
     queue = spool(tmp_path)
     assert queue.read(0, 100) == [b"a"]
     queue.close()
@@ -312,9 +337,9 @@ def test_what_can_not_be_written_is_given_back(tmp_path: Path) -> None:
     """A limit on the size of files stands for a full disk: the write ends in the middle."""
     code = """
 import resource, signal, sys
-from ingest.client import Spool
+from ingest.client import Path, Spool
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-queue = Spool(sys.argv[1], 1 << 20, "text", "sensor-1")
+queue = Spool(Path(sys.argv[1]), 1 << 20, "text", "sensor-1")
 assert queue.add(bytes(1000))
 write = queue.pending_write(); write.run(); queue.written(write)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))
@@ -334,9 +359,40 @@ except OSError as error:
     queue.close()
 
 
+@pytest.mark.parametrize("way", ["reclaim", "drop_oldest"])
+@pytest.mark.parametrize("underway", [True, False])
+def test_making_room_keeps_what_is_not_in_its_file_yet(
+    tmp_path: Path, way: str, underway: bool
+) -> None:
+    """The oldest file is removed while frames that belong to it wait, or are being written."""
+    queue, more = spool(tmp_path, 8000), [b"%d" % i + bytes(300) for i in range(9)]
+    fill(queue, b"a")
+    queue.number = 1
+    store(queue)
+    for frame in more:
+        assert queue.add(frame)
+    assert len(queue._segments) > 2
+    write = queue.pending_write() if underway else None
+    if way == "reclaim":
+        queue.release(1)
+    getattr(queue, way)()
+    if write:
+        write.run()
+        queue.written(write)
+    store(queue)
+    assert queue.read(0, 1 << 20) == more
+    queue.close()
+    queue = spool(tmp_path, 8000)
+    assert queue.read(0, 1 << 20) == more
+    queue.close()
+
+
 OPERATIONS = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), st.integers(1, 2000)),
+        st.tuples(st.just("add"), st.sampled_from([1, 100, 400, 1500])),
+        st.tuples(st.just("begin"), st.just(0)),
+        st.tuples(st.just("end"), st.just(0)),
+        st.tuples(st.just("fail"), st.just(0)),
         st.tuples(st.just("store"), st.just(0)),
         st.tuples(st.just("release"), st.integers(0, 10)),
         st.tuples(st.just("drop"), st.just(0)),
@@ -345,11 +401,38 @@ OPERATIONS = st.lists(
         st.tuples(st.just("reclaim"), st.just(0)),
         st.tuples(st.just("reopen"), st.just(0)),
     ),
-    max_size=60,
+    min_size=20,
+    max_size=80,
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+class Writing:
+    """One write at a time, as the shells do it; other things happen between begin and end."""
+
+    def __init__(self) -> None:
+        self._write: Write | None = None
+
+    def begin(self, queue: MemoryQueue) -> None:
+        if self._write is None:
+            self._write = queue.pending_write()
+
+    def end(self, queue: MemoryQueue) -> None:
+        if self._write is not None:
+            self._write.run()
+            queue.written(self._write)
+            self._write = None
+
+    def fail(self) -> None:
+        if self._write is not None:
+            os.close(self._write._fd)
+            self._write = None
+
+    def finish(self, queue: MemoryQueue) -> None:
+        self.end(queue)
+        store(queue)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 @given(OPERATIONS)
 def test_it_is_a_queue_whatever_is_done_with_it(
     tmp_path: Path, operations: list[tuple[str, int]]
@@ -357,41 +440,47 @@ def test_it_is_a_queue_whatever_is_done_with_it(
     """A list of frames with their numbers is the model; `reopen` is a crash."""
     folder = tmp_path / "spool"
     shutil.rmtree(folder, ignore_errors=True)
-    queue, number, count = spool(folder, 10_000), 1, 0
+    queue, number, count, writing = spool(folder, 10_000), 1, 0, Writing()
     model: list[bytes] = []
-    durable = 0  # how many of the model
     queue.number = number
     store(queue)
     for operation, argument in operations:
+        durable = queue._durable - queue._first  # how many of the model
         if operation == "add":
             frame = b"%d" % count + bytes(argument)
             count += 1
             if queue.add(frame):
                 model.append(frame)
+        elif operation == "begin":
+            writing.begin(queue)
+        elif operation == "end":
+            writing.end(queue)
+        elif operation == "fail":
+            writing.fail()
         elif operation == "store":
-            store(queue)
-            durable = len(model)
+            writing.finish(queue)
+            assert queue._durable == queue._end
         elif operation in ("release", "skip"):
-            gone = min(argument, durable)
+            gone = min(argument, len(queue.read(0, 1 << 20)))
             getattr(queue, operation)(gone)
             number += gone if operation == "release" else 0
             del model[:gone]
-            durable -= gone
         elif operation == "drop":
             gone = queue.drop_oldest()
             assert gone <= durable
             del model[:gone]
-            durable -= gone
         elif operation == "discard":
+            writing.end(queue)  # nothing may be on its way to the disk
+            durable = queue._durable - queue._first
             assert queue.discard_unwritten() == len(model) - durable
             del model[durable:]
         elif operation == "reclaim":
             queue.reclaim()
         else:
-            store(queue)
+            writing.finish(queue)
             queue.close()
-            queue, durable = spool(folder, 10_000), len(model)
+            queue = spool(folder, 10_000)
         assert (len(queue), queue.number) == (len(model), number)
-    store(queue)
+    writing.finish(queue)
     assert queue.read(0, 1 << 20) == model
     queue.close()

@@ -15,7 +15,7 @@ DEVICES = Path(__file__).parents[2] / "deploy" / "devices"
 C_SOURCE = DEVICES / "ingest_device.c"
 MICROPYTHON = Path(sys.executable).with_name("micropython")
 
-C_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic")
+C_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 PAUSE = "20"

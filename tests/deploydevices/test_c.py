@@ -33,6 +33,17 @@ def test_power_cuts_restarts_and_broken_connections(tmp_path: Path) -> None:
     assert min(counts) > 1000, done.stdout
 
 
+def test_whatever_a_listener_says(tmp_path: Path) -> None:
+    """Bytes of chance, and replies that are almost right; for longer give it more replies."""
+    program = compile_c(HERE / "fuzz.c", tmp_path / "fuzz", f"-I{DEVICES}")
+    for seed in ("1", "2", "3"):
+        done = run([program, seed, "5000"])
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr
+        running, taken = (int(word) for word in done.stdout.split() if word.isdigit())
+        assert running > 50, "it must be let in often enough for frames to be acknowledged"
+        assert taken > 100
+
+
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator["subprocess.Popen[str]"]:
     """A program that computes with the client's own functions, a line at a time."""

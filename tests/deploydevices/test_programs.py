@@ -1,7 +1,6 @@
 """Every client of `deploy/devices/`, as it stands, against a real listener."""
 
 import json
-import re
 import stat
 import subprocess
 import sys
@@ -36,9 +35,7 @@ def listener(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Ite
 @pytest.fixture
 def name(listener: Listener, request: pytest.FixtureRequest) -> str:
     """The name of a registered device that no other test uses."""
-    name = re.sub(r"[^A-Za-z0-9._:-]", "_", request.node.name)[:128]
-    listener.add(name)
-    return name
+    return listener.add_for(request.node.name)
 
 
 def address(listener: Listener, place: int = 0) -> tuple[str, int]:

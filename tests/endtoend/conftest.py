@@ -1,6 +1,5 @@
 """The listener that most tests use together, each with devices of its own."""
 
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -19,9 +18,7 @@ def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
 @pytest.fixture
 def name(listener: Listener, request: pytest.FixtureRequest) -> str:
     """The name of a registered device that no other test uses."""
-    name = re.sub(r"[^A-Za-z0-9._:-]", "_", request.node.name)[:128]
-    listener.add(name)
-    return name
+    return listener.add_for(request.node.name)
 
 
 @pytest.fixture(params=[TextDevice, PackedDevice], ids=["text", "msgpack"])

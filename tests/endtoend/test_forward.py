@@ -144,14 +144,13 @@ def test_connections_of_one_device_go_on_side_by_side(tmp_path: Path) -> None:
 
 
 def test_a_chunk_that_is_sent_again_after_a_kill_is_stored_once(tmp_path: Path) -> None:
-    listener = Listener(tmp_path / "data", *OPEN, listen=())
-    listener.start()
-    listener.add("app")
-    with Client(listener) as client:
-        client.push(chunk("a", 1, 2, 3))
-        client.send(chunk("b", 4, 5, 6))
-        client.read()
-    listener.kill()
+    with Listener(tmp_path / "data", *OPEN, listen=()) as listener:
+        listener.add("app")
+        with Client(listener) as client:
+            client.push(chunk("a", 1, 2, 3))
+            client.send(chunk("b", 4, 5, 6))
+            client.read()
+        listener.kill()
     # As a crash within a write leaves it: the last chunk is there in part, its last line torn.
     log = tmp_path / "data" / "log" / "ingest.log"
     lines = log.read_bytes().splitlines(keepends=True)

@@ -160,11 +160,10 @@ def test_hangups_from_the_first_moment(tmp_path: Path, early: bool) -> None:
 
 
 def test_interrupted_three_times(tmp_path: Path) -> None:
-    listener = Listener(tmp_path / "data")
-    listener.start()
-    for _ in range(3):
-        os.kill(listener.pid, signal.SIGINT)
-    assert listener.wait() in (0, -signal.SIGINT)
+    with Listener(tmp_path / "data") as listener:
+        for _ in range(3):
+            os.kill(listener.pid, signal.SIGINT)
+        assert listener.wait() in (0, -signal.SIGINT)
     assert "Traceback" not in listener.output
 
 

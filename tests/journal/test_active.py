@@ -20,17 +20,6 @@ _FULL = ROOM + (1 << 20)
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "log").mkdir()
-    return tmp_path / "log"
-
-
-@pytest.fixture
-def disk() -> FaultyDisk:
-    return FaultyDisk()
-
-
-@pytest.fixture
 def make(folder: Path, disk: FaultyDisk) -> Iterator[Callable[[], ActiveFile]]:
     """Opens the active file, as a start does."""
     intent = IntentFile(folder.with_name("intent"), disk)

@@ -1,25 +1,21 @@
-"""The contract that every journal keeps, on both that there are; and the twin's own part."""
-
-from collections.abc import Iterator
-from pathlib import Path
+"""The contract that every journal keeps, on all that there are; and the twin's own part."""
 
 import pytest
 
-from ingest.journal.interface import LeaseError
-from tests.support.journals import Driven, DrivenFile, DrivenMemory, Holder, YieldingHolder, append
-
-
-@pytest.fixture(params=["memory", "file"])
-def driven(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driven]:
-    driven: Driven = DrivenMemory() if request.param == "memory" else DrivenFile(tmp_path)
-    yield driven
-    driven.close()
+from ingest.journal.interface import Journal, LeaseError
+from tests.support.implementations import implementations
+from tests.support.journals import JOURNALS, Driven, DrivenMemory, Holder, YieldingHolder, append
 
 
 def claim(driven: Driven, device: str) -> Holder:
     holder = Holder()
     driven.journal.claim(device, holder)
     return holder
+
+
+def test_no_journal_is_left_out() -> None:
+    """Add a new one to `JOURNALS`: then it runs all of this, and the table of faults."""
+    assert implementations(Journal, "ingest.journal") == set(JOURNALS)
 
 
 class TestContract:

@@ -1,6 +1,6 @@
 """Whoever the journal calls may fail: that hurts nobody else."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,6 @@ from ingest.journal.interface import Lease
 from tests.support.journals import (
     Driven,
     DrivenFile,
-    DrivenMemory,
     Flow,
     Holder,
     Report,
@@ -54,13 +53,6 @@ class FailingHolder(Holder):
     def _fail(self, call: str) -> None:
         if call in self._failing:
             raise FaultError(call)
-
-
-@pytest.fixture(params=["memory", "file"])
-def driven(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driven]:
-    driven: Driven = DrivenMemory() if request.param == "memory" else DrivenFile(tmp_path)
-    yield driven
-    driven.close()
 
 
 class Neighbours:

@@ -219,12 +219,14 @@ def test_a_thousand_bad_headers_are_eleven_lines(doorway: Doorway) -> None:
 
 
 def test_no_header_in_time(doorway: Doorway) -> None:
-    _, transport = doorway.connect(LINE[:20])
+    door, transport = doorway.connect(LINE[:20])
     doorway.clock.advance(9.9)
     assert not transport.disconnecting
     doorway.clock.advance(0.2)
     assert transport.disconnecting
     assert doorway.words == ["1 10.0.0.1: none came in 10 s"]
+    assert len(doorway.doors) == 1, "its descriptor is closed in a later turn of the reactor"
+    door.connectionLost()
     assert len(doorway.doors) == 0
 
 
@@ -330,11 +332,12 @@ def test_who_waits_is_cut_when_the_last_port_closes(doorway: Doorway) -> None:
     doorway.doors.doStart()
     assert doorway.inner.is_started
     behind, _, open_transport = doorway.behind(LINE)
-    _, waiting_transport = doorway.connect(LINE[:5])
+    waiting, waiting_transport = doorway.connect(LINE[:5])
     doorway.doors.doStop()
     assert not doorway.inner.is_started
     assert waiting_transport.disconnecting
     assert (behind.told, open_transport.disconnecting) == (["made"], False)
+    waiting.connectionLost()
     assert (len(doorway.doors), doorway.doors.refused) == (0, 0)
 
 

@@ -36,7 +36,7 @@ def make_certificate(path: Path, left: timedelta = _DAY, address: str = "127.0.0
     private = key.private_bytes(
         encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    path.write_bytes(private + built.public_bytes(encoding))
+    path.write_bytes(built.public_bytes(encoding) + private)  # devices read the first block
     return path
 
 

@@ -246,6 +246,13 @@ class DrivenFile:
         return lease.first
 
 
+JOURNALS: dict[type, Callable[[Path], Driven]] = {
+    MemoryJournal: lambda folder: DrivenMemory(),
+    FileJournal: DrivenFile,
+}
+"""How each journal is driven, in a folder of its own; the contract runs on all of them."""
+
+
 def _record_of_now(device: str, seq: int) -> bytes:
     return line(seq, device=device, time=time.time() - BEGIN.timestamp()) + b"\n"
 

@@ -68,6 +68,12 @@ class Listener(Program):
         with Registry(self.layout.devices) as registry:
             assert registry.add_many((name, _VERIFIER, "") for name in names) == len(names)
 
+    def add_for(self, test: str) -> str:
+        """Register a device that no other test uses; return its name."""
+        name = re.sub(r"[^A-Za-z0-9._:-]", "_", test)[:128]
+        self.add(name)
+        return name
+
     def ingest(self, *arguments: str) -> str:
         """Run an `ingest` command on its data folder, with success; return what it says."""
         result = run(INGEST, "--data", self.data, *arguments)

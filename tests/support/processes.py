@@ -170,11 +170,8 @@ class Program:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, patience: float = PATIENCE) -> None:
+    def stop(self) -> None:
         """Stop it as an operator does, unless it has ended.
-
-        Args:
-            patience: seconds that it may take.
 
         Raises:
             AssertionError: it ended in another way than its usual one, or said something alarming.
@@ -183,7 +180,7 @@ class Program:
         if self.process.returncode is not None:
             return
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(patience) == self.exit_status, self.output
+        assert self.process.wait(PATIENCE) == self.exit_status, self.output
         for word in self.alarming:
             assert word not in self.output, self.output
 

@@ -28,13 +28,6 @@ HOOK = 'then = ["webhook:http://127.0.0.1:1/"]\n'
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    layout = Layout(tmp_path / "data")
-    layout.create()
-    return layout
-
-
-@pytest.fixture
 def send() -> Sender:
     return Sender()
 

@@ -34,13 +34,6 @@ def hot(*targets: str, more: str = "") -> str:
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    layout = Layout(tmp_path / "data")
-    layout.create()
-    return layout
-
-
-@pytest.fixture
 def device(layout: Layout) -> Device:
     return Device(layout)
 
