@@ -359,7 +359,6 @@ class Connection(Protocol):
                     self._claim(event)
                 case Ended():
                     self._lingers = event.lingers
-                    self.claimed = self.claimed or event.device
                     self._end(event.error)
                 case Wait():
                     self._wait(event.seconds)
@@ -402,6 +401,7 @@ class Connection(Protocol):
 
     def _end(self, error: PeerError | None) -> None:
         self._error = error
+        self.claimed = self.claimed or self._conversation.device
         if error is not None:
             self._surroundings.ended(self, error)
             if self.delivery is not None:

@@ -9,11 +9,13 @@ once when it goes down and once when it is back.
 
 import os
 import random
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.internet import defer, error
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
@@ -40,6 +42,7 @@ _RETRY = 1.0  # seconds after a first failure, doubled by each further one
 _LONGEST = 300.0
 """Seconds between two calls to a device that is down; more only if `every` is longer."""
 _MOST_DOUBLINGS = 16
+_UNESCAPED_COLON = re.compile(r"(?<!\\):")
 
 
 class DialError(Exception):
@@ -88,19 +91,27 @@ def check_dials(dials: Iterable[Dial], reactor: object) -> None:
     Raises:
         DialError: one does not.
     """
-    for dial in dials:
-        _endpoint_of(dial, reactor)
+    for number, dial in enumerate(dials, 1):
+        try:
+            clientFromString(reactor, dial.connect)
+            _check_address(dial.connect)
+        except Exception as fault:  # each kind of endpoint has errors of its own
+            raise DialError(
+                f"[[dial]] table {number}, {dial.question.device}: connect = {dial.connect!r}:"
+                f" {fault}; the form is tcp:192.0.2.1:12345 or tls:plant.example:12345"
+            ) from None
 
 
-def _endpoint_of(dial: Dial, reactor: object) -> IStreamClientEndpoint:
-    try:
-        endpoint: IStreamClientEndpoint = clientFromString(reactor, dial.connect)
-    except Exception as fault:  # each kind of endpoint has errors of its own
-        raise DialError(
-            f"[[dial]] {dial.question.device}: connect = {dial.connect!r}: {fault}; the form is"
-            " tcp:192.0.2.1:12345 or tls:plant.example:12345"
-        ) from None
-    return endpoint
+def _check_address(endpoint: str) -> None:
+    """See what Twisted sees only when it connects."""
+    kind, *words = _UNESCAPED_COLON.split(endpoint)
+    if kind not in ("tcp", "tls", "ssl"):
+        return
+    ports = [word for word in words if re.fullmatch(r"(?:port=)?-?[0-9]+", word)]
+    if not ports or not 0 < int(ports[0].removeprefix("port=")) < 65536:
+        raise ValueError("a port is from 1 to 65535")
+    if "" in words:
+        raise ValueError("a host is wanted")
 
 
 class Dialer:
@@ -175,7 +186,7 @@ class _Line:
         self.is_down = False
         self._fleet = fleet
         self._reactor = reactor
-        self._endpoint = _endpoint_of(dial, reactor)
+        self._endpoint: IStreamClientEndpoint = clientFromString(reactor, dial.connect)
         self._factory = _CallFactory(fleet, dial.question, self)
         self._in_a_row = 0  # failures
         self._pending: Deferred[IProtocol] | None = None
@@ -340,6 +351,8 @@ def _in_words(failure: Failure, seconds: float) -> str:
     reason = failure.value
     if isinstance(reason, _TIMEOUTS):
         return f"no connection within {seconds:g} s"
+    if isinstance(reason, VerificationError):
+        return "TLS: its certificate is for another name"
     if isinstance(reason, SSL.Error):
         return f"TLS: {reason.args[0][-1][-1]}" if reason.args and reason.args[0] else "TLS failed"
     if isinstance(reason, ConnectError) and isinstance(reason.osError, int):

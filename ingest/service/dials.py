@@ -63,7 +63,10 @@ def parse_ending(table: Mapping[str, Any]) -> Ending:
         return Ending(silence=_duration(key, value))
     if key == "close" and value is True:
         return Ending()
-    raise ValueError(f"{key} = {value!r} makes no sense")
+    raise ValueError(
+        f"{key} = {value!r} makes no sense: until is some text, length a number of bytes from 1 on,"
+        ' silence a duration such as "200ms", and close is true'
+    )
 
 
 def _parse(table: Mapping[str, Any]) -> Dial:

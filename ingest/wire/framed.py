@@ -1,29 +1,34 @@
 """A ready-made conversation: the listener's options say who the client is, a framing does the rest.
 
-    def converse(context):
+    def converse(context, identity):
         return Framed(context, identity, LinesOfText(context.max_frame))
 
-The client is let in as it connects, or, if the framing has a method `login`, by the name that this
-finds in the first bytes. Frames are numbered from 1 on for each connection.
+    make_converse = configured(converse)
+
+The client is let in as it connects, or, where there is a `Login`, by the name that this finds in
+the first bytes. Frames are numbered from 1 on for each connection.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
-from ingest.wire.conversation import Context, Ended, Event, Grant, Send
+from ingest.wire.conversation import Context, Conversation, Converse, Ended, Event, Grant, Send
 from ingest.wire.errors import IllegalStep, PeerError
 from ingest.wire.framing import Framing
 from ingest.wire.identity import ConfiguredIdentity
+from ingest.wire.options import Options
 
 
-@runtime_checkable
 class Login(Protocol):
-    """The framing of a protocol in which a client first says who it is."""
+    """What a client first says in some protocols: who it is. A framing may do this as well."""
 
     def login(self, data: bytes) -> str | None:
-        """Take more bytes; return the name once it is whole, and keep what is behind it for `cut`.
+        """Take more bytes; return the name once it is whole.
+
+        The framing has to know what came behind it: its `cut` is called once more, perhaps with
+        nothing new.
 
         Raises:
             PeerError: that is no login.
@@ -60,8 +65,10 @@ class Framed:
         "_framing",
         "_held",
         "_identity",
+        "_login",
         "_shared",
         "_stream_ended",
+        "device",
         "mechanism",
         "state",
     )
@@ -72,6 +79,7 @@ class Framed:
         identity: ConfiguredIdentity,
         framing: Framing,
         *,
+        login: Login | None = None,
         shared: bool = True,
     ) -> None:
         """Make the conversation of a connection that was just accepted.
@@ -80,22 +88,25 @@ class Framed:
             context: what it may know.
             identity: who clients are.
             framing: cuts the stream of this connection.
+            login: finds the name of the client; None where the client says none.
             shared: whether several connections may have the name at once; see `Claim`.
         """
         self._context = context
         self._identity = identity
         self._framing = framing
+        self._login = login
         self._shared = shared
         self._base = 0  # the number of the device's last frame before this connection
         self._held = b""
         self._stream_ended = False
         self.state = State.LOGIN
+        self.device = ""
         self.mechanism = "configured"
 
     def begin(self) -> Sequence[Event]:
         if self._context.refusal is not None:
             return (self._end(self._context.refusal),)
-        return () if isinstance(self._framing, Login) else self._claim(None)
+        return self._claim(None) if self._login is None else ()
 
     def receive(self, data: bytes) -> Sequence[Event]:
         if self.state is State.OPEN:
@@ -105,9 +116,9 @@ class Framed:
         if self.state is State.CLAIMING:
             self._held += data
             return ()
-        assert isinstance(self._framing, Login)
+        assert self._login is not None
         try:
-            said = self._framing.login(data)
+            said = self._login.login(data)
         except PeerError as error:
             return (self._end(error.without_traceback()),)
         return () if said is None else self._claim(said)
@@ -129,10 +140,10 @@ class Framed:
     def granted(self, grant: Grant) -> Sequence[Event]:
         self._enter(State.OPEN)
         self._base = grant.following - 1
-        welcome = self._framing.welcome() if isinstance(self._framing, Login) else b""
+        welcome = b"" if self._login is None else self._login.welcome()
         events: list[Event] = [Send(welcome)] if welcome else []
         held, self._held = self._held, b""
-        if held or isinstance(self._framing, Login):  # which has what came behind the login
+        if held or self._login is not None:
             events += self._take(held)
         if self._stream_ended and self.state is State.OPEN:
             events += self.end_of_stream()
@@ -153,6 +164,7 @@ class Framed:
         except PeerError as error:
             return (self._end(error.without_traceback()),)
         self._enter(State.CLAIMING)
+        self.device = claim.device
         return (replace(claim, shared=self._shared),)
 
     def _take(self, data: bytes) -> Sequence[Event]:
@@ -168,3 +180,24 @@ class Framed:
         self._enter(State.ENDED)
         self._held = b""
         return Ended(error)
+
+
+def configured(
+    make: Callable[[Context, ConfiguredIdentity], Conversation],
+) -> Callable[[Options], Converse]:
+    """Make the function `make_converse` of a protocol whose clients prove nothing.
+
+    Args:
+        make: makes the conversation of a new connection, whose client is what the options say.
+    """
+
+    def make_converse(options: Options) -> Converse:
+        identity = ConfiguredIdentity.read(options)
+        options.finish()
+
+        def converse(context: Context) -> Conversation:
+            return make(context, identity)
+
+        return converse
+
+    return make_converse

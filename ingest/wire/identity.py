@@ -84,7 +84,8 @@ class ConfiguredIdentity:
         """
         if not self.admits(peer):
             raise PeerError(ErrorCode.AUTH_FAILED, "this address is in none of the networks")
-        return claim_of(self.device or said or name_of_host(peer), self.standing)
+        own = name_of_host(peer) if said is None else said
+        return claim_of(self.device or own, self.standing)
 
     def admits(self, peer: Peer) -> bool:
         """Tell whether such a client may come from there."""

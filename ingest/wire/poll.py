@@ -141,18 +141,21 @@ class Poll:
     """A `Conversation` with a device that we have connected to; see there for its methods.
 
     Attributes:
+        device: see `Conversation`.
         mechanism: see `Conversation`.
         state: where it stands.
         replies: how many have come.
     """
 
-    __slots__ = ("_early", "_format", "_question", "_replies", "mechanism", "replies", "state")
+    __slots__ = ("_early", "_format", "_question", "_replies", "device", "mechanism", "replies",
+                 "state")  # fmt: skip
 
     def __init__(self, context: Context, question: Question) -> None:
         self._question = question
         self._replies = Replies(question.ending, context.max_frame)
         self._format = question.line_format
         self._early: list[bytes | None] = []  # what comes before the lease; None is its end
+        self.device = question.device
         self.mechanism = MECHANISM
         self.replies = 0
         self.state = State.CLAIMING

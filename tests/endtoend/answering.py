@@ -3,6 +3,7 @@
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -106,3 +107,38 @@ def talks(*pieces: bytes) -> Behaviour:
         connection.recv(4096)
 
     return behave
+
+
+def counts(device: AnsweringDevice, connection: socket.socket) -> None:
+    """Answer each question with its number, from 1 on, and wait."""
+    device.asked.append(connection.recv(4096))
+    connection.sendall(b"%d\n" % len(device.asked))
+    connection.recv(4096)
+
+
+def counts_on(device: AnsweringDevice, connection: socket.socket) -> None:
+    """Send one number after the other, unasked, from 1 on over all connections."""
+    while True:
+        device.asked.append(b"")
+        connection.sendall(b"%d\n" % len(device.asked))
+        time.sleep(0.002)
+
+
+def drips(reply: bytes, *, closes: bool = False) -> Behaviour:
+    """Answer byte by byte."""
+
+    def behave(device: AnsweringDevice, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        device.asked.append(connection.recv(4096))
+        for byte in reply:
+            connection.sendall(bytes([byte]))
+        if not closes:
+            connection.recv(4096)
+
+    return behave
+
+
+def never_ends(device: AnsweringDevice, connection: socket.socket) -> None:
+    """Send bytes for as long as the other side stays."""
+    while True:
+        connection.sendall(b"x" * 4096)

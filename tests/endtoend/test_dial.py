@@ -5,20 +5,27 @@ import os
 import signal
 import ssl
 import subprocess
+from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingest.bench.certificate import make_certificate
 from tests.endtoend.answering import (
     AnsweringDevice,
     answers,
     answers_and_closes,
     answers_over_tls,
+    counts,
+    counts_on,
+    drips,
+    never_ends,
     silent,
     talks,
 )
+from tests.support.certificates import make_certificate, tls_server
+from tests.support.devices import TOKEN, TextDevice
 from tests.support.listeners import ANY_PORT, Listener
 from tests.support.processes import INGEST, TWISTD, run
 from tests.support.waiting import wait_for
@@ -60,7 +67,7 @@ class Dialling(Listener):
 
 def register(folder: Path, *names: str) -> None:
     for name in names:
-        done = run(INGEST, "--data", folder / "data", "device", "add", name)
+        done = run(INGEST, "--data", folder / "data", "device", "add", name, "--token", TOKEN)
         assert done.returncode == 0, done.stderr
 
 
@@ -208,7 +215,8 @@ def test_sighup(tmp_path: Path) -> None:
         assert listener.said("dial: b") == 0
         listener.reload(table("c", second.port, connect="carrier:pigeon"))
         wait_for(
-            lambda: listener.said("the settings stay as they are: [[dial]] c") == 1, "the line"
+            lambda: listener.said("the settings stay as they are: [[dial]] table 1, c") == 1,
+            "the line",
         )
         frames = len(listener.lines("c"))
         listener.wait_for_frames("c", frames + 1)
@@ -238,7 +246,17 @@ def test_tls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tables", "line"),
     [
-        (table("a", 1, connect="tcp:nowhere"), "[[dial]] a: connect = 'tcp:nowhere'"),
+        (table("a", 1, connect="tcp:nowhere"), "[[dial]] table 1, a: connect = 'tcp:nowhere'"),
+        (
+            table("a", 1) + table("b", 1, connect="tls:x:1:trustRoots=/nowhere"),
+            "[[dial]] table 2, b: connect = 'tls:x:1:trustRoots=/nowhere'",
+        ),
+        (
+            table("a", 1, connect="tcp:127.0.0.1:99999"),
+            "a port is from 1 to 65535; the form is tcp:",
+        ),
+        (table("a", 1, connect="tls:h:port=0"), "a port is from 1 to 65535"),
+        (table("a", 1, connect="tcp::5"), "a host is wanted; the form is tcp:"),
         (table("a", 1, untill="x"), "there is no 'untill'; did you mean until?"),
         (table("a", 1) + table("a", 2), "table 2, a: the device has another table already"),
     ],
@@ -257,9 +275,171 @@ def test_what_makes_no_sense_is_one_line(tmp_path: Path, tables: str, line: str)
         "--listen",
         ANY_PORT,
     ]
-    done = subprocess.run(
-        [*command, "--config", config], capture_output=True, text=True, check=False
-    )
+    done = run(*command, "--config", config)
     assert done.returncode == 1
     assert line in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_replies_in_pieces(tmp_path: Path) -> None:
+    register(tmp_path, "until", "length", "silence", "close")
+    with (
+        AnsweringDevice(drips(b"20.5\r\n21")) as until,
+        AnsweringDevice(drips(b"20.5")) as length,
+        AnsweringDevice(drips(b"20.5\r\n")) as silence,
+        AnsweringDevice(drips(b"a\r\nb\r\n", closes=True)) as close,
+        Dialling(
+            tmp_path,
+            table("until", until.port, until="\r\n"),
+            table("length", length.port, length=4),
+            table("silence", silence.port, silence="200ms"),
+            table("close", close.port, close=True),
+        ) as listener,
+    ):
+        assert listener.wait_for_frames("until", 2) == ["20.5"] * 2
+        assert listener.wait_for_frames("length", 2) == ["20.5"] * 2
+        assert listener.wait_for_frames("silence", 2) == ["20.5"] * 2
+        assert listener.wait_for_frames("close", 2) == ["a\r\nb"] * 2
+        assert listener.status()["dialled"]["failures"] == 0
+
+
+@pytest.mark.parametrize(
+    "ending", [{"until": "\n"}, {"silence": "1s"}, {"close": True}, {"length": 100_000}]
+)
+@pytest.mark.parametrize("stay", [False, True])
+def test_a_reply_without_an_end(tmp_path: Path, ending: dict[str, Any], stay: bool) -> None:
+    """It costs one connection and the bytes of one frame, and delays nobody."""
+    if stay and "close" in ending:
+        return
+    register(tmp_path, "a", "b")
+    keys = {**ending, "stay": True} if stay else ending
+    with (
+        AnsweringDevice(never_ends) as bad,
+        AnsweringDevice(answers(b"1\n")) as good,
+        Dialling(tmp_path, table("a", bad.port, **keys), table("b", good.port)) as listener,
+    ):
+        wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
+        assert listener.said("is down: more than 65536 bytes") == 1
+        assert listener.wait_for_frames("b", 3) == ["1"] * 3
+        assert listener.lines("a") == []
+
+
+def test_a_name_that_nobody_knows(tmp_path: Path) -> None:
+    register(tmp_path, "a", "b")
+    with (
+        AnsweringDevice(answers(b"1\n")) as good,
+        Dialling(
+            tmp_path, table("a", 1, connect="tcp:device.invalid:1"), table("b", good.port)
+        ) as listener,
+    ):
+        wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
+        assert listener.said("a at tcp:device.invalid:1 is down: ") == 1
+        assert listener.wait_for_frames("b", 3) == ["1"] * 3
+
+
+@pytest.mark.parametrize(
+    ("address", "days", "reason"),
+    [("127.0.0.2", 1, "another name"), ("127.0.0.1", -1, "TLS: certificate verify failed")],
+)
+def test_a_certificate_that_is_not_good(
+    tmp_path: Path, address: str, days: int, reason: str
+) -> None:
+    register(tmp_path, "a")
+    trusted = tmp_path / "trusted"
+    trusted.mkdir()
+    context = tls_server(make_certificate(trusted / "device.pem", timedelta(days=days), address))
+    with (
+        AnsweringDevice(answers_over_tls(context, b"20.5\n")) as device,
+        Dialling(
+            tmp_path,
+            table("a", 1, connect=f"tls:127.0.0.1:{device.port}:trustRoots={trusted}"),
+        ) as listener,
+    ):
+        wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
+        assert listener.said("a at tls:") == 1
+        assert listener.said(reason) == 1
+        assert listener.lines("a") == []
+
+
+def test_a_kill_between_polls(tmp_path: Path) -> None:
+    """Numbers stay exact, and no reply is stored twice."""
+    register(tmp_path, "a", "b")
+    with AnsweringDevice(counts) as polled, AnsweringDevice(counts_on) as staying:
+        tables = (
+            table("a", polled.port, every="1ms"),
+            table("b", staying.port, stay=True, send=""),
+        )
+        with Dialling(tmp_path, *tables) as listener:
+            for turn in range(5):
+                listener.wait_for_frames("a", 5 * turn + 5)
+                listener.wait_for_frames("b", 5 * turn + 5)
+                listener.kill()
+                listener.start()
+            for name in ("a", "b"):
+                replies = list(map(int, listener.wait_for_frames(name, 30)))
+                assert replies == sorted(set(replies))
+    listener.ingest("verify")
+
+
+def test_a_device_that_is_dialled_and_pushes(tmp_path: Path) -> None:
+    """Each takes over from the other, with the numbers of one device."""
+    register(tmp_path, "a")
+    with (
+        AnsweringDevice(counts_on) as device,
+        Dialling(tmp_path, table("a", device.port, stay=True, send="")) as listener,
+    ):
+        for turn in range(3):
+            dialled = len(listener.lines("a"))
+            listener.wait_for_frames("a", dialled + 3)
+            with TextDevice(listener.addresses[0]) as pusher:
+                following = pusher.log_in("a")
+                pusher.push_all(f"pushed {turn}", last=following)
+                assert listener.frames("a")[following - 1] == f"pushed {turn}"
+                assert pusher.last_words() == "replaced"
+        frames = listener.frames("a")
+        replies = [int(frame) for frame in frames if not frame.startswith("pushed")]
+        assert replies == sorted(set(replies))
+        assert sum(frame.startswith("pushed") for frame in frames) == 3
+    listener.ingest("verify")
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """No reply is lost: who stays waits, and who is polled is not asked meanwhile."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk], check=True)
+    try:
+        register(disk, "polled", "staying")
+        with (
+            AnsweringDevice(counts) as polled,
+            AnsweringDevice(counts_on) as staying,
+            Dialling(
+                disk,
+                table("polled", polled.port, every="10ms"),
+                table("staying", staying.port, stay=True, send=""),
+            ) as listener,
+        ):
+            listener.wait_for_frames("polled", 3)
+            _fill(disk / "ballast")
+            wait_for(lambda: listener.status()["health"] == "disk-failing", "the full disk")
+            wait_for(lambda: listener.status()["connections"] <= 2, "the end of polls")
+            asked = len(polled.asked)
+            wait_for(lambda: len(staying.asked) > 0, "the device that stays")
+            before = listener.status()["uptime_s"]
+            wait_for(lambda: listener.status()["uptime_s"] > before + 1, "a second")
+            assert len(polled.asked) <= asked + 1
+            stored = {name: len(listener.lines(name)) for name in ("polled", "staying")}
+            (disk / "ballast").unlink()
+            for name, count in stored.items():
+                replies = list(map(int, listener.wait_for_frames(name, count + 50)))
+                assert replies == list(range(1, count + 51))
+            assert listener.status()["dialled"]["failures"] == 0
+        listener.ingest("verify")
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def _fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as stream, suppress(OSError):
+        while stream.write(bytes(4096)):
+            pass

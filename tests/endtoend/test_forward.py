@@ -104,6 +104,21 @@ def test_who_is_not_let_in(tmp_path: Path, host: str, key: str) -> None:
             assert client.read() is None
 
 
+def test_too_many_wrong_keys(tmp_path: Path) -> None:
+    """They count for the name that was tried, so that no other at that address is kept out."""
+    with Listener(tmp_path / "data", *KEYED, listen=()) as listener:
+        listener.add("web-1", "web-2")
+        for _ in range(400):
+            with Client(listener, key="wrong") as client:
+                reason = client.pong[2]
+                if reason != "shared key mismatch":
+                    break
+        assert reason == "too many failed attempts from your address"
+        assert "auth-failed: 'web-1' at 127.0.0.1" in listener.output
+        with Client(listener, "web-2", KEY) as other:
+            other.push(chunk("a", 1))
+
+
 def test_a_device_that_is_revoked_is_cut(tmp_path: Path) -> None:
     with Listener(tmp_path / "data", *KEYED, listen=()) as listener:
         listener.add("web-1")

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from scramp import ScramClient
 
 from tests.support.devices import Device, PackedDevice, TextDevice, pack
 from tests.support.listeners import Listener
@@ -115,6 +116,27 @@ def test_too_many_failed_attempts(tmp_path: Path, dialect: Dialect) -> None:
             assert codes[-1] == "busy"
             bystander.push_all("x", last=1)
         assert listener.output.count("authentication failed") < 10
+
+
+def test_too_many_failed_attempts_by_scram(tmp_path: Path) -> None:
+    """They count for the name that was tried, so that no other at that address is kept out."""
+    with Listener(tmp_path / "data") as listener:
+        listener.add("good", "other")
+        address = listener.addresses[0]
+        for _ in range(400):
+            with TextDevice(address) as device:
+                client = ScramClient(["SCRAM-SHA-256"], "good", "wrong")
+                device.send(device.auth("SCRAM-SHA-256", client.get_client_first().encode()))
+                kind, challenge = device.reply()
+                if kind == "err":
+                    break
+                client.set_server_first(challenge.decode())
+                device.send(device.response(client.get_client_final().encode()))
+                assert device.last_words() == "auth-failed"
+        assert (kind, challenge) == ("err", "busy")
+        assert "auth-failed: 'good' at 127.0.0.1" in listener.output
+        with TextDevice(address) as other:
+            assert other.log_in("other") == 1
 
 
 def test_shutting_down(tmp_path: Path) -> None:

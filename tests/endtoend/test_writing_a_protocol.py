@@ -74,6 +74,11 @@ def test_the_text_has_the_whole_package() -> None:
     assert FILES.keys() == {"meters.py", "twisted/plugins/meters_protocol.py", "pyproject.toml"}
 
 
+def test_a_protocol_takes_thirty_lines() -> None:
+    lines = [line for line in FILES["meters.py"].splitlines() if line.strip()]
+    assert len(lines) <= 30
+
+
 def test_it_is_listed(python: Path, tmp_path: Path) -> None:
     twistd = Path(sys.executable).with_name("twistd")
     assert "meters: water meters" in run(python, twistd, "ingest", "--help", cwd=tmp_path).stdout

@@ -13,16 +13,17 @@ from cryptography.x509.oid import NameOID
 _DAY = timedelta(days=1)
 
 
-def make_certificate(path: Path, left: timedelta = _DAY) -> Path:
-    """Make a PEM file with a key and a self-signed certificate of `localhost` and 127.0.0.1.
+def make_certificate(path: Path, left: timedelta = _DAY, address: str = "127.0.0.1") -> Path:
+    """Make a PEM file with a key and a self-signed certificate of `localhost` and an address.
 
     Args:
         path: of the file.
         left: how long it is valid; negative if it has expired.
+        address: which it is for.
     """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    names = [x509.DNSName("localhost"), x509.IPAddress(ip_address(address))]
     now = datetime.now(UTC)
     built = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())

@@ -12,6 +12,7 @@ from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.framing import NO_FRAMES, Framing
 from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect
 from ingest.wire.ingest1.text_dialect import TextDialect
+from ingest.wire.stepwise import Steps, Stepwise, StepwiseFraming
 from ingest.wire.syslog.framing import SyslogFraming
 from ingest.wire.syslog.relp import RelpFraming
 from tests.support.implementations import implementations
@@ -37,6 +38,14 @@ class Case(NamedTuple):
     endless: tuple[bytes, bytes]
 
 
+class Counted(Stepwise):
+    """Readings that begin with two bytes of length."""
+
+    def frame(self) -> Steps[object]:
+        size = yield 2
+        return (yield int.from_bytes(size, "big"))
+
+
 CASES = {
     TextDialect: Case(TextDialect, b"", [b"a\n", b"\xff\n", b"c\n"], (b"x", b"x")),
     MsgpackDialect: Case(
@@ -46,6 +55,10 @@ CASES = {
     RelpFraming: Case(
         RelpFraming, b"1 open 0\n", [b"%d syslog 4 <1>a\n" % n for n in (2, 3, 4)],
         (b"2 syslog 101 ", b"x"),
+    ),
+    StepwiseFraming: Case(
+        lambda limit: StepwiseFraming(Counted(), limit), b"",
+        [b"\0\1a", b"\0\0", b"\0\2bc"], (b"\0", b"\xff"),
     ),
 }  # fmt: skip
 in_every_case = pytest.mark.parametrize(

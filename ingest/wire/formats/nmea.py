@@ -14,7 +14,7 @@ from typing import Any, Final
 from ingest.wire.formats.words import number
 
 _SENTENCE = re.compile(r"[$!](P|[A-Z0-9]{2})([A-Z0-9]+)((?:,[^*]*)?)(?:\*([0-9A-Fa-f]{2}))?")
-_ANGLE = re.compile(r"([0-9]+)([0-9]{2}(?:\.[0-9]*)?)")  # degrees, minutes
+_ANGLE = re.compile(r"([0-9]{1,3})([0-9]{2}(?:\.[0-9]*)?)")  # degrees, minutes
 _SIGNS = {"N": 1, "E": 1, "S": -1, "W": -1}
 
 _POSITIONS: Final = {"GGA": (1, 3), "GLL": (0, 2), "RMC": (2, 4)}

@@ -42,7 +42,12 @@ def field(line: bytes) -> bytes:
     try:
         return b'"text":' + printable(orjson.dumps(line.decode()))
     except UnicodeDecodeError:
-        return b'"raw":"%b"' % b64encode(line)
+        return raw_field(line)
+
+
+def raw_field(data: bytes) -> bytes:
+    """Write the field of bytes that are no text."""
+    return b'"raw":"%b"' % b64encode(data)
 
 
 def _mixed_values(whole: bytes) -> Values:

@@ -12,7 +12,7 @@ after another.
 """
 
 import struct
-import zlib
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import msgpack
 import orjson
 import ormsgpack
-import zstandard
 
 from ingest.record import NO_VALUES, Values, printable
-from ingest.wire.errors import PeerError, bad_frame, too_long
+from ingest.wire.errors import ErrorCode, PeerError, bad_frame
+from ingest.wire.forward.compression import decompress
 from ingest.wire.mapping import MAX_DEPTH, encode, make_ext
 from ingest.wire.msgpack_decoder import plain_values
 from ingest.wire.msgpack_scanner import Scanner, ends_of_objects, whole_objects
@@ -36,6 +36,13 @@ END = b"}\n"
 MAX_CHUNK_ID = 256
 """Characters of a chunk's id: those of Fluentd have 24, those of Fluent Bit up to 128."""
 
+MAX_TAG = 1024
+"""Bytes of a tag, which stands in each record."""
+
+EVENT_SIZE = 32
+"""Bytes of the largest message that stand for one event: a message may have as many events. A
+record takes far more than the three bytes that an event may have, in memory and in the log."""
+
 _ARRAY_32 = b"\xdd"
 _PAIR = b"\x92"
 _NIL = b"\xc0"
@@ -43,9 +50,6 @@ _EMPTY_MAP = b"\x80"
 _RECORD_KEY = b"\x82\xa7$record"
 _METADATA_KEY = b"\xa9$metadata"
 """Metadata of Fluent Bit are rare: then the data of a record are `{"$record":…,"$metadata":…}`."""
-_ZSTD_WINDOW = 8 << 20
-"""Bytes of a zstd window at most: what all levels up to 19 need (RFC 8878, section 3.1.1.1.2)."""
-_GZIP = zlib.MAX_WBITS | 16
 _PLACES = [b"%d" % place for place in range(10_000)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIGNALS = (1, 2)
@@ -100,7 +104,8 @@ def read_message(message: bytes, limit: int) -> Message:
 
     Args:
         message: one msgpack object.
-        limit: the most bytes that compressed events may become.
+        limit: the most bytes that compressed events may become; for each `EVENT_SIZE` of them
+            the message may have one event.
 
     Raises:
         PeerError: it is none of the protocol.
@@ -113,32 +118,45 @@ def read_message(message: bytes, limit: int) -> Message:
         raise _no_message() from None
     if not 2 <= size <= 4 or tag is None:
         raise _no_message()
+    if len(tag) > MAX_TAG:
+        raise bad_frame(f"the tag of a message has at most {MAX_TAG} bytes")
+    most = max(1, limit // EVENT_SIZE)
     if packed is not None:
         option = _option(message[end:], size - 2)
-        events = _decompress(packed, option.get("compressed"), limit)
-        return _make(tag, option, option.get("size"), events)
+        events = decompress(packed, option.get("compressed"), limit)
+        return _make(tag, option, option.get("size"), events, most)
     ends = ends_of_objects(message[position:])
     if not _is_array(message[position]):  # mode Message
         body = message[position : position + ends[min(1, len(ends) - 1)]]
         option = _option(message[position + len(body) :], size - 3)
-        return _make(tag, option, 1, _PAIR + body)
+        return _make(tag, option, 1, _PAIR + body, most)
     option = _option(message[position + ends[0] :], size - 2)
     number, begin = _array(message[position : position + ends[0]])
-    return _make(tag, option, number, message[position + begin : position + ends[0]])
+    return _make(tag, option, number, message[position + begin : position + ends[0]], most)
 
 
-def _make(tag: bytes, option: dict[str, Any], size: object, events: bytes) -> Message:
-    """Make the message of events, one behind the other; `size` is how many they may be."""
+def _make(tag: bytes, option: dict[str, Any], size: object, events: bytes, most: int) -> Message:
+    """Make the message of events, one behind the other.
+
+    Args:
+        tag: its tag.
+        option: its option.
+        size: how many events are announced; anything where that is not said.
+        events: they.
+        most: how many they may be.
+    """
     chunk = option.get("chunk")
     if not isinstance(chunk, str | bytes | None) or len(chunk or "") > MAX_CHUNK_ID:
         raise bad_frame(f"the chunk of a message is a string of at most {MAX_CHUNK_ID} bytes")
     if option.get("fluent_signal") in _SIGNALS:
-        _count(events)
+        _count(events, most)
         documents = [_encode(item) for item in _cut(events)]
         return Message(printable(_json(tag)), chunk, [b""] * len(documents), _documents(documents))
-    made = _read_plain(size, events) if type(size) is int and 0 < size < len(events) else None
+    made = None
+    if type(size) is int and 0 < size <= min(most, len(events)):
+        made = _read_plain(size, events)
     if made is None:
-        number = _count(events)
+        number = _count(events, most)
         made = _read_plain(number, events) or _read_carefully(events)
     return Message(printable(_json(tag)), chunk, *made)
 
@@ -178,7 +196,7 @@ def _read_plain(number: int, events: bytes) -> tuple[Sequence[bytes], Values] | 
     except (ValueError, TypeError, OverflowError):
         return None
     values = plain_values(list(records), events)
-    if values is None or (_may_nest_too_deep(values.items) and _count(events) != number):
+    if values is None or (_may_nest_too_deep(values.items) and _count(events, number) != number):
         return None
     return times, values
 
@@ -331,58 +349,19 @@ def _option(data: bytes, items: int) -> dict[str, Any]:
     return option
 
 
-def _count(events: bytes) -> int:
+def _count(events: bytes, most: int) -> int:
     """Count events one behind the other.
 
     Raises:
-        PeerError: they are no msgpack, nest too deep, or end within one.
+        PeerError: they are no msgpack, nest too deep, end within one, or are more than `most`.
     """
     number, end = whole_objects(events, len(events))
     if end != len(events):
-        Scanner(len(events)).end(events[end:])
+        Scanner(sys.maxsize).end(events[end:])
         raise bad_frame("the events of a message end within one")
+    if number > most:
+        raise PeerError(ErrorCode.FRAME_TOO_LONG, f"more than {most} events in a message")
     return number
-
-
-def _decompress(events: bytes, compressed: object, limit: int) -> bytes:
-    if compressed in (None, "text"):
-        return events
-    if compressed == "gzip":
-        return _gunzip(events, limit)
-    if compressed == "zstd":
-        return _unzstd(events, limit)
-    raise bad_frame("the events of a message are compressed by gzip, zstd or not at all")
-
-
-def _gunzip(data: bytes, limit: int) -> bytes:
-    """Decompress gzip members, one behind the other (RFC 1952, section 2.2)."""
-    pieces: list[bytes] = []
-    room = limit
-    while data:
-        member = zlib.decompressobj(_GZIP)
-        try:
-            pieces.append(member.decompress(data, room + 1))
-        except zlib.error:
-            raise bad_frame("the events of a message are no gzip") from None
-        room -= len(pieces[-1])
-        if room < 0:
-            raise too_long(limit)
-        if not member.eof:
-            raise bad_frame("the gzip of a message ends too early")
-        data = member.unused_data
-    return b"".join(pieces)
-
-
-def _unzstd(data: bytes, limit: int) -> bytes:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    try:
-        with decompressor.stream_reader(data, read_across_frames=True) as reader:
-            events = reader.read(limit + 1)
-    except (zstandard.ZstdError, MemoryError):
-        raise bad_frame("the events of a message are no zstd, or its window is too large") from None
-    if len(events) > limit:
-        raise too_long(limit)
-    return events
 
 
 def _unpack(packed: bytes) -> Any:

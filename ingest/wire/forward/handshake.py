@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha512
 from secrets import token_bytes
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -36,19 +36,32 @@ class Secrets:
     users: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """A PING whose digests are good.
+class Ping(NamedTuple):
+    """The PING of a client, as it came: nothing of it is proved.
 
     Attributes:
-        host: what the client calls its host.
-        user: the user whose password it knows; empty where none is wanted.
-        pong: the answer that lets it in.
+        raw_host: what the client calls its host; a name may be any bytes.
+        salt: the client's part of what its digest is made of.
+        digest: shows that it knows the shared key.
+        raw_user: what the client calls its user; empty where it has none.
+        password: the digest that shows that it knows the user's password.
     """
 
-    host: str
-    user: str
-    pong: bytes
+    raw_host: bytes
+    salt: bytes
+    digest: bytes
+    raw_user: bytes
+    password: bytes
+
+    @property
+    def host(self) -> str:
+        """What the client calls its host."""
+        return self.raw_host.decode(errors="replace")
+
+    @property
+    def user(self) -> str:
+        """What the client calls its user."""
+        return self.raw_user.decode(errors="replace")
 
 
 class Handshake:
@@ -66,30 +79,23 @@ class Handshake:
         options = {"nonce": self._nonce, "auth": self._salt or "", "keepalive": True}
         return _pack(["HELO", options])
 
-    def check(self, message: bytes) -> Ping:
-        """Check a PING.
-
-        Args:
-            message: one msgpack object.
+    def check(self, ping: Ping) -> bytes:
+        """Check a PING; return the PONG that lets the client in.
 
         Raises:
-            PeerError: it is none, or a digest is wrong.
+            PeerError: a digest is wrong.
         """
-        host, salt, digest, user, password = _read_ping(message)
         key = self._secrets.shared_key
-        if not _is_same(digest, salt, host, self._nonce, key):
+        if not _is_same(ping.digest, ping.salt, ping.raw_host, self._nonce, key):
             raise PeerError(ErrorCode.AUTH_FAILED, "shared key mismatch")
         if self._secrets.users:
-            known = self._secrets.users.get(user.decode(errors="replace"), "")
-            good = _is_same(password, self._salt, user, known.encode())
+            known = self._secrets.users.get(ping.user, "")
+            good = _is_same(ping.password, self._salt, ping.raw_user, known.encode())
             if not (good and known):
                 raise PeerError(ErrorCode.AUTH_FAILED, "unknown user or wrong password")
-        else:
-            user = b""
-        ours = _HOST if host != _HOST.encode() else _OTHER_HOST
-        proof = _digest(salt, ours.encode(), self._nonce, key)
-        pong = _pack(["PONG", True, "", ours, proof])
-        return Ping(host.decode(errors="replace"), user.decode(errors="replace"), pong)
+        ours = _HOST if ping.host != _HOST else _OTHER_HOST
+        proof = _digest(ping.salt, ours.encode(), self._nonce, key)
+        return _pack(["PONG", True, "", ours, proof])
 
 
 def refusal(error: PeerError) -> bytes:
@@ -97,7 +103,15 @@ def refusal(error: PeerError) -> bytes:
     return _pack(["PONG", False, error.text, "", ""])
 
 
-def _read_ping(message: bytes) -> list[bytes]:
+def read_ping(message: bytes) -> Ping:
+    """Read a PING.
+
+    Args:
+        message: one msgpack object.
+
+    Raises:
+        PeerError: it is none.
+    """
     try:
         ping: Any = msgpack.unpackb(message, raw=True)
     except Exception:  # the decoder's errors share no better base
@@ -109,7 +123,7 @@ def _read_ping(message: bytes) -> list[bytes]:
         or not all(isinstance(word, bytes) for word in ping)
     ):
         raise PeerError(ErrorCode.AUTH_REQUIRED, "a PING of six strings is wanted here")
-    return ping[1:]
+    return Ping(*ping[1:])
 
 
 def _digest(*parts: bytes) -> str:

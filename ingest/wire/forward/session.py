@@ -31,7 +31,7 @@ from ingest.wire.conversation import (
 )
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError, bad_frame
 from ingest.wire.forward.events import END, Message, read_message
-from ingest.wire.forward.handshake import MAX_PING, Handshake, Secrets, refusal
+from ingest.wire.forward.handshake import MAX_PING, Handshake, Secrets, read_ping, refusal
 from ingest.wire.forward.messages import Messages
 from ingest.wire.framing import Frames
 from ingest.wire.identity import ConfiguredIdentity, claim_of
@@ -134,6 +134,7 @@ class ForwardSession:
         "_pong",
         "_stream_ended",
         "_told",
+        "device",
         "mechanism",
         "state",
     )
@@ -153,6 +154,7 @@ class ForwardSession:
         self._answers: deque[tuple[int, str, bytes]] = deque()  # number, chunk, acknowledgement
         self._told: OrderedDict[str, None] = OrderedDict()
         self.state = State.GREETING
+        self.device = ""
         self.mechanism = ""
 
     def begin(self) -> Sequence[Event]:
@@ -246,15 +248,18 @@ class ForwardSession:
 
     def _read_ping(self, handshake: Handshake, message: bytes) -> Claim:
         self.mechanism = "shared-key"
-        policy, context = self._policy, self._context
-        context.check_attempt("")
-        ping = handshake.check(message)
-        self._pong = ping.pong
-        name = policy.identity.device or (ping.user if policy.by_user else ping.host)
-        return claim_of(name, policy.identity.standing)
+        identity, ping = self._policy.identity, read_ping(message)
+        claim = claim_of(
+            identity.device or (ping.user if self._policy.by_user else ping.host), identity.standing
+        )
+        self.device = claim.device
+        self._context.check_attempt(claim.device)
+        self._pong = handshake.check(ping)
+        return claim
 
     def _begin_claim(self, claim: Claim) -> Claim:
         self._enter(State.CLAIMING)
+        self.device = claim.device
         return replace(claim, shared=True)
 
     # Events.

@@ -153,7 +153,7 @@ class Session:
         self._enter(State.ENDED)
         self._held = b""
         self._scram = None
-        return Ended(error, device=self.device)
+        return Ended(error)
 
     def _claim(self) -> Claim:
         self._enter(State.CLAIMING)
@@ -213,11 +213,11 @@ class Session:
         return (CheckToken(credentials),)
 
     def _begin_scram(self, initial: bytes) -> Sequence[Event]:
-        exchange = self._scram = ScramExchange(self._context.find_keys)
+        self._scram = ScramExchange(self._context.find_keys)
         try:
-            challenge = Send(self._dialect.challenge(exchange.challenge(initial)))
+            challenge = Send(self._dialect.challenge(self._scram.challenge(initial)))
         finally:
-            self.device = exchange.device
+            self.device = self._scram.device
         self._enter(State.RESPONSE)
         return (challenge, *(self._advance() if self._held else ()))
 

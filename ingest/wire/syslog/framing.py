@@ -1,25 +1,23 @@
 """The two framings of syslog over TCP (RFC 6587), decided anew for each frame.
 
-<34>Oct 11 22:14:15 web su: hello LF      a line: section 3.4.2
+<34>Oct 11 22:14:15 web su: hello LF      a line: section 3.4.2; NUL may end it as well
 33 <34>Oct 11 22:14:15 web su: hello      a count of bytes, and as many: section 3.4.1
 """
 
 import re
 
 from ingest.record import NO_VALUES
-from ingest.wire.conversation import Context, Conversation, Converse
+from ingest.wire.conversation import Context, Conversation
 from ingest.wire.errors import PeerError, bad_frame, too_long
-from ingest.wire.framed import Framed
+from ingest.wire.framed import Framed, configured
 from ingest.wire.framing import NO_FRAMES, Frames
 from ingest.wire.identity import ConfiguredIdentity
-from ingest.wire.options import Options
 from ingest.wire.syslog.messages import values_of
 
 _DIGITS = re.compile(rb"[0-9]+")
 _MAX_DIGITS = 10
-_COUNT_BEHIND_LINE = re.compile(rb"\n[0-9]")
-_TRAILER = b"\r\0"
-"""What some send before the LF, or instead of it."""
+_COUNT_BEHIND_LINE = re.compile(rb"[\n\0][0-9]")
+_LINE_END = re.compile(rb"[\n\0]")
 
 
 class SyslogFraming:
@@ -56,7 +54,7 @@ class SyslogFraming:
         digits = _DIGITS.match(last)
         if digits is not None and last[digits.end() :][:1] in (b"", b" "):
             return Frames(NO_VALUES, bad_frame("the stream ended within a counted message"))
-        return Frames(values_of([last.rstrip(_TRAILER)]))
+        return Frames(values_of([last.removesuffix(b"\r")]))
 
     def ack(self, seq: int) -> bytes:  # noqa: ARG002 - syslog has no answers
         """See `Framing.ack`."""
@@ -74,15 +72,16 @@ class SyslogFraming:
         if self._awaited:
             return len(self._rest) < self._awaited
         is_line = not 0x30 <= self._rest[0] <= 0x39
-        return is_line and len(self._rest) <= self._limit and b"\n" not in data
+        return is_line and len(self._rest) <= self._limit and not _LINE_END.search(data)
 
     def _lines(self, data: bytes, messages: list[bytes]) -> int:
         """Add whole lines where no frame has a count: the usual read. Return where they end."""
         self._awaited = 0
         if 0x30 <= data[0] <= 0x39 or _COUNT_BEHIND_LINE.search(data):
             return 0
-        end = data.rfind(b"\n") + 1
-        lines = [line.rstrip(_TRAILER) for line in data[:end].split(b"\n")]
+        end = max(data.rfind(b"\n"), data.rfind(b"\0")) + 1
+        whole = data[:end].replace(b"\0", b"\n")
+        lines = [line.removesuffix(b"\r") for line in whole.split(b"\n")]
         if max(map(len, lines)) > self._limit:
             return 0  # one by one, up to that
         messages += lines
@@ -93,14 +92,14 @@ class SyslogFraming:
         digits = _DIGITS.match(data, begin)
         if digits is not None and data[digits.end() : digits.end() + 1] in (b"", b" "):
             return self._counted(data, digits, messages)
-        end = data.find(b"\n", begin)
-        line = data[begin : end if end >= 0 else len(data)].rstrip(_TRAILER)
+        found = _LINE_END.search(data, begin)
+        line = data[begin : found.start() if found else len(data)].removesuffix(b"\r")
         if len(line) > self._limit:
             raise too_long(self._limit)
-        if end < 0:
+        if found is None:
             return 0
         messages.append(line)
-        return end + 1
+        return found.end()
 
     def _counted(self, data: bytes, digits: re.Match[bytes], messages: list[bytes]) -> int:
         if len(digits[0]) > _MAX_DIGITS or int(digits[0]) > self._limit:
@@ -114,16 +113,9 @@ class SyslogFraming:
         return end
 
 
-def make_converse(options: Options) -> Converse:
-    """Make what makes conversations in syslog.
+def _converse(context: Context, identity: ConfiguredIdentity) -> Conversation:
+    return Framed(context, identity, SyslogFraming(context.max_frame))
 
-    Raises:
-        OptionError: an option makes no sense.
-    """
-    identity = ConfiguredIdentity.read(options)
-    options.finish()
 
-    def converse(context: Context) -> Conversation:
-        return Framed(context, identity, SyslogFraming(context.max_frame))
-
-    return converse
+make_converse = configured(_converse)
+"""Makes what makes conversations in syslog, of the options of a port."""

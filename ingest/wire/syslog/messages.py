@@ -10,7 +10,6 @@ is not certain, `raw` holds the message as it came beside what is. A message wit
 """
 
 import re
-from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +17,8 @@ from typing import Any
 import orjson
 
 from ingest.record import NO_VALUES, Values, printable
+from ingest.wire.formats import opaque
+from ingest.wire.formats.words import as_object
 
 _BOM = "\ufeff"
 _NIL = "-"
@@ -59,7 +60,7 @@ def _item(message: bytes) -> bytes:
     try:
         text = message.decode()
     except UnicodeDecodeError:
-        return b'"raw":"%b"' % b64encode(message)
+        return opaque.raw_field(message)
     priority = _PRIORITY.match(text)
     if priority is None or int(priority[1]) > _MAX_PRIORITY:
         return b'"text":' + printable(orjson.dumps(text))
@@ -85,7 +86,7 @@ def _read_5424(match: re.Match[str], data: dict[str, Any]) -> bool:
             return False
         structured[element] = _params(params)
     if structured:
-        data["structured"] = structured
+        data["structured"] = as_object(structured)
     if match[7] is not None:
         data["message"] = match[7].removeprefix(_BOM)
     return True
@@ -102,7 +103,7 @@ def _params(text: str) -> dict[str, Any]:
             params[name].append(value)
         else:
             params[name] = [params[name], value]
-    return params
+    return as_object(params)
 
 
 def _read_3164(match: re.Match[str], data: dict[str, Any]) -> None:
@@ -116,8 +117,10 @@ def _read_3164(match: re.Match[str], data: dict[str, Any]) -> None:
 
 
 def _written(stamp: str, data: dict[str, Any]) -> bytes:
-    document = b'"data":' + printable(orjson.dumps(data))
     time = _utc(stamp)
+    if not time and stamp[:1].isdigit():
+        data["timestamp"] = stamp  # such as a 30th of February: kept as it came
+    document = b'"data":' + printable(orjson.dumps(data))
     return b'"event_time":"%b",%b' % (time, document) if time else document
 
 

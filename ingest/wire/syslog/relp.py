@@ -10,12 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 
 from ingest.record import NO_VALUES
-from ingest.wire.conversation import Context, Conversation, Converse, Event, Send
+from ingest.wire.conversation import Context, Event, Send
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame, too_long
-from ingest.wire.framed import Framed
+from ingest.wire.framed import Framed, configured
 from ingest.wire.framing import NO_FRAMES, Frames
 from ingest.wire.identity import ConfiguredIdentity
-from ingest.wire.options import Options
 from ingest.wire.syslog.messages import values_of
 
 _HEADER = re.compile(rb"([0-9]{1,9}) ([A-Za-z]{1,32}) ([0-9]{1,9})([ \n])")
@@ -165,16 +164,5 @@ class Relp(Framed):
         return events
 
 
-def make_converse(options: Options) -> Converse:
-    """Make what makes conversations in RELP.
-
-    Raises:
-        OptionError: an option makes no sense.
-    """
-    identity = ConfiguredIdentity.read(options)
-    options.finish()
-
-    def converse(context: Context) -> Conversation:
-        return Relp(context, identity)
-
-    return converse
+make_converse = configured(Relp)
+"""Makes what makes conversations in RELP, of the options of a port."""

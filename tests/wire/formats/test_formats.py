@@ -110,6 +110,22 @@ def test_a_line_is_what_it_is_alone(name: str, block: list[bytes]) -> None:
     assert unparsed == sum(number for _, number in alone)
 
 
+long_lines = lines | lines.map(lambda line: json.dumps("é" * 700 + repr(line)).encode())
+
+
+@given(runs=st.lists(st.tuples(long_lines, st.integers(1, 300)), max_size=8))
+@example(runs=[(b'{"a":1}', 300), (b"booting", 1)] * 4)
+@example(runs=[(b'{"a":1}', 300), (b'{"a":1', 1), (b'"b":2}', 1), (b"", 3), (b"1", 9)])
+@example(runs=[(b"1", 300), (b'"\xff"', 1), (b"2", 300), (b'{"$a":1}', 1), (b"[NaN]", 1)])
+@example(runs=[(b'{"a":1}', 1025), (b"[" + b"1," * 700, 1), (b"1", 30), (b"x" * 9000, 2)])
+def test_many_lines_of_json_are_what_they_are_alone(runs: list[tuple[bytes, int]]) -> None:
+    """Whichever way leads through a read: all lines at once, in parts, or one by one."""
+    alone = [(*parsed("json", line), times) for line, times in runs if line]
+    fields, unparsed = parsed("json", *(line for line, times in runs for _ in range(times)))
+    assert fields == [field for fields, _, times in alone for field in fields * times]
+    assert unparsed == sum(number * times for _, number, times in alone)
+
+
 @given(name=st.sampled_from(FORMATS), line=lines)
 def test_each_line_becomes_one_record_that_readers_take(name: str, line: bytes) -> None:
     fields, unparsed = parsed(name, line)
@@ -277,6 +293,7 @@ def test_nmea() -> None:
         data = data_of("nmea", line)
         assert (data["lat"], data["lon"]) == (-48.1173, -11.5166667)
         assert (data["speed_kn"], data["course"]) == (22.4, 84.4)
+    assert "lat" not in data_of("nmea", b"$GPGLL,99994916.45,N,12311.12,W")
     gga = data_of("nmea", b"$GNGGA,123519,,,,,0,00,,-00.5,M,,M,,")
     assert gga.keys() & {"lat", "lon", "hdop"} == set()
     assert (gga["satellites"], gga["altitude_m"]) == (0, -0.5)

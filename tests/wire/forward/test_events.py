@@ -11,7 +11,7 @@ import zstandard
 
 from ingest.record import KEYS, Values, parse, record_block
 from ingest.wire.errors import ErrorCode, PeerError
-from ingest.wire.forward.events import END, read_message
+from ingest.wire.forward.events import END, EVENT_SIZE, MAX_TAG, read_message
 
 LIMIT = 1 << 16
 STAMP = msgpack.ExtType(0, (1_795_347_540).to_bytes(4, "big") + (123_456).to_bytes(4, "big"))
@@ -101,7 +101,7 @@ def test_the_place_in_a_chunk(chunk: object, name: str) -> None:
 
 def test_a_chunk_of_many_events() -> None:
     events = b"".join(pack([5, {"n": number}]) for number in range(10_002))
-    items = list(read_message(pack(["t", events, {"chunk": "c"}]), LIMIT).items(9_999))
+    items = list(read_message(pack(["t", events, {"chunk": "c"}]), 1 << 20).items(9_999))
     assert [item.partition(b'"chunk":')[2].split(b",")[0] for item in items] == [
         b'"c/9999"', b'"c/10000"', b'"c/10001"',
     ]  # fmt: skip
@@ -211,6 +211,54 @@ def test_a_bomb(compressed: str) -> None:
     with pytest.raises(PeerError) as caught:
         read_message(pack(["t", bomb, {"compressed": compressed}]), LIMIT)
     assert caught.value.code is ErrorCode.FRAME_TOO_LONG
+
+
+@pytest.mark.parametrize("option", [{}, {"size": 2048}, {"size": 2049}, {"size": 5}])
+@pytest.mark.parametrize("event", [b"\x92\x05\x80", b"\x92\x05\x81\x01\x02", b"\xc0"])
+@pytest.mark.parametrize("extra", [0, 1])
+def test_how_many_events_there_may_be(option: dict[str, Any], event: bytes, extra: int) -> None:
+    """Of three bytes, each event becomes a record of a hundred."""
+    events = event * (LIMIT // EVENT_SIZE + extra)
+    for message in (
+        pack(["t", gzip.compress(events), option | {"compressed": "gzip"}]),
+        pack(["t", events, option]),
+        b"\x92\xa1t\xdd" + (LIMIT // EVENT_SIZE + extra).to_bytes(4, "big") + events,
+    ):
+        if event == b"\xc0" or extra:
+            with pytest.raises(PeerError) as caught:
+                read_message(message, LIMIT)
+            code = ErrorCode.FRAME_TOO_LONG if extra else ErrorCode.BAD_FRAME
+            assert caught.value.code is code
+        else:
+            assert read_message(message, LIMIT).size == LIMIT // EVENT_SIZE
+
+
+def test_a_tag_that_is_too_long() -> None:
+    assert records(pack(["t" * MAX_TAG, 5, {}]))[0]["tag"] == "t" * MAX_TAG
+    with pytest.raises(PeerError) as caught:
+        read_message(pack(["t" * (MAX_TAG + 1), 5, {}]), LIMIT)
+    assert caught.value.code is ErrorCode.BAD_FRAME
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
+def test_many_streams_one_behind_the_other(compress: Any) -> None:
+    """Fluentd writes one for each append; what they take rises with them, and not faster."""
+    kind = "gzip" if compress is gzip.compress else "zstd"
+    packed_events = compress(packed({"a": 1})) * 2000
+    message = pack(["t", packed_events, {"compressed": kind}])
+    assert read_message(message, LIMIT).size == 2000
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("cut", [1, 5, 9])
+def test_a_stream_that_ends_too_early(compress: Any, cut: int) -> None:
+    """Also where what is there happens to end with an event."""
+    kind = "gzip" if compress is gzip.compress else "zstd"
+    whole = compress(packed(*RECORDS))
+    for data in (whole[:-cut], whole + whole[:-cut]):
+        with pytest.raises(PeerError) as caught:
+            read_message(pack(["t", data, {"compressed": kind}]), LIMIT)
+        assert caught.value.code is ErrorCode.BAD_FRAME
 
 
 def test_a_zstd_window_that_is_too_large() -> None:

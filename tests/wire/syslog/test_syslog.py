@@ -76,7 +76,12 @@ MESSAGES: dict[str, tuple[bytes, str | None, dict[str, Any]]] = {
     ),
     "a month 19": (
         b"<13>1 2003-19-11T22:14:15Z - - - - - x", None,
-        {"facility": 1, "severity": 5, "message": "x"},
+        {"facility": 1, "severity": 5, "message": "x", "timestamp": "2003-19-11T22:14:15Z"},
+    ),
+    "names that look like our own": (
+        b'<13>1 - - - - - [$binary $date="c"] x', None,
+        {"facility": 1, "severity": 5,
+         "structured": {"$map": [["$binary", {"$map": [["$date", "c"]]}]]}, "message": "x"},
     ),
     "RFC 3164": (
         b"<34>Oct 11 22:14:15 mymachine su[12]: 'su root' failed", None,
@@ -123,11 +128,16 @@ STREAM = (
     b"<1>c\r\n\n"
     b"4 <1>d4 <1>e\n0 "
     b"<1>f\0\n"
+    b"<1>as Python's handler ends it\0<1>and again\0"
+    b"5 <1>\0b"  # a NUL within a counted message
     b"12x no count\n"
     b"5 <1>g\n"  # a LF that is counted
     b"<1>h"
 )
-FRAMES = ["<1>a", "<1>\nb", "<1>c", "<1>d", "<1>e", "<1>f", "12x no count", "<1>g", "<1>h"]
+FRAMES = [
+    *("<1>a", "<1>\nb", "<1>c", "<1>d", "<1>e", "<1>f"),
+    *("<1>as Python's handler ends it", "<1>and again", "<1>\0b", "12x no count", "<1>g", "<1>h"),
+]
 
 
 def found(client: Client) -> list[str]:
@@ -146,13 +156,16 @@ def test_both_framings_in_any_pieces(where: list[int]) -> None:
     assert found(read(*cut(STREAM, where))) == FRAMES
 
 
-@given(st.lists(st.tuples(st.binary(max_size=20), st.booleans())), cuts)
-def test_any_frames_in_any_pieces(frames: list[tuple[bytes, bool]], where: list[int]) -> None:
+ends = st.sampled_from([b"\n", b"\0", b"\r\n", b"\0\n", b""])
+
+
+@given(st.lists(st.tuples(st.binary(max_size=20), ends)), cuts)
+def test_any_frames_in_any_pieces(frames: list[tuple[bytes, bytes]], where: list[int]) -> None:
     stream = b""
     expected = 0
-    for body, counted in frames:
+    for body, end in frames:
         line = b"<1>" + body.translate(None, b"\n\r\0")
-        stream += b"%d %b" % (len(line), line) if counted else line + b"\n"
+        stream += line + end if end else b"%d %b" % (len(line), line)
         expected += 1
     assert read(*cut(stream, where)).log.last == expected
 
