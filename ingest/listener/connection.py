@@ -197,10 +197,6 @@ class Connection(Protocol):
         """Whether we read from the device, and so will hear when it closes."""
         return self._reading
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor; -1 where there is none, or no longer."""
-        return self.socket.fileno() if self.socket is not None else -1
-
     @guarded
     def take_turn(self) -> None:
         """Go on with the handshake, if it is still there."""

@@ -14,7 +14,6 @@ from ingest.journal.interface import Journal
 from ingest.listener.admission import Admission
 from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, Books, Delivery
-from ingest.listener.hangups import Hangups
 from ingest.listener.incidents import Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
 from ingest.listener.phases import Phase
@@ -49,7 +48,6 @@ class Parts:
         registry: the devices.
         authenticator: checks tokens.
         admission: decides who is let in.
-        hangups: hears of devices that go while nothing is read.
         poller: serves the connections' sockets; the reactor does, where there is none.
         now: the time by which deadlines are kept: seconds since some moment; never set back.
         wall: the time by which records are stamped: seconds since 1970.
@@ -60,7 +58,6 @@ class Parts:
     registry: Registry
     authenticator: Authenticator
     admission: Admission
-    hangups: Hangups | None = None
     poller: Poller | None = None
     now: _Clock = time.monotonic
     wall: _Clock = time.time
@@ -99,7 +96,6 @@ class Fleet:
         self._stamp = Stamper()
         self._registry = parts.registry
         self._authenticator = parts.authenticator
-        self._hangups = parts.hangups
         self._poller = parts.poller
         self._after_read = parts.rest.after_read
         self._slow = SlowLane(parts.reactor)
@@ -267,8 +263,6 @@ class Fleet:
         """See `Surroundings.remove`."""
         self._members.discard(connection)
         self._passing.discard(connection)
-        if self._hangups is not None:
-            self._hangups.forget(connection)
         self.admission.count(self._all)
         if self._stopped is not None and not self._members:
             stopped, self._stopped = self._stopped, succeed(None)
@@ -429,14 +423,14 @@ class Fleet:
         self._sightings.note(connection, self._seen_at(self._wall() - ago).decode())
 
     def _watch_unread(self, now: float) -> None:
-        if self._hangups is None:
+        if self._poller is None:
             return
-        self._hangups.unwatch_read()
         unread = [member for member in self._passing if not member.is_reading]
         if self.paused and now - self._paused_at > _UNHEARD:
             unread += self._open
         for connection in unread:
-            self._hangups.watch(connection)
+            if connection.socket is not None:
+                self._poller.watch_end(connection.socket)
 
     def _go_round(self) -> Iterator[None]:
         for connection in list(self._open):

@@ -57,9 +57,6 @@ class Member(Protocol):
     def is_reading(self) -> bool:
         """Whether we read from the device, and so hear when it closes."""
 
-    def fileno(self) -> int:
-        """Return the socket's descriptor; -1 where there is none, or no longer."""
-
     def take_turn(self) -> None:
         """Go on with the handshake, if it is still there."""
 

@@ -31,7 +31,6 @@ from ingest.listener.dialer import Dial, DialCounts, Dialer
 from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, listen
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
-from ingest.listener.hangups import Hangups
 from ingest.listener.poller import IDescriptorReactor, Poller
 from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
@@ -207,13 +206,12 @@ class Connections(Service):
     def startService(self) -> None:
         """Make the fleet, which has no connections yet."""
         devices = self._devices
-        self._hangups, self._poller = Hangups(self._reactor), Poller(self._reactor)
+        self._poller = Poller(self._reactor)
         parts = Parts(
             self._reactor,
             devices.registry,
             devices.authenticator,
             self._admission,
-            self._hangups,
             self._poller,
         )
         self.fleet = self._records.fleet = Fleet(parts)
@@ -241,7 +239,6 @@ class Connections(Service):
         sweep.stop()
         if deadline.active():
             deadline.cancel()
-        self._hangups.close()
         self._poller.close()
         self._devices.record_seen(self.fleet.take_seen())
 
