@@ -32,7 +32,7 @@ durable; those that are left come first in the next turn."""
 _READ_AND_WRITE = select.EPOLLIN | select.EPOLLOUT
 _END_AND_WRITE = select.EPOLLRDHUP | select.EPOLLOUT
 _ENDED = select.EPOLLHUP | select.EPOLLERR
-"""What epoll tells of a socket whatever it awaits: the connection is broken, or closed both ways."""
+"""What epoll always tells of: a connection that is broken, or closed both ways."""
 PATIENCE = 10.0
 """Seconds that a device may wait for an acknowledgement after it has closed its side, while nothing
 is read. The system can't tell one that waits from one that has gone; the former will resume."""

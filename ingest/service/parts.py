@@ -28,10 +28,11 @@ from ingest.layout import Layout
 from ingest.listener.admission import REFUSALS, Admission, Port
 from ingest.listener.authentication import Authenticator
 from ingest.listener.dialer import Dial, DialCounts, Dialer
-from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, listen
+from ingest.listener.doors import Door, IReactorPorts, describe, listen
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
 from ingest.listener.poller import IDescriptorReactor, Poller
+from ingest.listener.proxies import ProxyDoors
 from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
 from ingest.log.chunks import recent_chunks
