@@ -264,7 +264,9 @@ class Connections(Service):
         """See `Fleet.go_round`; how often is a matter of the idle time-out."""
         if self.fleet.now() < self._next_round:
             return
-        self._next_round = self.fleet.now() + min(_ROUND, self.fleet.idle_timeout / 4 or _ROUND)
+        self._next_round = self.fleet.now() + min(
+            _ROUND, self.fleet.admission.limits.idle_timeout / 4 or _ROUND
+        )
         yield self.fleet.go_round()
         yield deferToThread(self._devices.record_seen, self.fleet.take_seen())
 
@@ -320,7 +322,12 @@ class Ports(Service):
             fleet.count_at_doors(sum(map(len, self._proxies)))
 
         proxies = ProxyDoors(
-            factory, self._reactor, fleet.handshake_timeout, room, changed, is_wrapped=is_wrapped
+            factory,
+            self._reactor,
+            fleet.admission.limits.handshake_timeout,
+            room,
+            changed,
+            is_wrapped=is_wrapped,
         )
         self._proxies.append(proxies)
         return proxies

@@ -107,8 +107,8 @@ class Snapshots:
         trouble = self._journal.health
         if trouble is not None:
             return trouble.kind, trouble.reason
-        if self._fleet.registry_health:
-            return "registry-failing", self._fleet.registry_health
+        if self._fleet.identities.health:
+            return "registry-failing", self._fleet.identities.health
         return "ok", ""
 
     def connections(self) -> Iterator[dict[str, Any]]:

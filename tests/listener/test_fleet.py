@@ -224,7 +224,7 @@ def test_handshakes_wait_for_their_turn_and_frames_do_not(parts: Listener) -> No
 def test_time_in_the_queue_does_not_count(parts: Listener) -> None:
     device, transport = parts.connect()
     device.dataReceived(b"AUTH PL")
-    parts.clock.rightNow += 2 * parts.fleet.handshake_timeout
+    parts.clock.rightNow += 2 * parts.fleet.admission.limits.handshake_timeout
     parts.fleet.check_deadlines(0)
     parts.pass_time(0)
     assert transport.read() == b""
