@@ -1,12 +1,11 @@
 """One device's connection: the pump between its transport, its conversation and the journal."""
 
 from collections.abc import Iterable
-from functools import partial
 from typing import cast
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
-from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, ITransport
+from twisted.internet.interfaces import IHalfCloseableProtocol, ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -14,10 +13,12 @@ from zope.interface import implementer
 
 from ingest.journal.interface import Lease
 from ingest.listener.books import Delivery
+from ingest.listener.countdown import Countdown
 from ingest.listener.guard import guarded
 from ingest.listener.handshake import Handshake
+from ingest.listener.intake import Intake
 from ingest.listener.outlet import DeviceTransport, NoOutlet, Outlet, outlet_for
-from ingest.listener.peer import peer_of, socket_of
+from ingest.listener.peer import peer_of
 from ingest.listener.phases import PHASES, TAKING, Deadline, Phase
 from ingest.listener.surroundings import Surroundings
 from ingest.wire.conversation import (
@@ -37,14 +38,6 @@ from ingest.wire.errors import ErrorCode, IllegalStep, PeerError
 from ingest.wire.framing import Frames
 from ingest.wire.sasl import Credentials
 
-READ = 120 << 10
-"""Bytes of one read at most, where Twisted would take 64 KiB: at full speed a read has a price,
-whatever its size. From 128 KiB on the C library would map new memory for each."""
-
-FIRST_READ = 8 << 10
-"""The same at first. Before a device is let in, what it sends ahead is kept at our cost, whoever it
-is. After that its reads grow while they are full and quick to deal with."""
-
 _NO_OUTLET = NoOutlet()
 
 
@@ -55,44 +48,19 @@ class Connection(Protocol):
     Attributes:
         protocol: what is spoken on it.
         phase: where it stands.
-        heard: when the device last sent something, by `Surroundings.now`.
-        since: when it came to this phase, by the same.
+        since: when it came there, by `Surroundings.now`.
         made: when the connection was made, by the same.
-        is_reading: whether we read from the device, and so will hear when it closes.
         claimed: the name that the device claims, proved or not; empty before it claims one.
+        intake: what is read from it; there once the connection is made.
         delivery: what it has brought, from the moment that the device was let in.
-        read_size: bytes of one read at most.
         revocations: the mark of the last revocation when it was made; no key was looked up before.
-        socket: what is read, below TLS and other wrappers; None where the transport has none.
     """
 
     __slots__ = (
-        "_conversation",
-        "_ended",
-        "_handshake",
-        "_is_shared",
-        "_journal",
-        "_lease",
-        "_outlet",
-        "_resting",
-        "_stream_ended",
-        "_surroundings",
-        "_timer",
-        "_transport",
-        "claimed",
-        "connected",
-        "delivery",
-        "heard",
-        "is_reading",
-        "made",
-        "phase",
-        "protocol",
-        "read_size",
-        "revocations",
-        "since",
-        "socket",
-        "transport",
-    )
+        "_conversation", "_countdown", "_ended", "_handshake", "_journal", "_lease", "_outlet",
+        "_stream_ended", "_surroundings", "_transport", "claimed", "connected", "delivery",
+        "intake", "made", "phase", "protocol", "revocations", "since", "transport",
+    )  # fmt: skip
 
     _log = Logger(namespace="ingest.listener")
 
@@ -121,11 +89,8 @@ class Connection(Protocol):
         self._journal = surroundings.journal  # or, once it claims a name to share, `shares`
         self._lease: Lease | None = None
         self._ended: Ended | None = None
-        self._timer: IDelayedCall | None = None
-        self._resting = False
-        self._is_shared = False  # the name is
+        self._countdown: Countdown | None = None  # most conversations never ask for one
         self._stream_ended = False  # the device has closed its side
-        self.is_reading = True
         self.phase = Phase.GREETING
         self.claimed = ""
         self.delivery: Delivery | None = None
@@ -136,9 +101,8 @@ class Connection(Protocol):
     def connectionMade(self) -> None:
         """Begin the conversation."""
         self._transport = cast(DeviceTransport, self.transport)
-        self.socket = socket_of(self.transport)
-        self._read_at_most(FIRST_READ)
-        self.heard = self.since = self.made = self._surroundings.now()
+        self.intake = Intake(self._transport, self._surroundings.now)
+        self.since = self.made = self.intake.heard
         self._surroundings.add(self)
         self._outlet = outlet_for(self._transport, self)
         assert self._handshake is not None
@@ -151,7 +115,7 @@ class Connection(Protocol):
     @guarded
     def dataReceived(self, data: bytes) -> None:
         """Deal with what one read brought; before the device is let in, when it is its turn."""
-        self.heard = now = self._surroundings.now()
+        self.intake.heard = now = self._surroundings.now()
         if self._handshake is not None:
             self._receive_early(self._handshake, data)
         elif self.phase is Phase.OPEN and self.delivery is not None:
@@ -203,11 +167,6 @@ class Connection(Protocol):
         return peer_of(cast(ITransport, self.transport))
 
     @property
-    def lease(self) -> Lease | None:
-        """The device's lease, while it holds one."""
-        return self._lease
-
-    @property
     def mechanism(self) -> str:
         """By what the device proves its name; empty before it says so."""
         return self._conversation.mechanism
@@ -237,35 +196,24 @@ class Connection(Protocol):
         """Read, unless the phase, the journal or the device's own cost is against it."""
         wanted = PHASES[self.phase].reads and not self._stream_ended
         if self.phase is Phase.OPEN:
-            wanted = wanted and not (self._resting or self._surroundings.paused)
-        if wanted == self.is_reading or self.phase is Phase.LOST:
-            return
-        self.is_reading = wanted
-        if wanted:
-            self.heard = self._surroundings.now()  # while we did not listen, no time passed
-            self._transport.resumeProducing()
-        else:
-            self._transport.pauseProducing()
+            wanted = wanted and not (self.intake.is_resting or self._surroundings.paused)
+        if self.phase is not Phase.LOST:
+            self.intake.read(wanted)
 
     def rest(self, size: int) -> None:
         """Read nothing until `resume`, and then at most `size` bytes at once."""
-        self._resting = True
-        self._read_at_most(size)
+        self.intake.is_resting = True
+        self.intake.limit(size)
         self.update_reading()
-
-    def read_more(self) -> None:
-        """Called when a read was as long as it may be, and was dealt with quickly."""
-        if self.read_size < READ:
-            self._read_at_most(min(2 * self.read_size, READ))
 
     def resume(self) -> None:
         """Read again after `rest`."""
-        self._resting = False
+        self.intake.is_resting = False
         self.update_reading()
 
     def forgive(self, seconds: float) -> None:
         """Let the seconds just passed not count against the device: we were not listening."""
-        self.heard += seconds
+        self.intake.heard += seconds
         self.since += seconds
 
     @guarded
@@ -284,12 +232,13 @@ class Connection(Protocol):
         self._handshake = None
         self._enter(Phase.OPEN)
         self._surroundings.let_in(self)
+        is_shared = self._journal is self._surroundings.shares
         grant = Grant(
             lease.last + 1,
             self._surroundings.stamp(),
             self._surroundings.identities.format_of(lease.device),
             lambda seq: lease.durable >= seq,
-            self._surroundings.chunks(lease.device) if self._is_shared else None,
+            self._surroundings.chunks(lease.device) if is_shared else None,
         )
         self._carry_out(self._conversation.granted(grant))
 
@@ -379,7 +328,6 @@ class Connection(Protocol):
         self.claimed = claim.device
         self._enter(Phase.CLAIMING)
         self._surroundings.identities.check_claim(claim, self.revocations)
-        self._is_shared = claim.shared
         if claim.shared:
             self._journal = self._surroundings.shares
         self._journal.claim(claim.device, self)
@@ -408,22 +356,15 @@ class Connection(Protocol):
         self._release()
 
     def _wait(self, seconds: float | None) -> None:
-        self._stop_waiting()
-        if seconds is not None:
-            self._timer = self._surroundings.call_later(seconds, partial(self._overdue, seconds))
-
-    def _stop_waiting(self) -> None:
-        if self._timer is None:
-            return
-        if self._timer.active():
-            self._timer.cancel()
-        self._timer = None
+        if self._countdown is None:
+            self._countdown = Countdown(self._surroundings.call_later, self._overdue)
+        self._countdown.begin(seconds)
 
     @guarded
     def _overdue(self, seconds: float) -> None:
         if self.phase is not Phase.OPEN:
             return
-        if self.is_reading:
+        if self.intake.is_reading:
             self._carry_out(cast(Timed, self._conversation).overdue())
         else:
             self._wait(seconds)  # the device may well have spoken, but we do not listen
@@ -448,11 +389,6 @@ class Connection(Protocol):
         self.since = now
         self.update_reading()
 
-    def _read_at_most(self, size: int) -> None:
-        self.read_size = size
-        if self.socket is not None:
-            self.socket.bufferSize = size
-
     def give_up(self) -> None:
         """Called when a fault of ours has shown: say so, give back what it held, and cut it."""
         self._log.failure("the connection of {device!r} has failed and is cut", device=self.claimed)
@@ -466,7 +402,9 @@ class Connection(Protocol):
         if self.phase is Phase.LOST:
             return
         self._enter(Phase.LOST)
-        self._stop_waiting()
+        if self._countdown is not None:
+            self._countdown.stop()
+            self._countdown = None  # it knows us, as the outlet does
         self._outlet = _NO_OUTLET  # it knows us: as a cycle, both would wait for the collector
         self._handshake = None
         try:

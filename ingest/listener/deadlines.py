@@ -5,6 +5,7 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from ingest.listener.admission import Admission
+from ingest.listener.intake import Intake
 from ingest.listener.phases import PHASES, Deadline, Phase
 from ingest.wire.conversation import Peer
 from ingest.wire.errors import ErrorCode, PeerError
@@ -27,22 +28,18 @@ class Timed(Protocol):
     Attributes:
         phase: where it stands.
         since: when it came there, in seconds since some moment.
-        heard: when its device last sent something, by the same clock.
+        intake: what is read from it: if nothing is, it can't be blamed for its silence.
         claimed: the name that it claims; empty before it claims one.
     """
 
     phase: Phase
     since: float
-    heard: float
+    intake: Intake
     claimed: str
 
     @property
     def spent(self) -> float:
         """Seconds of the handshake that the device took before this phase."""
-
-    @property
-    def is_reading(self) -> bool:
-        """Whether we read from the device: if not, it can't be blamed for its silence."""
 
     @property
     def peer(self) -> Peer:
@@ -113,7 +110,8 @@ class Deadlines:
 
     def _check_idle(self, connection: Timed, now: float) -> None:
         seconds = self._admission.limits.idle_timeout
-        if seconds and connection.is_reading and now - connection.heard > seconds:
+        intake = connection.intake
+        if seconds and intake.is_reading and now - intake.heard > seconds:
             connection.fail(PeerError(ErrorCode.IDLE_TIMEOUT, f"nothing came for {seconds:g} s"))
 
     def _answer_is_late(self, connection: Timed) -> None:

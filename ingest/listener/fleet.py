@@ -140,8 +140,8 @@ class Fleet:
         self._count += 1
         self._passing.add(connection)
         self.admission.count(self._all)
-        if self._poller is not None and connection.socket is not None:
-            self._poller.adopt(connection.socket)
+        if self._poller is not None and connection.intake.socket is not None:
+            self._poller.adopt(connection.intake.socket)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
         """See `Surroundings.call_later`."""
@@ -183,8 +183,8 @@ class Fleet:
         seconds = self.now() - begun
         if seconds > SLOW:
             self._slow.enter(connection, size, seconds)
-        elif size >= connection.read_size:
-            connection.read_more()
+        elif size >= connection.intake.size:
+            connection.intake.grow()
         self._after_read(size)
 
     def remove(self, connection: Member) -> None:
@@ -307,18 +307,18 @@ class Fleet:
         return self._count + self.at_doors
 
     def _note_seen(self, connection: Member) -> None:
-        ago = self.now() - connection.heard
+        ago = self.now() - connection.intake.heard
         self._sightings.note(connection, self._seen_at(self._wall() - ago).decode())
 
     def _watch_unread(self, now: float) -> None:
         if self._poller is None:
             return
-        unread = [member for member in self._passing if not member.is_reading]
+        unread = [member for member in self._passing if not member.intake.is_reading]
         if self.paused and now - self._paused_at > _UNHEARD:
             unread += self._open
         for connection in unread:
-            if connection.socket is not None:
-                self._poller.watch_end(connection.socket)
+            if connection.intake.socket is not None:
+                self._poller.watch_end(connection.intake.socket)
 
     def _go_round(self) -> Iterator[None]:
         for connection in list(self._open):

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall
-from twisted.internet.tcp import Connection
 
 from ingest.journal.interface import Journal
 from ingest.listener.books import Delivery
@@ -21,17 +20,13 @@ class Member(Timed, Protocol):
         protocol: what is spoken on it.
         made: when the connection was made, by `Surroundings.now`.
         delivery: what it has brought; None before the device was let in.
-        read_size: bytes of one read at most.
         revocations: the mark of the last revocation when the connection was made.
-        socket: what is read, below TLS and other wrappers; None where the transport has none.
     """
 
     protocol: str
     made: float
     delivery: Delivery | None
-    read_size: int
     revocations: int
-    socket: Connection | None
 
     @property
     def mechanism(self) -> str:
@@ -49,9 +44,6 @@ class Member(Timed, Protocol):
 
     def rest(self, size: int) -> None:
         """Read nothing until `resume`, and then at most `size` bytes at once."""
-
-    def read_more(self) -> None:
-        """Called when a read was as long as it may be, and was dealt with quickly."""
 
     def resume(self) -> None:
         """Read again after `rest`."""
