@@ -51,13 +51,14 @@ class Connection(Protocol):
         since: when it came there, by `Surroundings.now`.
         made: when the connection was made, by the same.
         claimed: the name that the device claims, proved or not; empty before it claims one.
+        handshake: what there is until the device is let in, or its conversation has ended.
         intake: what is read from it; there once the connection is made.
         delivery: what it has brought, from the moment that the device was let in.
         revocations: the mark of the last revocation when it was made; no key was looked up before.
     """
 
     __slots__ = (
-        "_conversation", "_countdown", "_ended", "_handshake", "_journal", "_lease", "_outlet",
+        "_conversation", "_countdown", "_ended", "_journal", "_lease", "_outlet",
         "_stream_ended", "_surroundings", "_transport", "claimed", "connected", "delivery",
         "intake", "made", "phase", "protocol", "revocations", "since", "transport",
     )  # fmt: skip
@@ -83,7 +84,7 @@ class Connection(Protocol):
         self.transport = None
         self._surroundings = surroundings
         self.protocol = protocol
-        self._handshake: Handshake | None = Handshake(converse, refusal)
+        self.handshake: Handshake | None = Handshake(converse, refusal)
         self._conversation: Conversation
         self._outlet: Outlet = _NO_OUTLET
         self._journal = surroundings.journal  # or, once it claims a name to share, `shares`
@@ -105,19 +106,19 @@ class Connection(Protocol):
         self.since = self.made = self.intake.heard
         self._surroundings.add(self)
         self._outlet = outlet_for(self._transport, self)
-        assert self._handshake is not None
+        assert self.handshake is not None
         identities = self._surroundings.identities
         self.revocations = identities.last_revocation()
-        context = identities.context(self.peer, self._handshake.refusal)
-        self._conversation = self._handshake.converse(context)
+        context = identities.context(self.peer, self.handshake.refusal)
+        self._conversation = self.handshake.converse(context)
         self._carry_out(self._conversation.begin())
 
     @guarded
     def dataReceived(self, data: bytes) -> None:
         """Deal with what one read brought; before the device is let in, when it is its turn."""
         self.intake.heard = now = self._surroundings.now()
-        if self._handshake is not None:
-            self._receive_early(self._handshake, data)
+        if self.handshake is not None:
+            self._receive_early(self.handshake, data)
         elif self.phase is Phase.OPEN and self.delivery is not None:
             self.delivery.received_bytes += len(data)
             self._carry_out(self._conversation.receive(data))
@@ -171,17 +172,12 @@ class Connection(Protocol):
         """By what the device proves its name; empty before it says so."""
         return self._conversation.mechanism
 
-    @property
-    def spent(self) -> float:
-        """Seconds of the handshake that the device took before this phase."""
-        return 0.0 if self._handshake is None else self._handshake.spent
-
     @guarded
     def take_turn(self) -> None:
         """Go on with the handshake, if it is still there."""
-        if self.phase is not Phase.QUEUED or self._handshake is None:
+        if self.phase is not Phase.QUEUED or self.handshake is None:
             return
-        self._carry_out(self._conversation.receive(self._handshake.take_early()))
+        self._carry_out(self._conversation.receive(self.handshake.take_early()))
         if self.phase is Phase.QUEUED:
             self._enter(Phase.GREETING)
 
@@ -200,22 +196,6 @@ class Connection(Protocol):
         if self.phase is not Phase.LOST:
             self.intake.read(wanted)
 
-    def rest(self, size: int) -> None:
-        """Read nothing until `resume`, and then at most `size` bytes at once."""
-        self.intake.is_resting = True
-        self.intake.limit(size)
-        self.update_reading()
-
-    def resume(self) -> None:
-        """Read again after `rest`."""
-        self.intake.is_resting = False
-        self.update_reading()
-
-    def forgive(self, seconds: float) -> None:
-        """Let the seconds just passed not count against the device: we were not listening."""
-        self.intake.heard += seconds
-        self.since += seconds
-
     @guarded
     def abort(self) -> None:
         """Cut the connection."""
@@ -226,10 +206,10 @@ class Connection(Protocol):
     @guarded
     def granted(self, lease: Lease) -> None:
         """See `Holder.granted`."""
-        assert self._handshake is not None
+        assert self.handshake is not None
         self._lease = lease
-        self.delivery = Delivery(self.protocol, lease, self._handshake.received_bytes, lease.last)
-        self._handshake = None
+        self.delivery = Delivery(self.protocol, lease, self.handshake.received_bytes, lease.last)
+        self.handshake = None
         self._enter(Phase.OPEN)
         self._surroundings.let_in(self)
         is_shared = self._journal is self._surroundings.shares
@@ -304,25 +284,22 @@ class Connection(Protocol):
     def _append(self, frames: Frames) -> None:
         count = len(frames.values.items)
         if count:
-            lease, delivery = self._lease, self.delivery
-            assert lease is not None and delivery is not None
-            block = delivery.records(self._surroundings.stamp(), frames)
-            self._journal.append(lease, block, count)
+            assert self.delivery is not None
+            block = self.delivery.records(self._surroundings.stamp(), frames)
+            self._journal.append(self.delivery.lease, block, count)
 
     def _check_token(self, credentials: Credentials) -> None:
         self.claimed = credentials.device
         self._enter(Phase.CHECKING)
         checked = self._surroundings.identities.check_token(self.peer, credentials)
-        checked.addCallbacks(self._token_checked, self._token_not_checked)
+        checked.addBoth(self._token_checked)
 
     @guarded
-    def _token_checked(self, good: bool) -> None:
-        if self.phase is Phase.CHECKING:
+    def _token_checked(self, good: bool | Failure) -> None:
+        if isinstance(good, Failure):
+            good.raiseException()
+        elif self.phase is Phase.CHECKING:
             self._carry_out(self._conversation.checked(good=good))
-
-    @guarded
-    def _token_not_checked(self, failure: Failure) -> None:
-        failure.raiseException()
 
     def _claim(self, claim: Claim) -> None:
         self.claimed = claim.device
@@ -333,7 +310,7 @@ class Connection(Protocol):
         self._journal.claim(claim.device, self)
 
     def _end(self, error: PeerError | None) -> None:
-        self._handshake = None
+        self.handshake = None
         if error is not None:
             self._surroundings.ended(self, error)
             if self.delivery is not None:
@@ -383,8 +360,8 @@ class Connection(Protocol):
         if phase not in rule.next:
             raise IllegalStep(f"{phase} follows {self.phase}")
         now = self._surroundings.now()
-        if rule.deadline is Deadline.HANDSHAKE and self._handshake is not None:
-            self._handshake.spent += now - self.since
+        if rule.deadline is Deadline.HANDSHAKE and self.handshake is not None:
+            self.handshake.spent += now - self.since
         self.phase = phase
         self.since = now
         self.update_reading()
@@ -406,7 +383,7 @@ class Connection(Protocol):
             self._countdown.stop()
             self._countdown = None  # it knows us, as the outlet does
         self._outlet = _NO_OUTLET  # it knows us: as a cycle, both would wait for the collector
-        self._handshake = None
+        self.handshake = None
         try:
             self._withdraw_claim()
         finally:

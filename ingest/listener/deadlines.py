@@ -5,6 +5,7 @@ from typing import Protocol
 from twisted.logger import Logger
 
 from ingest.listener.admission import Admission
+from ingest.listener.handshake import Handshake
 from ingest.listener.intake import Intake
 from ingest.listener.phases import PHASES, Deadline, Phase
 from ingest.wire.conversation import Peer
@@ -30,16 +31,14 @@ class Timed(Protocol):
         since: when it came there, in seconds since some moment.
         intake: what is read from it: if nothing is, it can't be blamed for its silence.
         claimed: the name that it claims; empty before it claims one.
+        handshake: what there is of it until it is let in.
     """
 
     phase: Phase
     since: float
     intake: Intake
     claimed: str
-
-    @property
-    def spent(self) -> float:
-        """Seconds of the handshake that the device took before this phase."""
+    handshake: Handshake | None
 
     @property
     def peer(self) -> Peer:
@@ -81,6 +80,11 @@ class Deadlines:
         self._looked_at = now
         return missed if missed > _STALL else 0.0
 
+    def forgive(self, connection: Timed, seconds: float) -> None:
+        """Let the seconds of a stall not count against a device: we were not listening."""
+        connection.intake.heard += seconds
+        connection.since += seconds
+
     def check(self, connection: Timed, now: float, *, is_paused: bool) -> None:
         """End what has taken too long.
 
@@ -103,7 +107,8 @@ class Deadlines:
 
     def _check_handshake(self, connection: Timed, now: float) -> None:
         seconds = self._admission.limits.handshake_timeout
-        if connection.spent + now - connection.since > seconds:
+        spent = 0.0 if connection.handshake is None else connection.handshake.spent
+        if spent + now - connection.since > seconds:
             connection.fail(
                 PeerError(ErrorCode.AUTH_TIMEOUT, f"not authenticated in {seconds:g} s")
             )

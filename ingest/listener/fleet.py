@@ -235,7 +235,7 @@ class Fleet:
         now = self.now()
         if stall := self._deadlines.stall(now, every):
             for connection in self.members():
-                connection.forgive(stall)
+                self._deadlines.forgive(connection, stall)
         for connection in list(self._passing):
             self._deadlines.check(connection, now, is_paused=self.paused)
         self._watch_unread(now)

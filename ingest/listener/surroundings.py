@@ -42,15 +42,6 @@ class Member(Timed, Protocol):
     def update_reading(self) -> None:
         """Called when `Surroundings.paused` has changed."""
 
-    def rest(self, size: int) -> None:
-        """Read nothing until `resume`, and then at most `size` bytes at once."""
-
-    def resume(self) -> None:
-        """Read again after `rest`."""
-
-    def forgive(self, seconds: float) -> None:
-        """Let the seconds just passed not count against the device."""
-
 
 class Surroundings(Protocol):
     """What one connection sees of all others, and of the listener."""
