@@ -60,7 +60,7 @@ class Connection(Protocol):
     __slots__ = (
         "_conversation", "_countdown", "_ended", "_journal", "_lease", "_outlet",
         "_stream_ended", "_surroundings", "_transport", "claimed", "connected", "delivery",
-        "intake", "made", "phase", "protocol", "revocations", "since", "transport",
+        "handshake", "intake", "made", "phase", "protocol", "revocations", "since", "transport",
     )  # fmt: skip
 
     _log = Logger(namespace="ingest.listener")
@@ -254,15 +254,13 @@ class Connection(Protocol):
 
     def _receive_early(self, handshake: Handshake, data: bytes) -> None:
         handshake.received_bytes += len(data)
-        match self.phase:
-            case Phase.GREETING:
-                handshake.early = data
-                self._enter(Phase.QUEUED)
-                self._surroundings.queue_up(self)
-            case Phase.QUEUED:
-                handshake.early += data
-            case Phase.CHECKING | Phase.CLAIMING:
-                self._carry_out(self._conversation.receive(data))
+        if self.phase is Phase.GREETING:
+            self._enter(Phase.QUEUED)
+            self._surroundings.queue_up(self)
+        if self.phase is Phase.QUEUED:
+            handshake.early += data
+        else:
+            self._carry_out(self._conversation.receive(data))
 
     def _carry_out(self, events: Iterable[Event]) -> None:
         for event in events:
@@ -282,8 +280,7 @@ class Connection(Protocol):
                     self._wait(event.seconds)
 
     def _append(self, frames: Frames) -> None:
-        count = len(frames.values.items)
-        if count:
+        if count := len(frames.values.items):
             assert self.delivery is not None
             block = self.delivery.records(self._surroundings.stamp(), frames)
             self._journal.append(self.delivery.lease, block, count)
@@ -339,11 +336,9 @@ class Connection(Protocol):
 
     @guarded
     def _overdue(self, seconds: float) -> None:
-        if self.phase is not Phase.OPEN:
-            return
-        if self.intake.is_reading:
+        if self.phase is Phase.OPEN and self.intake.is_reading:
             self._carry_out(cast(Timed, self._conversation).overdue())
-        else:
+        elif self.phase is Phase.OPEN:
             self._wait(seconds)  # the device may well have spoken, but we do not listen
 
     def _close(self) -> None:
