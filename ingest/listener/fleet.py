@@ -152,7 +152,6 @@ class Fleet:
         self._passing.discard(connection)
         self._open[connection] = None
         self.incidents.handshakes[f"{connection.mechanism}/ok"] += 1
-        self._note_seen(connection)
 
     def left(self, connection: Member, delivery: Delivery) -> None:
         """See `Surroundings.left`."""
