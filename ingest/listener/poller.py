@@ -29,8 +29,7 @@ from ingest.listener.pacing import SLOW
 _TURN = 128
 """Sockets served in one turn. Then the reactor looks after all else, such as what has become
 durable; those that are left come first in the next turn."""
-_READ_AND_WRITE = select.EPOLLIN | select.EPOLLOUT
-_END_AND_WRITE = select.EPOLLRDHUP | select.EPOLLOUT
+_IN, _OUT, _RDHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
 _ENDED = select.EPOLLHUP | select.EPOLLERR
 """What epoll always tells of: a connection that is broken, or closed both ways."""
 PATIENCE = 10.0
@@ -128,7 +127,7 @@ class Poller:
         """
         before = time.monotonic()
         for fd, events in sorted(self._epoll.poll(0, _TURN), key=self._read_size):
-            if (connection := self._find(fd)) is not None:
+            if (connection := self._readers.get(fd) or self._find(fd)) is not None:
                 try:
                     self._serve(fd, connection, events)
                 except Exception:
@@ -147,8 +146,8 @@ class Poller:
         return "ingest.listener"
 
     def _find(self, fd: int) -> Connection | None:
-        reading = self._readers.get(fd)
-        return reading or self._writers.get(fd) or self._unread.get(fd) or self._leaving.get(fd)
+        """Return a socket that is not read."""
+        return self._writers.get(fd) or self._unread.get(fd) or self._leaving.get(fd)
 
     def _read_size(self, ready: tuple[int, int]) -> int:
         connection = self._readers.get(ready[0])
@@ -177,11 +176,11 @@ class Poller:
     def _awaited(self, fd: int) -> int | None:
         """Return the events that a socket awaits besides its end; None if it stands in no table."""
         if fd in self._readers:
-            return _READ_AND_WRITE if fd in self._writers else select.EPOLLIN
+            return _IN | _OUT if fd in self._writers else _IN
         if fd in self._unread:
-            return _END_AND_WRITE if fd in self._writers else select.EPOLLRDHUP
+            return _RDHUP | _OUT if fd in self._writers else _RDHUP
         if fd in self._writers:
-            return select.EPOLLOUT
+            return _OUT
         return 0 if fd in self._leaving else None
 
     def _serve(self, fd: int, connection: Connection, events: int) -> None:
@@ -192,7 +191,7 @@ class Poller:
             connection: reads, writes, or both.
             events: what epoll says of it.
         """
-        if events & select.EPOLLIN:
+        if events & _IN:
             if fd in self._readers and (ended := connection.doRead()):
                 self._end_reading(connection, ended)
         elif events & _ENDED:
@@ -200,10 +199,10 @@ class Poller:
                 self._end_reading(connection, CONNECTION_DONE)
             else:
                 self._lose(connection, CONNECTION_LOST)
-        elif events & select.EPOLLRDHUP and fd in self._unread:
+        elif events & _RDHUP and fd in self._unread:
             self._move(connection, (self._unread,), self._leaving)
             self._reactor.callLater(PATIENCE, self._give_up, fd, connection)
-        if events & select.EPOLLOUT and fd in self._writers and (ended := connection.doWrite()):
+        if events & _OUT and fd in self._writers and (ended := connection.doWrite()):
             self._lose(connection, ended)
 
     def _end_reading(self, connection: Connection, reason: Exception) -> None:
