@@ -213,7 +213,7 @@ class Connection(Protocol):
         self.handshake = None
         self._enter(Phase.OPEN)
         self._surroundings.let_in(self)
-        is_shared = self._journal is self._surroundings.shares
+        is_shared = self._journal is not self._surroundings.journal
         grant = Grant(
             lease.last + 1,
             self._surroundings.stamp(),
