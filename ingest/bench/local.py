@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ingest.bench.certificate import make_certificate
 from ingest.bench.plan import Device
@@ -29,6 +30,27 @@ class StartError(Exception):
     """A process did not start; the text has the end of its output."""
 
 
+class Cpu(NamedTuple):
+    """Seconds of a core.
+
+    Attributes:
+        main: those of the main thread, which is the reactor's in a listener.
+        others: those of all other threads: they write the journal and check tokens.
+    """
+
+    main: float
+    others: float
+
+    @property
+    def all(self) -> float:
+        """Those of all threads."""
+        return self.main + self.others
+
+    def since(self, before: "Cpu") -> "Cpu":
+        """Return what was taken since an earlier look."""
+        return Cpu(self.main - before.main, self.others - before.others)
+
+
 class Process:
     """A process that is measured.
 
@@ -46,11 +68,11 @@ class Process:
         """Stop it in good order, and wait for that; at the end of its block it stops anyway."""
         _stop(self._process)
 
-    def cpu(self) -> float:
+    def cpu(self) -> Cpu:
         """Return the seconds of a core that it took so far."""
-        stat = Path(f"/proc/{self.pid}/stat").read_text()
-        user, system = stat.rpartition(")")[2].split()[11:13]  # proc(5): fields 14 and 15
-        return (int(user) + int(system)) / _TICK
+        process = Path(f"/proc/{self.pid}")
+        main = _seconds(process / "task" / str(self.pid) / "stat")  # its main thread has its number
+        return Cpu(main, _seconds(process / "stat") - main)
 
     def resident(self) -> int:
         """Return its resident memory in bytes."""
@@ -59,6 +81,11 @@ class Process:
     def open_files(self) -> int:
         """Return how many file descriptors it has open."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+
+def _seconds(stat: Path) -> float:
+    user, system = stat.read_text().rpartition(")")[2].split()[11:13]  # proc(5): fields 14 and 15
+    return (int(user) + int(system)) / _TICK
 
 
 def free_port() -> int:

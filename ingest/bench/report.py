@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from ingest.bench.local import Cpu
 from ingest.bench.plan import LATENCY_UNIT, Connected, Sent
 from ingest.units import format_size
 
@@ -24,9 +25,13 @@ class Usage:
     Attributes:
         start: seconds from its start until it answered.
         cpu_per_handshake: seconds of a core; None where no device connected.
+        main_cpu_per_handshake: those of its main thread among them; PBKDF2 is not done there.
         cpu: seconds of a core while frames were sent, those of the handshakes not among them.
+        main_cpu: those of its main thread among them; the others write the journal.
         cpu_per_frame: seconds of a core; None where no frame was sent.
+        main_cpu_per_frame: those of its main thread among them.
         cores: how many cores it kept busy meanwhile.
+        main_cores: how much of one its main thread did.
         resident: bytes of memory at the end.
         per_connection: bytes by which memory grew for each device that connected; None where none
             did.
@@ -34,9 +39,13 @@ class Usage:
 
     start: float
     cpu_per_handshake: float | None
+    main_cpu_per_handshake: float | None
     cpu: float
+    main_cpu: float
     cpu_per_frame: float | None
+    main_cpu_per_frame: float | None
     cores: float
+    main_cores: float
     resident: int
     per_connection: float | None
 
@@ -87,15 +96,15 @@ class Footprint:
         connected: memory with all of them.
         after: memory at the end.
         handshakes: seconds of a core between the first two: PBKDF2 takes most of them.
-        cpu: seconds of a core between the last two.
+        frames: seconds of a core between the last two.
     """
 
     start: float
     before: int
     connected: int
     after: int
-    handshakes: float
-    cpu: float
+    handshakes: Cpu
+    frames: Cpu
 
 
 def make_report(
@@ -134,6 +143,10 @@ def _per(count: int, seconds: float) -> float:
     return count / seconds if count and seconds > 0 else 0.0
 
 
+def _each(amount: float, count: int) -> float | None:
+    return amount / count if count else None
+
+
 def _latency(counts: Counter[int]) -> Latency | None:
     if not counts:
         return None
@@ -155,12 +168,16 @@ def _usage(footprint: Footprint, connected: int, frames: int, seconds: float) ->
     grown = footprint.connected - footprint.before
     return Usage(
         start=footprint.start,
-        cpu_per_handshake=footprint.handshakes / connected if connected else None,
-        cpu=footprint.cpu,
-        cpu_per_frame=footprint.cpu / frames if frames else None,
-        cores=footprint.cpu / seconds,
+        cpu_per_handshake=_each(footprint.handshakes.all, connected),
+        main_cpu_per_handshake=_each(footprint.handshakes.main, connected),
+        cpu=footprint.frames.all,
+        main_cpu=footprint.frames.main,
+        cpu_per_frame=_each(footprint.frames.all, frames),
+        main_cpu_per_frame=_each(footprint.frames.main, frames),
+        cores=footprint.frames.all / seconds,
+        main_cores=footprint.frames.main / seconds,
         resident=footprint.after,
-        per_connection=grown / connected if connected else None,
+        per_connection=_each(grown, connected),
     )
 
 
@@ -199,6 +216,11 @@ def _acknowledged(report: Report) -> str:
 def _usage_words(usage: Usage) -> Iterator[str]:
     if usage.cpu_per_frame is not None:
         yield f"{usage.cores:.0%} of a core, {1e6 * usage.cpu_per_frame:.2f} µs per frame"
+    if usage.main_cpu_per_frame is not None:
+        yield (
+            f"of that {usage.main_cores:.0%} and {1e6 * usage.main_cpu_per_frame:.2f} µs"
+            " in its main thread"
+        )
     if usage.cpu_per_handshake is not None:
         yield f"{1e6 * usage.cpu_per_handshake:,.0f} µs per handshake"
     yield f"{format_size(usage.resident)} resident"

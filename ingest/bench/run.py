@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ingest.bench.crew import Crew
-from ingest.bench.local import Process
+from ingest.bench.local import Cpu, Process
 from ingest.bench.plan import Plan
 from ingest.bench.report import Footprint, Report, make_report
 
 Watch = Callable[[str, int], object]
 """Takes what is being done, `connecting` or `sending`, and how many devices or frames are."""
 
+_NO_CPU = Cpu(0.0, 0.0)
 _SETTLE = 0.5  # seconds, after which a listener has freed what the handshakes took
 
 
@@ -50,12 +51,12 @@ def measure(
         LoadError: the load itself failed.
     """
     before = listener.resident() if listener else 0
-    idle = listener.cpu() if listener else 0.0
+    idle = listener.cpu() if listener else _NO_CPU
     with Crew(split(plan, processes)) as crew:
         connected = crew.connect(lambda count: watch("connecting", count))
         time.sleep(_SETTLE)
         resident = listener.resident() if listener else 0
-        cpu = listener.cpu() if listener else 0.0
+        cpu = listener.cpu() if listener else _NO_CPU
         sent = crew.run(lambda count: watch("sending", count))
         footprint = None
         if listener:
@@ -64,7 +65,7 @@ def measure(
                 before,
                 resident,
                 listener.resident(),
-                handshakes=cpu - idle,
-                cpu=listener.cpu() - cpu,
+                handshakes=cpu.since(idle),
+                frames=listener.cpu().since(cpu),
             )
     return make_report(len(plan.devices), plan.size, connected, sent, footprint)

@@ -2,7 +2,6 @@
 
 import hmac
 import secrets
-from collections import OrderedDict
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorFromThreads
@@ -23,16 +22,17 @@ class Authenticator:
     The registry keeps SCRAM verifiers only, and to check a PLAIN token against one costs a PBKDF2,
     about a millisecond. That is done in two threads of our own, never in the reactor's. So that a
     storm of reconnecting devices does not cost one each, tokens that were good are remembered as
-    HMAC-SHA-256 under a key that is drawn at each start and never leaves the memory: nothing that
-    could be guessed at faster than a verifier is ever stored. What is not remembered, be the
-    token wrong or the device unknown or disabled, goes the long way, so all failures take alike.
+    HMAC-SHA-256, with the stored key that they agreed with, under a key that is drawn at each start
+    and never leaves the memory: nothing that could be guessed at faster than a verifier is ever
+    stored. What is not remembered, be the token wrong or the device unknown or disabled, goes the
+    long way, so all failures take alike.
     """
 
     def __init__(self, registry: Registry, reactor: IReactorFromThreads) -> None:
         self._registry = registry
         self._reactor = reactor
         self._key = secrets.token_bytes(32)
-        self._remembered: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
+        self._remembered: dict[str, bytes] = {}
         self._pool = ThreadPool(0, _THREADS, name="ingest-tokens")
 
     def start(self) -> None:
@@ -54,16 +54,16 @@ class Authenticator:
     def check(self, credentials: Credentials) -> Deferred[bool]:
         """Tell whether the token is the device's and the device is enabled."""
         keys = self.keys(credentials.device)
-        digest = hmac.digest(self._key, credentials.token.encode(), "sha256")
-        stored, remembered = self._remembered.get(credentials.device, (b"", b""))
-        if stored == keys.stored_key and hmac.compare_digest(digest, remembered):
+        # The stored key is of one length, so that no two pairs of key and token look alike.
+        digest = hmac.digest(self._key, keys.stored_key + credentials.token.encode(), "sha256")
+        if hmac.compare_digest(digest, self._remembered.get(credentials.device, b"")):
             return succeed(True)
 
         def remember(good: bool) -> bool:
             if good:
-                self._remembered[credentials.device] = (keys.stored_key, digest)
+                self._remembered[credentials.device] = digest
                 if len(self._remembered) > _REMEMBERED:
-                    self._remembered.popitem(last=False)
+                    del self._remembered[next(iter(self._remembered))]  # the oldest
             return good
 
         checked: Deferred[bool] = deferToThreadPool(

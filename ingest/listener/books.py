@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ingest.journal.interface import Lease
+from ingest.record import record_block
 from ingest.wire.errors import ErrorCode
+from ingest.wire.framing import Frames
 
 _FRAME_ERRORS = frozenset({ErrorCode.BAD_FRAME, ErrorCode.FRAME_TOO_LONG})
 
@@ -83,6 +85,19 @@ class Delivery:
     def waiting_bytes(self) -> int:
         """Bytes of records that wait for the disk."""
         return self.brought_bytes - self.lease.written
+
+    def records(self, time: bytes, frames: Frames) -> bytes:
+        """Write the records of frames that came, and count them.
+
+        Args:
+            time: when they were read, RFC 3339.
+            frames: at least one.
+        """
+        lease = self.lease
+        block = record_block(time, lease.device.encode(), lease.following, frames.values)
+        self.unparsed += frames.unparsed
+        self.brought_bytes += len(block)
+        return block
 
     def ended_by(self, code: ErrorCode) -> None:
         """Called when an error has ended the connection; some are frames that were no frames."""

@@ -268,7 +268,9 @@ class _Line:
         if self._fleet.paused or self._fleet.refusal() is not None:
             return False  # the disk takes nothing, or there is no room
         try:
-            self._fleet.check_claim(Claim(self.dial.question.device, Standing.REGISTERED), 0)
+            self._fleet.identities.check_claim(
+                Claim(self.dial.question.device, Standing.REGISTERED), 0
+            )
         except PeerError as refusal:
             if refusal.code is ErrorCode.AUTH_FAILED:
                 self._failed("it is not registered, or disabled")

@@ -9,12 +9,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from ingest.devices.registry import Registry, RegistryError
+from ingest.devices.registry import Registry
 from ingest.journal.interface import Journal
 from ingest.listener.admission import Admission
 from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, Books, Delivery
-from ingest.listener.hangups import Hangups
+from ingest.listener.deadlines import Deadlines
+from ingest.listener.identities import Identities
 from ingest.listener.incidents import Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
 from ingest.listener.phases import Phase
@@ -24,17 +25,13 @@ from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
 from ingest.wire.chunks import RecentChunks
-from ingest.wire.conversation import Claim, Context, Peer, Standing, host_of
 from ingest.wire.errors import ErrorCode, PeerError
-from ingest.wire.sasl import Credentials, StoredKeys, auth_failed
 
 _ROUND = 0.001
 """Seconds of a round at once, and twenty times as much without: nobody waits for a round."""
 _ROUND_PAUSE = 20 * _ROUND
 _UNHEARD = 1.0
 """Seconds without reading after which it is time to watch for devices that give up."""
-_STALL = 1.0
-"""Seconds between two looks at the deadlines, beyond what was agreed, that count as a stall."""
 _UNSAID = frozenset({ErrorCode.SHUTTING_DOWN, ErrorCode.IDLE_TIMEOUT})
 """How conversations end every day: counted, and not said."""
 
@@ -50,7 +47,6 @@ class Parts:
         registry: the devices.
         authenticator: checks tokens.
         admission: decides who is let in.
-        hangups: hears of devices that go while nothing is read.
         poller: serves the connections' sockets; the reactor does, where there is none.
         now: the time by which deadlines are kept: seconds since some moment; never set back.
         wall: the time by which records are stamped: seconds since 1970.
@@ -61,7 +57,6 @@ class Parts:
     registry: Registry
     authenticator: Authenticator
     admission: Admission
-    hangups: Hangups | None = None
     poller: Poller | None = None
     now: _Clock = time.monotonic
     wall: _Clock = time.time
@@ -78,9 +73,9 @@ class Fleet:
         books: what came and what became of it.
         incidents: what went wrong with connections.
         refusals: how often each device was not let in.
+        identities: what the registry says of those who connect.
         at_doors: how many connections wait for their PROXY header, and will join if it is good.
         paused: whether the journal takes no more for now.
-        registry_health: why the registry can't be read; empty while it can.
     """
 
     _log = Logger(namespace="ingest.listener")
@@ -93,16 +88,16 @@ class Fleet:
         self.books = Books()
         self.incidents = Incidents()
         self.refusals = Refusals(parts.registry.registered)
+        self.identities = Identities(
+            parts.registry, parts.authenticator, parts.admission, self.incidents, parts.now
+        )
         self.at_doors = 0
         self.paused = False
-        self.registry_health = ""
         self.now = parts.now
         self._wall = parts.wall
         self._reactor = parts.reactor
         self._stamp = Stamper()
-        self._registry = parts.registry
-        self._authenticator = parts.authenticator
-        self._hangups = parts.hangups
+        self._deadlines = Deadlines(self.admission, self.now())
         self._poller = parts.poller
         self._after_read = parts.rest.after_read
         self._slow = SlowLane(parts.reactor)
@@ -111,33 +106,21 @@ class Fleet:
         self._sightings = Sightings()
         self.take_seen = self._sightings.take
         self._seen_at = Stamper()
-        self._members: set[Member] = set()
-        self._passing: set[Member] = set()  # those of them that come or go
-        self._open: dict[Member, None] = {}  # those that were let in
+        self._passing: set[Member] = set()  # those that come or go
+        self._open: dict[Member, None] = {}  # those that were let in; some of them are going
+        self._count = 0
         self._chunks = RecentChunks()
         self.load_chunks = self._chunks.load
         self.chunks = self._chunks.of
-        self._revocation = parts.registry.last_revocation()
         self._paused_at = 0.0
         self._paused_for = 0.0
-        self._looked_at = self.now()
         self._stopped: Deferred[None] | None = None
 
     def __len__(self) -> int:
         """Return how many connections there are."""
-        return len(self._members)
+        return self._count
 
     # What a connection sees: see `Surroundings`.
-
-    @property
-    def handshake_timeout(self) -> float:
-        """See `Surroundings.handshake_timeout`."""
-        return self.admission.limits.handshake_timeout
-
-    @property
-    def idle_timeout(self) -> float:
-        """See `Surroundings.idle_timeout`."""
-        return self.admission.limits.idle_timeout
 
     def stamp(self) -> bytes:
         """See `Surroundings.stamp`."""
@@ -152,75 +135,16 @@ class Fleet:
         """Return why a new connection is not let in; None if it is."""
         if self._stopped is not None:
             return _shutting_down()
-        return self.admission.refusal(len(self._members))
-
-    def context(self, peer: Peer, refusal: PeerError | None) -> Context:
-        """See `Surroundings.context`."""
-        limits = self.admission.limits
-
-        def find_keys(device: str) -> StoredKeys:
-            self.admission.check(peer.host, device, self.now(), self._last_host)
-            try:
-                return self._authenticator.keys(device)
-            except RegistryError as error:
-                raise self._not_now(peer, device, error) from None
-
-        def check_attempt(name: str) -> None:
-            self.admission.check(peer.host, name, self.now(), self._last_host)
-
-        return Context(
-            peer,
-            limits.max_frame,
-            limits.allow_plaintext_auth,
-            find_keys,
-            refusal,
-            check_attempt,
-        )
+        return self.admission.refusal(self._count)
 
     def add(self, connection: Member) -> None:
         """See `Surroundings.add`."""
         self.books.connections += 1
-        self._members.add(connection)
+        self._count += 1
         self._passing.add(connection)
         self.admission.count(self._all)
-        if self._poller is not None and connection.socket is not None:
-            self._poller.adopt(connection.socket)
-
-    def check_token(self, peer: Peer, credentials: Credentials) -> Deferred[bool]:
-        """See `Surroundings.check_token`."""
-        self.admission.check(peer.host, credentials.device, self.now(), self._last_host)
-        try:
-            return self._authenticator.check(credentials)
-        except RegistryError as error:
-            raise self._not_now(peer, credentials.device, error) from None
-
-    def last_revocation(self) -> int:
-        """See `Surroundings.last_revocation`."""
-        try:
-            return self._registry.last_revocation()
-        except RegistryError:
-            return self._revocation  # an older mark; no key can be looked up now either
-
-    def check_claim(self, claim: Claim, since: int) -> None:
-        """See `Surroundings.check_claim`."""
-        try:
-            if claim.standing is Standing.PROVED:
-                # The keys that proved the name may have been revoked since they were looked up.
-                if claim.device in self._registry.revoked_since(since)[1]:
-                    raise PeerError(ErrorCode.REVOKED, "the device was disabled or has a new token")
-            elif not self._registry.may_connect(
-                claim.device, unregistered=claim.standing is Standing.UNREGISTERED
-            ):
-                raise auth_failed()
-        except RegistryError:
-            raise _no_registry() from None
-
-    def format_of(self, device: str) -> str:
-        """See `Surroundings.format_of`."""
-        try:
-            return self._registry.format_of(device)
-        except RegistryError:
-            raise _no_registry() from None
+        if self._poller is not None and connection.intake.socket is not None:
+            self._poller.adopt(connection.intake.socket)
 
     def call_later(self, seconds: float, call: Callable[[], None]) -> IDelayedCall:
         """See `Surroundings.call_later`."""
@@ -231,7 +155,6 @@ class Fleet:
         self._passing.discard(connection)
         self._open[connection] = None
         self.incidents.handshakes[f"{connection.mechanism}/ok"] += 1
-        self._note_seen(connection)
 
     def left(self, connection: Member, delivery: Delivery) -> None:
         """See `Surroundings.left`."""
@@ -264,18 +187,18 @@ class Fleet:
         seconds = self.now() - begun
         if seconds > SLOW:
             self._slow.enter(connection, size, seconds)
-        elif size >= connection.read_size:
-            connection.read_more()
+        elif size >= connection.intake.size:
+            connection.intake.grow()
         self._after_read(size)
 
     def remove(self, connection: Member) -> None:
         """See `Surroundings.remove`."""
-        self._members.discard(connection)
+        if connection in self._passing or connection in self._open:
+            self._count -= 1
         self._passing.discard(connection)
-        if self._hangups is not None:
-            self._hangups.forget(connection)
+        self._open.pop(connection, None)
         self.admission.count(self._all)
-        if self._stopped is not None and not self._members:
+        if self._stopped is not None and not self._count:
             stopped, self._stopped = self._stopped, succeed(None)
             stopped.callback(None)
 
@@ -314,13 +237,11 @@ class Fleet:
                 was stopped, the devices' bytes have waited unheard, and the time is not theirs.
         """
         now = self.now()
-        missed = now - self._looked_at - every
-        self._looked_at = now
-        if missed > _STALL:
-            for connection in self._members:
-                connection.forgive(missed)
+        if stall := self._deadlines.stall(now, every):
+            for connection in self.members():
+                self._deadlines.forgive(connection, stall)
         for connection in list(self._passing):
-            connection.check_deadline(now)
+            self._deadlines.check(connection, now, is_paused=self.paused)
         self._watch_unread(now)
         self.books.close_durable()
 
@@ -332,51 +253,17 @@ class Fleet:
         return self._rounds.coiterate(self._go_round())
 
     def check_revocations(self) -> None:
-        """Cut the devices whose keys were revoked since the last call.
-
-        While the registry can't be read, those that are connected stay so, and nobody is let in.
-        """
-        try:
-            mark, names = self._registry.revoked_since(self._revocation)
-            proved = self._proved(names)
-            revoked = [connection for connection in proved if self._is_outdated(connection)]
-        except RegistryError as error:
-            self._tell_registry(str(error))
-            return
-        self._revocation = mark
-        self._tell_registry("")
-        for connection in revoked:
+        """Cut the devices whose keys were revoked since the last call."""
+        for connection in self.identities.revoked(self._proved):
             connection.fail(
                 PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
             )
 
     def _proved(self, names: Collection[str]) -> list[Member]:
         """Return the connections that have proved one of some names, and may wait for a lease."""
-        if not names:
-            return []
-        wanted = frozenset(names)
-        held = [each for each in self._open if each.device in wanted]
+        held = [each for each in self._open if each.device in names]
         claiming = [each for each in self._passing if each.phase is Phase.CLAIMING]
-        return held + [each for each in claiming if each.claimed in wanted]
-
-    def _is_outdated(self, connection: Member) -> bool:
-        """Tell whether a device that was revoked has proved its name by keys from before.
-
-        It may have come since, with its new token: to cut it would tell it to stay away.
-        """
-        since = connection.revocations
-        if since <= self._revocation:
-            return True
-        return connection.claimed in self._registry.revoked_since(since)[1]
-
-    def _tell_registry(self, health: str) -> None:
-        if health == self.registry_health:
-            return
-        self.registry_health = health
-        if health:
-            self._log.error("{health}; nobody is let in meanwhile", health=health)
-        else:
-            self._log.info("the registry can be read again")
+        return held + [each for each in claiming if each.claimed in names]
 
     def accounts(self) -> dict[str, Account]:
         """Return the account of each device that came since the start."""
@@ -397,7 +284,8 @@ class Fleet:
 
     def members(self) -> Iterator[Member]:
         """Go through the connections."""
-        return iter(self._members)
+        yield from self._passing
+        yield from (each for each in self._open if each not in self._passing)
 
     def devices(self) -> Collection[Member]:
         """Return the connections of devices that were let in."""
@@ -405,58 +293,43 @@ class Fleet:
 
     def stop(self) -> Deferred[None]:
         """Say good-bye to all; fires when the last connection is gone."""
-        if not self._members:
+        if not self._count:
             return succeed(None)
         self._stopped = Deferred()
-        for connection in list(self._members):
+        for connection in list(self.members()):
             connection.fail(_shutting_down())
         return self._stopped
 
     def abort(self) -> None:
         """Cut all connections that are left."""
-        for connection in list(self._members):
+        for connection in list(self.members()):
             connection.abort()
-
-    def _last_host(self, device: str) -> str:
-        try:
-            found = self._registry.get(device)
-        except RegistryError:
-            return ""  # whoever looks up its keys is told
-        return "" if found is None or found.last_peer is None else host_of(found.last_peer)
 
     @property
     def _all(self) -> int:
         """How many connections there are, at the doors or behind: each takes a descriptor."""
-        return len(self._members) + self.at_doors
+        return self._count + self.at_doors
 
     def _note_seen(self, connection: Member) -> None:
-        ago = self.now() - connection.heard
+        ago = self.now() - connection.intake.heard
         self._sightings.note(connection, self._seen_at(self._wall() - ago).decode())
 
     def _watch_unread(self, now: float) -> None:
-        if self._hangups is None:
+        if self._poller is None:
             return
-        self._hangups.unwatch_read()
-        unread = [member for member in self._passing if not member.is_reading]
+        unread = [member for member in self._passing if not member.intake.is_reading]
         if self.paused and now - self._paused_at > _UNHEARD:
             unread += self._open
         for connection in unread:
-            self._hangups.watch(connection)
+            if connection.intake.socket is not None:
+                self._poller.watch_end(connection.intake.socket)
 
     def _go_round(self) -> Iterator[None]:
         for connection in list(self._open):
             if connection in self._open:
                 self._note_seen(connection)
-                connection.check_deadline(self.now())
+                self._deadlines.check(connection, self.now(), is_paused=self.paused)
             yield
-
-    def _not_now(self, peer: Peer, device: str, error: RegistryError) -> PeerError:
-        self.incidents.note("registry-failed", device, peer.host, str(error))
-        return _no_registry()
-
-
-def _no_registry() -> PeerError:
-    return PeerError(ErrorCode.BUSY, "devices can't be looked up now; try again later")
 
 
 def _shutting_down() -> PeerError:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from ingest.wire.errors import PeerError
 
@@ -24,15 +24,21 @@ _Self = TypeVar("_Self", bound=Guarded)
 def guarded(
     turn: Callable[Concatenate[_Self, _Arguments], None],
 ) -> Callable[Concatenate[_Self, _Arguments], None]:
-    """Let what goes wrong in a turn of a connection end that connection, and nothing else."""
+    """Let what goes wrong in a turn of a connection end that connection, and nothing else.
+
+    Arguments are passed by place only: each frame comes through here twice, and a dictionary of
+    names would be made for each.
+    """
+
+    call: Callable[..., None] = turn
 
     @wraps(turn)
-    def take(self: _Self, /, *args: _Arguments.args, **kwargs: _Arguments.kwargs) -> None:
+    def take(self: _Self, *args: Any) -> None:
         try:
-            turn(self, *args, **kwargs)
+            call(self, *args)
         except PeerError as error:
             self.fail(error.without_traceback())
         except Exception:
             self.give_up()
 
-    return take
+    return cast(Callable[Concatenate[_Self, _Arguments], None], take)

@@ -9,6 +9,8 @@ from typing import Protocol
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
 
+from ingest.listener.intake import Intake
+
 _READS = 256
 """Reads between two looks at the clocks."""
 _SMALL = 1024
@@ -102,13 +104,16 @@ class Turns:
 
 
 class Rests(Protocol):
-    """A connection that can be told not to read."""
+    """A connection that can be told not to read.
 
-    def rest(self, size: int) -> None:
-        """Read nothing until `resume`, and then at most `size` bytes at once."""
+    Attributes:
+        intake: what is read from it.
+    """
 
-    def resume(self) -> None:
-        """Read again."""
+    intake: Intake
+
+    def update_reading(self) -> None:
+        """Called when `Intake.is_resting` has changed."""
 
 
 class SlowLane:
@@ -129,7 +134,9 @@ class SlowLane:
 
     def enter(self, connection: Rests, size: int, seconds: float) -> None:
         """Let a connection wait, since its read of `size` bytes took so many seconds."""
-        connection.rest(max(_SLOW_READ, int(size * SLOW / seconds / 2)))
+        connection.intake.limit(max(_SLOW_READ, int(size * SLOW / seconds / 2)))
+        connection.intake.is_resting = True
+        connection.update_reading()
         self._waiting.append((connection, seconds))
         if len(self._waiting) == 1:
             self._clock.callLater(seconds, self._let_go)
@@ -138,7 +145,8 @@ class SlowLane:
         connection, _ = self._waiting.popleft()
         if self._waiting:
             self._clock.callLater(self._waiting[0][1], self._let_go)
-        connection.resume()
+        connection.intake.is_resting = False
+        connection.update_reading()
 
 
 def cooperator(clock: IReactorTime, seconds: float, pause: float) -> Cooperator:

@@ -2,6 +2,13 @@
 
 For each event a reactor sets up the context of what is logged meanwhile. Where thousands of devices
 send one small frame each, that is a quarter of the work. Here it is done once for many sockets.
+
+What a socket awaits is known by which of four tables it stands in:
+
+    readers   bytes from the device
+    writers   room for bytes to the device
+    unread    that the device closes its side, or is gone, while nothing is read from it
+    leaving   that a device which has closed its side, and may wait for an answer, is gone
 """
 
 import select
@@ -22,7 +29,12 @@ from ingest.listener.pacing import SLOW
 _TURN = 128
 """Sockets served in one turn. Then the reactor looks after all else, such as what has become
 durable; those that are left come first in the next turn."""
+_IN, _OUT, _RDHUP = select.EPOLLIN, select.EPOLLOUT, select.EPOLLRDHUP
 _ENDED = select.EPOLLHUP | select.EPOLLERR
+"""What epoll always tells of: a connection that is broken, or closed both ways."""
+PATIENCE = 10.0
+"""Seconds that a device may wait for an acknowledgement after it has closed its side, while nothing
+is read. The system can't tell one that waits from one that has gone; the former will resume."""
 
 _Sockets = dict[int, Connection]
 """Sockets by their descriptors."""
@@ -46,6 +58,8 @@ class Poller:
         self._epoll = select.epoll()
         self._readers: _Sockets = {}
         self._writers: _Sockets = {}
+        self._unread: _Sockets = {}
+        self._leaving: _Sockets = {}
         reactor.addReader(self)
 
     def adopt(self, connection: Connection) -> None:
@@ -58,6 +72,16 @@ class Poller:
         if is_writing:  # such as what is left of a TLS handshake
             connection.startWriting()
 
+    def watch_end(self, connection: Connection) -> None:
+        """Lose a connection of which nothing is read when its device has gone.
+
+        A reactor hears of that when it reads. While a full disk makes all devices wait, those that
+        give up would keep their descriptors here until there is room. It ends with `addReader`.
+        """
+        fd = connection.fileno()
+        if fd >= 0 and not any(fd in each for each in (self._readers, self._unread, self._leaving)):
+            self._move(connection, (), self._unread)
+
     def close(self) -> None:
         """Stop, when no connection is left."""
         self._reactor.removeReader(self)
@@ -67,19 +91,19 @@ class Poller:
 
     def addReader(self, connection: Connection) -> None:
         """Read when there is something to be read."""
-        self._add(connection, self._readers)
+        self._move(connection, (self._unread, self._leaving), self._readers)
 
     def addWriter(self, connection: Connection) -> None:
         """Write when there is room."""
-        self._add(connection, self._writers)
+        self._move(connection, (), self._writers)
 
     def removeReader(self, connection: Connection) -> None:
         """Read no more."""
-        self._remove(connection, self._readers)
+        self._move(connection, (self._readers, self._unread, self._leaving))
 
     def removeWriter(self, connection: Connection) -> None:
         """Write no more."""
-        self._remove(connection, self._writers)
+        self._move(connection, (self._writers,))
 
     def callLater(self, delay: float, call: Callable[..., object], *args: object) -> IDelayedCall:
         """Call after `delay` seconds."""
@@ -103,8 +127,7 @@ class Poller:
         """
         before = time.monotonic()
         for fd, events in sorted(self._epoll.poll(0, _TURN), key=self._read_size):
-            connection = self._readers.get(fd) or self._writers.get(fd)
-            if connection is not None:
+            if (connection := self._readers.get(fd) or self._find(fd)) is not None:
                 try:
                     self._serve(fd, connection, events)
                 except Exception:
@@ -122,34 +145,43 @@ class Poller:
         """See `ILoggingContext`."""
         return "ingest.listener"
 
+    def _find(self, fd: int) -> Connection | None:
+        """Return a socket that is not read."""
+        return self._writers.get(fd) or self._unread.get(fd) or self._leaving.get(fd)
+
     def _read_size(self, ready: tuple[int, int]) -> int:
         connection = self._readers.get(ready[0])
         return 0 if connection is None else connection.bufferSize
 
-    def _add(self, connection: Connection, sockets: _Sockets) -> None:
+    def _move(
+        self, connection: Connection, away: tuple[_Sockets, ...], to: _Sockets | None = None
+    ) -> None:
+        """Take a socket out of some tables and into another, and await what that means."""
         fd = connection.fileno()
-        if fd in sockets:
+        before = self._awaited(fd)
+        for sockets in away:
+            sockets.pop(fd, None)
+        if to is not None:
+            to[fd] = connection
+        after = self._awaited(fd)
+        if before == after:
             return
-        is_known = self._awaited(fd) != 0
-        sockets[fd] = connection
-        if is_known:
-            self._epoll.modify(fd, self._awaited(fd))
-        else:
-            self._epoll.register(fd, self._awaited(fd))
-
-    def _remove(self, connection: Connection, sockets: _Sockets) -> None:
-        fd = connection.fileno()
-        if sockets.pop(fd, None) is None:
-            return
-        if awaited := self._awaited(fd):
-            self._epoll.modify(fd, awaited)
-        else:
+        if after is None:
             self._epoll.unregister(fd)
+        elif before is None:
+            self._epoll.register(fd, after)
+        else:
+            self._epoll.modify(fd, after)
 
-    def _awaited(self, fd: int) -> int:
-        """Return the events that a socket waits for."""
-        reading = select.EPOLLIN if fd in self._readers else 0
-        return reading | select.EPOLLOUT if fd in self._writers else reading
+    def _awaited(self, fd: int) -> int | None:
+        """Return the events that a socket awaits besides its end; None if it stands in no table."""
+        if fd in self._readers:
+            return _IN | _OUT if fd in self._writers else _IN
+        if fd in self._unread:
+            return _RDHUP | _OUT if fd in self._writers else _RDHUP
+        if fd in self._writers:
+            return _OUT
+        return 0 if fd in self._leaving else None
 
     def _serve(self, fd: int, connection: Connection, events: int) -> None:
         """Act on events as Twisted's reactors do: what can be read is read before the end counts.
@@ -159,7 +191,7 @@ class Poller:
             connection: reads, writes, or both.
             events: what epoll says of it.
         """
-        if events & select.EPOLLIN:
+        if events & _IN:
             if fd in self._readers and (ended := connection.doRead()):
                 self._end_reading(connection, ended)
         elif events & _ENDED:
@@ -167,7 +199,10 @@ class Poller:
                 self._end_reading(connection, CONNECTION_DONE)
             else:
                 self._lose(connection, CONNECTION_LOST)
-        if events & select.EPOLLOUT and fd in self._writers and (ended := connection.doWrite()):
+        elif events & _RDHUP and fd in self._unread:
+            self._move(connection, (self._unread,), self._leaving)
+            self._reactor.callLater(PATIENCE, self._give_up, fd, connection)
+        if events & _OUT and fd in self._writers and (ended := connection.doWrite()):
             self._lose(connection, ended)
 
     def _end_reading(self, connection: Connection, reason: Exception) -> None:
@@ -176,6 +211,10 @@ class Poller:
             connection.readConnectionLost(Failure(reason))
         else:
             self._lose(connection, reason)
+
+    def _give_up(self, fd: int, connection: Connection) -> None:
+        if self._leaving.get(fd) is connection:
+            self._cut(connection)
 
     def _lose(self, connection: Connection, reason: Exception) -> None:
         connection.stopReading()

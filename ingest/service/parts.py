@@ -28,11 +28,11 @@ from ingest.layout import Layout
 from ingest.listener.admission import REFUSALS, Admission, Port
 from ingest.listener.authentication import Authenticator
 from ingest.listener.dialer import Dial, DialCounts, Dialer
-from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, listen
+from ingest.listener.doors import Door, IReactorPorts, describe, listen
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
-from ingest.listener.hangups import Hangups
 from ingest.listener.poller import IDescriptorReactor, Poller
+from ingest.listener.proxies import ProxyDoors
 from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
 from ingest.log.chunks import recent_chunks
@@ -207,13 +207,12 @@ class Connections(Service):
     def startService(self) -> None:
         """Make the fleet, which has no connections yet."""
         devices = self._devices
-        self._hangups, self._poller = Hangups(self._reactor), Poller(self._reactor)
+        self._poller = Poller(self._reactor)
         parts = Parts(
             self._reactor,
             devices.registry,
             devices.authenticator,
             self._admission,
-            self._hangups,
             self._poller,
         )
         self.fleet = self._records.fleet = Fleet(parts)
@@ -241,7 +240,6 @@ class Connections(Service):
         sweep.stop()
         if deadline.active():
             deadline.cancel()
-        self._hangups.close()
         self._poller.close()
         self._devices.record_seen(self.fleet.take_seen())
 
@@ -266,7 +264,9 @@ class Connections(Service):
         """See `Fleet.go_round`; how often is a matter of the idle time-out."""
         if self.fleet.now() < self._next_round:
             return
-        self._next_round = self.fleet.now() + min(_ROUND, self.fleet.idle_timeout / 4 or _ROUND)
+        self._next_round = self.fleet.now() + min(
+            _ROUND, self.fleet.admission.limits.idle_timeout / 4 or _ROUND
+        )
         yield self.fleet.go_round()
         yield deferToThread(self._devices.record_seen, self.fleet.take_seen())
 
@@ -322,7 +322,12 @@ class Ports(Service):
             fleet.count_at_doors(sum(map(len, self._proxies)))
 
         proxies = ProxyDoors(
-            factory, self._reactor, fleet.handshake_timeout, room, changed, is_wrapped=is_wrapped
+            factory,
+            self._reactor,
+            fleet.admission.limits.handshake_timeout,
+            room,
+            changed,
+            is_wrapped=is_wrapped,
         )
         self._proxies.append(proxies)
         return proxies

@@ -69,7 +69,7 @@ class Snapshots:
         health, reason = self.health()
         frames_per_s, bytes_per_s, written_per_s = self._rates.per_second()
         free = _free(self._journal.log_folder)
-        quietest = min(fleet.devices(), key=lambda member: member.heard, default=None)
+        quietest = min(fleet.devices(), key=lambda member: member.intake.heard, default=None)
         return Summary(
             health=health,
             reason=reason,
@@ -80,7 +80,7 @@ class Snapshots:
             max_connections=fleet.admission.limits.max_connections,
             connections_accepted=fleet.books.connections,
             devices_connected=len({member.device for member in fleet.devices()}),
-            oldest_silence_s=0.0 if quietest is None else fleet.now() - quietest.heard,
+            oldest_silence_s=0.0 if quietest is None else fleet.now() - quietest.intake.heard,
             oldest_silence_device="" if quietest is None else quietest.device,
             frames_per_s=frames_per_s,
             bytes_per_s=bytes_per_s,
@@ -115,8 +115,8 @@ class Snapshots:
         trouble = self._journal.health
         if trouble is not None:
             return trouble.kind, trouble.reason
-        if self._fleet.registry_health:
-            return "registry-failing", self._fleet.registry_health
+        if self._fleet.identities.health:
+            return "registry-failing", self._fleet.identities.health
         return "ok", ""
 
     def connections(self) -> Iterator[dict[str, Any]]:
@@ -131,10 +131,10 @@ class Snapshots:
                 "peer": str(member.peer),
                 "protocol": member.protocol,
                 "phase": member.phase.name.lower(),
-                "is_reading": member.is_reading,
-                "is_paused": member.phase is Phase.OPEN and not member.is_reading,
+                "is_reading": member.intake.is_reading,
+                "is_paused": member.phase is Phase.OPEN and not member.intake.is_reading,
                 "connected_s": now - member.made,
-                "heard_s_ago": now - member.heard,
+                "heard_s_ago": now - member.intake.heard,
                 "waiting_frames": 0 if account is None else account.waiting_frames,
                 "waiting_bytes": 0 if delivery is None else delivery.waiting_bytes,
                 "acknowledged": 0 if delivery is None else delivery.acknowledged,

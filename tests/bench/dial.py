@@ -113,7 +113,7 @@ def _run(layout: Layout, config: Path, seconds: float) -> tuple[float, list[floa
         before, begun = process.cpu(), time.monotonic()
         calls = ask(layout.control, "status", 10)["dialled"]
         time.sleep(seconds)  # its CPU is that of the dialled devices only
-        share = (process.cpu() - before) / (time.monotonic() - begun)
+        share = process.cpu().since(before).all / (time.monotonic() - begun)
         after = ask(layout.control, "status", 10)
         counts = {name: after["dialled"][name] - calls[name] for name in ("calls", "failures")}
         counts |= {"down": after["dialled"]["down"], "frames": after["total"]["written_frames"]}

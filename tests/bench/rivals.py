@@ -146,10 +146,10 @@ def measure_rival(command: Command, plan: Plan, folder: Path, processes: int) ->
         Crew(split(plan, processes)) as crew,
     ):
         crew.connect()
-        cpu = process.cpu()
+        cpu = process.cpu().all
         sent = crew.run()
         ended = max(sent.ended, _wait_until_written(log))
-        cpu = process.cpu() - cpu
+        cpu = process.cpu().all - cpu
         written = count_lines(log)
     after = count_lines(log)
     return Sample(

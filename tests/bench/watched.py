@@ -115,7 +115,7 @@ def _take(ours: Site, way: str) -> Taken:
         time.sleep((ours.plan.seconds or 0.0) / 2)
         halfway()
         sent: Sent = crew.finish()
-        cpu = (ours.process.cpu() - before) / (time.monotonic() - begun)
+        cpu = ours.process.cpu().since(before).all / (time.monotonic() - begun)
     p50, p99 = (percentile(sent.latencies, share) for share in (0.5, 0.99))
     return Taken(p50, p99, cpu, sent.frames - sent.acknowledged)
 

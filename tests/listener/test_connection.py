@@ -8,7 +8,7 @@ from twisted.internet.address import IPv6Address, UNIXAddress
 from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress
 
-from ingest.listener.connection import LINGER
+from ingest.listener.deadlines import LINGER
 from ingest.wire.errors import ErrorCode, PeerError
 from tests.listener.parts import ELSEWHERE, LOOPBACK, Listener, lose, plain
 

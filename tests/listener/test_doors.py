@@ -37,13 +37,12 @@ from ingest.listener.doors import (
     BACKLOG,
     DoorError,
     IReactorPorts,
-    ProxyDoor,
-    ProxyDoors,
     describe,
     listen,
     parse_door,
 )
 from ingest.listener.outlet import BufferedOutlet, DeviceTransport, outlet_for
+from ingest.listener.proxies import ProxyDoor, ProxyDoors
 from tests.listener.parts import Acknowledger, Listener, Transport, plain
 
 reactor = cast(IReactorPorts, default_reactor)
@@ -151,7 +150,7 @@ def doorway() -> Iterator[Doorway]:
 
     @implementer(ILogObserver)
     def observe(event: LogEvent) -> None:
-        if event.get("log_namespace") == "ingest.listener.doors":
+        if event.get("log_namespace") == "ingest.listener":
             doorway.logged.append(event)
 
     globalLogPublisher.addObserver(observe)

@@ -83,7 +83,7 @@ LIFE: tuple[Step, ...] = (greet, send, commit, send)
 ENDS: tuple[Step, ...] = (close_side, reset, close, revoke, take_over, wait, press)
 CONVERSATION = ("receive", "checked", "granted", "acknowledge", "fail", "end_of_stream", "farewell")
 OUTLET = ("send", "acknowledge", "finish")
-FLEET = ("let_in", "ended", "took", "stamp", "queue_up", "check_token", "is_revoked")
+FLEET = ("let_in", "ended", "took", "stamp", "queue_up", "identities")
 PLACES = [
     *(("_conversation", name) for name in CONVERSATION),
     *(("_outlet", name) for name in OUTLET),

@@ -98,6 +98,7 @@ def test_guessing_names_from_one_address_is_slow_and_known_devices_get_in(
 ) -> None:
     parts.add("known", "new")
     assert greet(parts, "known").startswith(b"OK ")
+    parts.pass_time(1)
     parts.registry.record_seen(parts.fleet.take_seen())
     for number in range(3000):
         parts.fleet.admission.failed(LOOPBACK.host, f"guess-{number}", parts.clock.seconds())
@@ -186,11 +187,12 @@ def test_a_revocation_counts_once(parts: Listener) -> None:
 def test_who_was_seen_when(parts: Listener) -> None:
     device, _ = parts.log_in()
     begin = parts.clock.seconds()
+    parts.pass_time(1)
     assert list(parts.fleet.take_seen()) == [("a", _text(begin), "127.0.0.1:50123")]
     parts.clock.advance(5)
     parts.hear(device, b"x\n")
     lose(device)
-    assert list(parts.fleet.take_seen()) == [("a", _text(begin + 5), "127.0.0.1:50123")]
+    assert list(parts.fleet.take_seen()) == [("a", _text(begin + 6), "127.0.0.1:50123")]
     assert not parts.fleet.take_seen()
 
 
@@ -224,9 +226,9 @@ def test_handshakes_wait_for_their_turn_and_frames_do_not(parts: Listener) -> No
 def test_time_in_the_queue_does_not_count(parts: Listener) -> None:
     device, transport = parts.connect()
     device.dataReceived(b"AUTH PL")
-    parts.clock.rightNow += 2 * parts.fleet.handshake_timeout
+    parts.clock.rightNow += 2 * parts.fleet.admission.limits.handshake_timeout
     parts.fleet.check_deadlines(0)
-    parts.pass_time(0)
+    parts.pass_time(1)
     assert transport.read() == b""
 
 

@@ -1,10 +1,10 @@
 """What goes out: in order, and of what can't go now only the newest acknowledgement."""
 
+import errno
 from typing import cast
 
 import pytest
 from twisted.internet import tcp
-from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
 from zope.interface import directlyProvides
 
@@ -23,10 +23,16 @@ class Socket:
         self.producer: SocketOutlet | None = None
         self._buffer = b""
 
-    def writeSomeData(self, data: bytes) -> int | Exception:
+    @property
+    def socket(self) -> "Socket":
+        return self
+
+    def send(self, data: bytes) -> int:
         assert not self._buffer, "bytes would overtake those in the buffer"
         if self.is_lost:
-            return ConnectionLost()
+            raise ConnectionResetError(errno.ECONNRESET, "reset")
+        if not self.room:
+            raise BlockingIOError(errno.EAGAIN, "full")
         taken = data[: self.room]
         self.room -= len(taken)
         self.taken += taken
@@ -51,8 +57,7 @@ class Socket:
         """Let the device read; as `doWrite`, ask the producer once all has gone."""
         self.room = room
         buffer, self._buffer = self._buffer, b""
-        sent = self.writeSomeData(buffer)
-        assert isinstance(sent, int)
+        sent = self.send(buffer)
         self._buffer = buffer[sent:]
         if not self._buffer and self.producer is not None:
             self.producer.resumeProducing()

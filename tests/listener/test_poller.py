@@ -15,7 +15,7 @@ from twisted.internet.tcp import Connection
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from ingest.listener.poller import IDescriptorReactor, Poller
+from ingest.listener.poller import PATIENCE, IDescriptorReactor, Poller
 
 TURNS = 2000
 MUCH = b"x" * (8 << 20)  # more than the buffers of a connection's two sockets take
@@ -280,3 +280,64 @@ def test_many_leave_room_for_all_else(polled: Net) -> None:
     look()
     polled.until(lambda: heard[-1] == 200)
     assert any(0 < count < 200 for count in heard)
+
+
+class TestWhileNothingIsRead:
+    """Who goes while nothing is read is noticed, and who may only wait is given time."""
+
+    def unread(self, net: Net) -> tuple[Server, socket.socket]:
+        server, client = net.connect()
+        server.socket.pauseProducing()
+        assert net.poller is not None
+        net.poller.watch_end(server.socket)
+        net.reactor.iterate(0)
+        assert server.lost is None
+        return server, client
+
+    def pass_patience(self, net: Net) -> None:
+        """Let the calls that wait for `PATIENCE` seconds come now."""
+        (call,) = (each for each in net.reactor.getDelayedCalls() if each.active())
+        assert PATIENCE - 5 < call.getTime() - net.reactor.seconds() <= PATIENCE
+        call.reset(0)
+        net.reactor.iterate(0)
+        net.reactor.iterate(0)
+
+    def test_one_that_has_gone_is_lost(self, polled: Net) -> None:
+        server, client = self.unread(polled)
+        reset(client)
+        polled.until(lambda: server.lost is ConnectionLost)
+
+    def test_one_that_closes_its_side_is_given_time(self, polled: Net) -> None:
+        server, client = self.unread(polled)
+        client.shutdown(socket.SHUT_WR)
+        polled.until(lambda: bool(polled.reactor.getDelayedCalls()))
+        assert server.lost is None
+        self.pass_patience(polled)
+        assert server.lost is ConnectionAborted
+
+    def test_one_that_closes_its_side_and_then_goes_is_lost(self, polled: Net) -> None:
+        server, client = self.unread(polled)
+        client.shutdown(socket.SHUT_WR)
+        polled.until(lambda: bool(polled.reactor.getDelayedCalls()))
+        reset(client)
+        polled.until(lambda: server.lost is ConnectionLost)
+        polled.reactor.getDelayedCalls()[0].cancel()
+
+    def test_one_that_is_read_in_time_is_not_cut(self, polled: Net) -> None:
+        server, client = self.unread(polled)
+        client.sendall(b"a")
+        client.shutdown(socket.SHUT_WR)
+        polled.until(lambda: bool(polled.reactor.getDelayedCalls()))
+        server.socket.resumeProducing()
+        polled.until(lambda: server.events == ["read side closed"])
+        self.pass_patience(polled)
+        assert (server.received, server.lost) == (b"a", None)
+
+    def test_one_may_be_written_to_meanwhile(self, polled: Net) -> None:
+        server, client = self.unread(polled)
+        client.shutdown(socket.SHUT_WR)
+        server.socket.write(MUCH)
+        polled.read_all(client, len(MUCH))
+        assert server.lost is None
+        (call,) = polled.reactor.getDelayedCalls()
+        call.cancel()
