@@ -94,6 +94,9 @@ def _facts(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if "frames_per_s" in known:
         size = format_size(known.get("bytes_per_s", 0))
         yield "rate", f"{known['frames_per_s']:,.1f} frames/s, {size}/s"
+    if latency := known.get("ack_latency_s"):
+        times = ", ".join(f"{name} {1000 * seconds:,.1f} ms" for name, seconds in latency.items())
+        yield "acknowledged after", times
     if (dialled := known.get("dialled")) and dialled["devices"]:
         yield (
             "dialled",

@@ -45,6 +45,7 @@ _SELECT_KEYS = """
 _SELECT_STORED_KEYS = """
     SELECT name, stored_key FROM json_each(?) CROSS JOIN devices ON name = value WHERE enabled
 """
+_SELECT_REGISTERED = "SELECT name FROM json_each(?) CROSS JOIN devices ON name = value"
 _SET_ENABLED = "UPDATE devices SET enabled = :enabled WHERE name = :name"
 _SET_TOKEN = (
     "UPDATE devices SET salt = :salt, iterations = :iterations, stored_key = :stored_key,"
@@ -303,6 +304,11 @@ class Registry:
         """Return the stored keys of those that are registered and enabled; 2 us for each name."""
         wanted = orjson.dumps(list(names)).decode()
         return dict(self._query(_SELECT_STORED_KEYS, wanted))
+
+    def registered(self, names: Iterable[str]) -> set[str]:
+        """Return which of some names are registered, whether enabled or not."""
+        wanted = orjson.dumps(list(names)).decode()
+        return {name for (name,) in self._query(_SELECT_REGISTERED, wanted)}
 
     def revision(self) -> bytes:
         """Return what differs whenever the devices, their tokens or their state differ."""

@@ -359,6 +359,7 @@ class Connection(Protocol):
                     self._claim(event)
                 case Ended():
                     self._lingers = event.lingers
+                    self.claimed = self.claimed or event.device
                     self._end(event.error)
                 case Wait():
                     self._wait(event.seconds)

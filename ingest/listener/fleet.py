@@ -19,6 +19,7 @@ from ingest.listener.incidents import Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
 from ingest.listener.phases import Phase
 from ingest.listener.poller import Poller
+from ingest.listener.refusals import Refusals
 from ingest.listener.sightings import Sightings
 from ingest.listener.stamp import Stamper
 from ingest.listener.surroundings import Member
@@ -76,6 +77,7 @@ class Fleet:
         admission: decides who is let in.
         books: what came and what became of it.
         incidents: what went wrong with connections.
+        refusals: how often each device was not let in.
         at_doors: how many connections wait for their PROXY header, and will join if it is good.
         paused: whether the journal takes no more for now.
         registry_health: why the registry can't be read; empty while it can.
@@ -90,6 +92,7 @@ class Fleet:
         self.admission = parts.admission
         self.books = Books()
         self.incidents = Incidents()
+        self.refusals = Refusals(parts.registry.registered)
         self.at_doors = 0
         self.paused = False
         self.registry_health = ""
@@ -243,6 +246,8 @@ class Fleet:
         host = connection.peer.host
         if connection.delivery is None:
             self.incidents.handshakes[f"{connection.mechanism or 'none'}/{error.code}"] += 1
+            if connection.claimed and error.code is not ErrorCode.SHUTTING_DOWN:
+                self.refusals.note(connection.claimed, error.code)
         if error.code is ErrorCode.AUTH_FAILED:
             self.admission.failed(host, connection.claimed, self.now())
         if error.code in _UNSAID:

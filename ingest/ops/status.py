@@ -33,6 +33,17 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class DeviceCounts(Counts):
+    """What came of one device.
+
+    Attributes:
+        refusals: how often whoever claimed its name was not let in, by error code.
+    """
+
+    refusals: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Summary:
     """One moment of a listener, as far as its cost does not grow with the devices that ever came.
 
@@ -50,6 +61,8 @@ class Summary:
         oldest_silence_device: its name; empty if none is connected.
         frames_per_s: frames received a second, over the last minute.
         bytes_per_s: bytes received a second, over the last minute.
+        ack_latency_s: seconds from the arrival of frames until they are acknowledged, of late: by
+            quantile, `p50`, `p90` and `p99`; None while none were.
         waiting_bytes: bytes that wait for the disk.
         is_paused: whether no device is read from, since the disk is behind.
         paused_s: for how many seconds that was so, since it started.
@@ -80,6 +93,7 @@ class Summary:
     oldest_silence_device: str
     frames_per_s: float
     bytes_per_s: float
+    ack_latency_s: dict[str, float] | None
     waiting_bytes: int
     is_paused: bool
     paused_s: float
@@ -107,10 +121,30 @@ class Status(Summary):
     """The same, and the books of each device.
 
     Attributes:
-        devices: the books by device.
+        devices: the books by device: of those that came, and those that were refused.
     """
 
-    devices: dict[str, Counts]
+    devices: dict[str, DeviceCounts]
+
+
+class Latencies:
+    """How long the newest of some durations were."""
+
+    _KEPT = 1000
+
+    def __init__(self) -> None:
+        self._newest: deque[float] = deque(maxlen=self._KEPT)
+
+    def observe(self, seconds: float) -> None:
+        """Note one."""
+        self._newest.append(seconds)
+
+    def quantiles(self) -> dict[str, float] | None:
+        """Return how many seconds the half of them took at most, and so on; None of none."""
+        if not self._newest:
+            return None
+        rising = sorted(self._newest)
+        return {f"p{each}": rising[(len(rising) - 1) * each // 100] for each in (50, 90, 99)}
 
 
 class Rates:

@@ -37,7 +37,7 @@ from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
 from ingest.log.chunks import recent_chunks
 from ingest.ops.control import Command, ControlError, ControlSocket
-from ingest.ops.status import Summary
+from ingest.ops.status import Latencies, Summary
 from ingest.service.process import FolderLock, raise_file_limit
 from ingest.service.settings import Settings
 from ingest.service.snapshot import Snapshots
@@ -129,7 +129,7 @@ class Records(Service):
         self,
         layout: Layout,
         policy: JournalPolicy,
-        measures: Measures | None,
+        measures: Measures,
         reactor: IReactorFromThreads,
     ) -> None:
         self.rotations = 0
@@ -393,9 +393,11 @@ class Control(Service):
         records: Records,
         ports: Ports,
         dials: Dials,
+        latencies: Latencies,
         reactor: IListenerReactor,
     ) -> None:
         self._dials = dials
+        self._latencies = latencies
         self._layout = layout
         self._connections = connections
         self._records = records
@@ -415,6 +417,7 @@ class Control(Service):
             self._ports.addresses,
             lambda: self._records.rotations,
             self._dials.counts,
+            self._latencies,
         )
         commands: dict[str, Command] = {
             "connections": self._list_connections,

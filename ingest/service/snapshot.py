@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -13,10 +13,11 @@ from ingest.listener.books import Account, total
 from ingest.listener.dialer import DialCounts
 from ingest.listener.fleet import Fleet
 from ingest.listener.phases import Phase
-from ingest.ops.status import Counts, Rates, Status, Summary
+from ingest.ops.status import Counts, DeviceCounts, Latencies, Rates, Status, Summary
 from ingest.service.settings import Settings
 
 SAMPLES = 5.0  # seconds between two samples of the rates
+_NOTHING = Account()
 
 
 class Snapshots:
@@ -30,6 +31,7 @@ class Snapshots:
         listening: Sequence[str],
         rotations: Callable[[], int],
         dialled: Callable[[], DialCounts],
+        latencies: Latencies,
     ) -> None:
         """Begin to keep the rates.
 
@@ -40,12 +42,14 @@ class Snapshots:
             listening: where connections are accepted.
             rotations: returns how many log files were closed.
             dialled: counts the calls to devices that only answer.
+            latencies: how long acknowledgements took.
         """
         self._fleet = fleet
         self._journal = journal
         self._settings = settings
         self._listening = list(listening)
         self._rotations = rotations
+        self._latencies = latencies
         self._dialled = dialled
         self._started = fleet.now()
         self._version = version("ingest")
@@ -80,6 +84,7 @@ class Snapshots:
             oldest_silence_device="" if quietest is None else quietest.device,
             frames_per_s=frames_per_s,
             bytes_per_s=bytes_per_s,
+            ack_latency_s=self._latencies.quantiles(),
             waiting_bytes=self._journal.backlog,
             is_paused=fleet.paused,
             paused_s=fleet.paused_seconds,
@@ -98,8 +103,11 @@ class Snapshots:
 
     def take(self) -> Status:
         """Make a snapshot as of now."""
-        accounts = self._fleet.accounts()
-        devices = {name: _counts(account) for name, account in accounts.items()}
+        accounts, refusals = self._fleet.accounts(), self._fleet.refusals.counts()
+        devices = {
+            name: _device_counts(accounts.get(name, _NOTHING), refusals.get(name, {}))
+            for name in accounts.keys() | refusals.keys()
+        }
         return Status(**vars(self.summary()), devices=devices)
 
     def health(self) -> tuple[str, str]:
@@ -136,6 +144,10 @@ class Snapshots:
 def _free(folder: Path) -> int:
     """Return the bytes that are free where a folder is; where it was, if it was moved away."""
     return next(shutil.disk_usage(each).free for each in (folder, *folder.parents) if each.exists())
+
+
+def _device_counts(account: Account, refusals: Mapping[str, int]) -> DeviceCounts:
+    return DeviceCounts(**vars(_counts(account)), refusals=dict(refusals))
 
 
 def _counts(account: Account) -> Counts:

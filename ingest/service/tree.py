@@ -33,6 +33,7 @@ from ingest.listener.protocols import find
 from ingest.log.files import ACTIVE
 from ingest.ops.metrics import Metrics
 from ingest.ops.notify import Notifier
+from ingest.ops.status import Latencies
 from ingest.service.housekeeping import Chore, Housekeeping
 from ingest.service.inorder import InOrder
 from ingest.service.parts import (
@@ -105,7 +106,8 @@ class ListenerService(InOrder):
         self._admission = Admission(settings.limits())
         self._devices = Devices(self._layout, reactor)
         metrics = Metrics((each.protocol for each in entrances), ErrorCode)
-        measures = _measures(metrics) if settings.http else None
+        latencies = Latencies()
+        measures = _measures(metrics, latencies)
         self._records = Records(self._layout, settings.journal_policy(), measures, reactor)
         self._connections = Connections(
             self._layout, self._devices, self._records, self._admission, reactor
@@ -113,7 +115,13 @@ class ListenerService(InOrder):
         self._ports = Ports(entrances, self._connections, reactor)
         self._dials = Dials(settings.dial, self._connections, reactor)
         control = Control(
-            self._layout, self._connections, self._records, self._ports, self._dials, reactor
+            self._layout,
+            self._connections,
+            self._records,
+            self._ports,
+            self._dials,
+            latencies,
+            reactor,
         )
         control.settings = lambda: self._settings
         view = View(control.summary, control.health, lambda: bool(self.running))
@@ -215,12 +223,16 @@ class ListenerService(InOrder):
             )
 
 
-def _measures(metrics: Metrics) -> Measures:
+def _measures(metrics: Metrics, latencies: Latencies) -> Measures:
+    def note_ack(seconds: float) -> None:
+        metrics.ack_seconds.observe(seconds)
+        latencies.observe(seconds)
+
     return Measures(
         metrics.commit_bytes.observe,
         metrics.commit_seconds.observe,
         metrics.sync_seconds.observe,
-        metrics.ack_seconds.observe,
+        note_ack,
     )
 
 

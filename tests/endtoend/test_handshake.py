@@ -6,6 +6,7 @@ from base64 import b64encode
 import pytest
 from scramp import ScramException
 
+from ingest.ops.control import ask
 from tests.support.devices import TIME, TOKEN, Device, PackedDevice, TextDevice, pack
 from tests.support.listeners import Listener
 from tests.support.waiting import wait_for
@@ -47,6 +48,25 @@ def test_scram_with_a_wrong_token(listener: Listener, name: str, dialect: Dialec
         device.send(device.response(client.get_client_final().encode()), device.frame("lost"))
         assert device.last_words() == "auth-failed"
     assert listener.frames(name) == []
+
+
+def test_a_device_that_is_refused_is_named(listener: Listener, name: str, dialect: Dialect) -> None:
+    with dialect(listener.addresses[0]) as device:
+        client = device.begin_scram(name, "wrong")
+        device.send(device.response(client.get_client_final().encode()))
+        assert device.last_words() == "auth-failed"
+    with dialect(listener.addresses[0]) as device:
+        device.send(device.plain(name, token="wrong"))
+        assert device.last_words() == "auth-failed"
+    with dialect(listener.addresses[0]) as device:
+        device.send(device.plain("stranger", token="wrong"))
+        assert device.last_words() == "auth-failed"
+    devices = listener.status()["devices"]
+    assert devices[name]["refusals"] == {"auth-failed": 2}
+    assert devices[name]["received_frames"] == 0
+    assert "stranger" not in devices
+    newest = {each["device"]: each["kind"] for each in ask(listener.layout.control, "incidents")}
+    assert newest[name] == newest["stranger"] == "auth-failed"
 
 
 def test_scram_of_an_unknown_device_fails_as_late_as_a_wrong_token(

@@ -151,6 +151,7 @@ def test_plaintext_from_another_host(
         device.send(device.plain(name), device.frame("lost"))
         assert device.last_words() == "plaintext-refused"
     assert listener.frames(name) == []
+    assert listener.status()["devices"][name]["refusals"] == {"plaintext-refused": 1}
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "::ffff:127.0.0.1"])

@@ -1,6 +1,7 @@
 """The server's side of `ingest/1`, from a device's first byte to its last."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from enum import Enum, auto
 from functools import partial
 
@@ -152,7 +153,7 @@ class Session:
         self._enter(State.ENDED)
         self._held = b""
         self._scram = None
-        return Ended(error)
+        return Ended(error, device=self.device)
 
     def _claim(self) -> Claim:
         self._enter(State.CLAIMING)
@@ -200,6 +201,8 @@ class Session:
 
     def _begin_plain(self, initial: bytes) -> Sequence[Event]:
         if not (self._context.allow_plaintext or self._context.peer.is_private):
+            with suppress(PeerError):
+                self.device = parse_plain(initial).device
             raise PeerError(
                 ErrorCode.PLAINTEXT_REFUSED,
                 "PLAIN needs TLS or a loopback connection; use SCRAM-SHA-256",
@@ -210,8 +213,11 @@ class Session:
         return (CheckToken(credentials),)
 
     def _begin_scram(self, initial: bytes) -> Sequence[Event]:
-        self._scram = ScramExchange(self._context.find_keys)
-        challenge = Send(self._dialect.challenge(self._scram.challenge(initial)))
+        exchange = self._scram = ScramExchange(self._context.find_keys)
+        try:
+            challenge = Send(self._dialect.challenge(exchange.challenge(initial)))
+        finally:
+            self.device = exchange.device
         self._enter(State.RESPONSE)
         return (challenge, *(self._advance() if self._held else ()))
 
@@ -223,7 +229,6 @@ class Session:
         assert self._scram is not None
         self._held = self._dialect.unread()
         self._proof = self._scram.verify(response.data)
-        self.device = self._scram.device
         self._scram = None
         return (self._claim(),)
 

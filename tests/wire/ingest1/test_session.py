@@ -276,7 +276,7 @@ def test_a_bad_scram_response(device: Device, final: bytes) -> None:
     listener.receive(device.response(final) + device.frame("a"))
     assert device.replies(listener.sent) == [("err", "auth-failed")]
     assert listener.block == b""
-    assert listener.session.device == ""
+    assert listener.session.device == "sensor-1"  # claimed, and not proved
 
 
 @both
