@@ -15,7 +15,7 @@ from ingest.listener.admission import Admission
 from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, Books, Delivery
 from ingest.listener.hangups import Hangups
-from ingest.listener.incidents import Incidents
+from ingest.listener.incidents import REGISTRY_FAILED, TLS_FAILED, Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
 from ingest.listener.phases import Phase
 from ingest.listener.poller import Poller
@@ -257,7 +257,7 @@ class Fleet:
 
     def broke(self, connection: Member, reason: str) -> None:
         """See `Surroundings.broke`."""
-        self.incidents.note("tls-failed", connection.claimed, connection.peer.host, reason)
+        self.incidents.note(TLS_FAILED, connection.claimed, connection.peer.host, reason)
 
     def took(self, connection: Member, size: int, begun: float) -> None:
         """See `Surroundings.took`."""
@@ -451,7 +451,7 @@ class Fleet:
             yield
 
     def _not_now(self, peer: Peer, device: str, error: RegistryError) -> PeerError:
-        self.incidents.note("registry-failed", device, peer.host, str(error))
+        self.incidents.note(REGISTRY_FAILED, device, peer.host, str(error))
         return _no_registry()
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from orjson import Fragment, dumps
@@ -32,6 +33,7 @@ from ingest.listener.doors import Door, IReactorPorts, ProxyDoors, describe, lis
 from ingest.listener.factory import ConnectionFactory
 from ingest.listener.fleet import Fleet, Parts
 from ingest.listener.hangups import Hangups
+from ingest.listener.incidents import NO_PROXY_HEADER
 from ingest.listener.poller import IDescriptorReactor, Poller
 from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
@@ -322,7 +324,13 @@ class Ports(Service):
             fleet.count_at_doors(sum(map(len, self._proxies)))
 
         proxies = ProxyDoors(
-            factory, self._reactor, fleet.handshake_timeout, room, changed, is_wrapped=is_wrapped
+            factory,
+            self._reactor,
+            fleet.handshake_timeout,
+            room,
+            changed,
+            partial(fleet.incidents.note, NO_PROXY_HEADER, ""),
+            is_wrapped=is_wrapped,
         )
         self._proxies.append(proxies)
         return proxies

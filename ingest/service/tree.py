@@ -29,6 +29,7 @@ from ingest.layout import Layout
 from ingest.listener.admission import Admission
 from ingest.listener.dialer import DialError, check_dials
 from ingest.listener.doors import DoorError, parse_door
+from ingest.listener.incidents import KINDS
 from ingest.listener.protocols import find
 from ingest.log.files import ACTIVE
 from ingest.ops.metrics import Metrics
@@ -54,7 +55,6 @@ from ingest.service.signals import Signals
 from ingest.service.snapshot import SAMPLES
 from ingest.service.systemd import Systemd
 from ingest.service.web import View, Web
-from ingest.wire.errors import ErrorCode
 from ingest.wire.options import OptionError, Options
 
 _OFTEN = 0.25  # seconds between two looks at what was revoked, and at who takes too long
@@ -105,7 +105,7 @@ class ListenerService(InOrder):
         self._layout = Layout(settings.data)
         self._admission = Admission(settings.limits())
         self._devices = Devices(self._layout, reactor)
-        metrics = Metrics((each.protocol for each in entrances), ErrorCode)
+        metrics = Metrics((each.protocol for each in entrances), KINDS)
         latencies = Latencies()
         measures = _measures(metrics, latencies)
         self._records = Records(self._layout, settings.journal_policy(), measures, reactor)
