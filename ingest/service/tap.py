@@ -1,7 +1,7 @@
 """`twistd ingest`: its options, and the service that they make."""
 
 # ruff: noqa: E402 - signals may come while the rest is imported, and must be safe from now on
-from ingest.service.signals import HANGUP
+from ingest.service.hangup import HANGUP
 
 HANGUP.install()
 

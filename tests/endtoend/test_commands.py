@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.endtoend.harness import injected
 from tests.support.devices import Device, PackedDevice, TextDevice
-from tests.support.listeners import Listener
+from tests.support.listeners import Listener, injected
 from tests.support.processes import INGEST, run
 from tests.support.waiting import wait_for
 
