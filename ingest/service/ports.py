@@ -8,7 +8,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 
-from ingest.listener.admission import REFUSALS, Port
+from ingest.listener.admission import Port
 from ingest.listener.doors import (
     Door,
     DoorError,
@@ -87,8 +87,7 @@ class Ports(Service):
         fleet = self._connections.fleet
 
         def room() -> int:
-            limit = fleet.admission.limits.max_connections + REFUSALS
-            return limit - len(fleet) - fleet.at_doors
+            return fleet.admission.limits.most - len(fleet) - fleet.at_doors
 
         def changed() -> None:
             fleet.count_at_doors(sum(map(len, self._proxies)))

@@ -16,7 +16,9 @@ from ingest.listener.protocols import DEFAULT
 from ingest.units import format_count, format_duration, format_size, parse_duration, parse_size
 
 _SPARE_FILES = 192 + REFUSALS
-"""File descriptors that a listener needs for other things than the devices that it lets in."""
+"""File descriptors that a listener keeps for other things than the devices that it lets in."""
+_FEWEST_SPARE = 48
+"""The same where there are few: 25 are open from the start on, 16 are for the control socket."""
 
 
 _SMALLEST_FILE = 512  # bytes
@@ -122,10 +124,13 @@ def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text == "none" else parse(text)
 
 
-def _default_max_connections() -> int:
+def _files() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = 1 << 20 if hard == resource.RLIM_INFINITY else hard
-    return max(1, files - min(_SPARE_FILES, files // 2))
+    return 1 << 20 if hard == resource.RLIM_INFINITY else hard
+
+
+def _default_max_connections() -> int:
+    return max(1, _files() - min(_SPARE_FILES, max(_files() // 2, _FEWEST_SPARE)))
 
 
 def _setting(default: str, parse: Callable[[str], Any], help_: str, metavar: str) -> Any:
@@ -214,6 +219,7 @@ class Settings:
             self.handshake_timeout,
             self.idle_timeout,
             self.allow_plaintext_auth,
+            min(REFUSALS, _files() // 16),
         )
 
     def as_written(self) -> dict[str, str]:

@@ -234,9 +234,12 @@ def _silent(address: tuple[str, int], count: int) -> Iterator[list[socket.socket
         yield made
 
 
-def test_connections_that_say_nothing_take_no_descriptor_that_is_needed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", [64, 128, 512])
+def test_connections_that_say_nothing_take_no_descriptor_that_is_needed(
+    tmp_path: Path, files: int
+) -> None:
     options = ("--rotate-size", "4KiB", "--handshake-timeout", "2s")
-    under = ("prlimit", "--nofile=512:512")
+    under = ("prlimit", f"--nofile={files}:{files}")
     with Listener(tmp_path / "data", *options, under=under) as listener:
         listener.add("a")
         address = listener.addresses[0]
