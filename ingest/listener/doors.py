@@ -204,7 +204,7 @@ _NO_ROOM = "{count} wait for their header already"
 class ProxyDoors(Factory):
     """Makes a door for each connection that a proxy passes on; one factory for all such ports.
 
-    Its length is the number of connections that wait for their header.
+    Its length is the number of connections that wait for their header, or for their end.
 
     Attributes:
         timeout: seconds that a header may take.
@@ -278,7 +278,7 @@ class ProxyDoors(Factory):
             self.changed()
 
     def left(self, door: "ProxyDoor") -> None:
-        """Called when a connection has its header, or is lost."""
+        """Called when a connection has its header, or is lost: its descriptor is given back."""
         if door in self._waiting:
             self._waiting.remove(door)
             self.changed()
@@ -346,6 +346,7 @@ class ProxyDoor(ProtocolWrapper):
         if self._parser is not None and not self._parser.is_empty:
             self.factory.tell_refusal(self.getPeer(), "the connection ended within it")
         self._stop_waiting()
+        self.factory.left(self)
         protocol, self.wrappedProtocol = self.wrappedProtocol, None
         if protocol is not None:
             protocol.connectionLost(reason)
@@ -380,6 +381,7 @@ class ProxyDoor(ProtocolWrapper):
             return
         if header is not None:
             self._stop_waiting()
+            self.factory.left(self)
             self._source = _address(header.source)
             self._destination = _address(header.destination)
             self._open(parser.rest)
@@ -399,7 +401,6 @@ class ProxyDoor(ProtocolWrapper):
 
     def _stop_waiting(self) -> None:
         self._parser = None
-        self.factory.left(self)
         if self._deadline.active():
             self._deadline.cancel()
 

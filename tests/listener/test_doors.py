@@ -202,13 +202,15 @@ def test_a_bad_header(doorway: Doorway) -> None:
 
 
 def test_no_header_in_time(doorway: Doorway) -> None:
-    _, transport = doorway.connect(LINE[:20])
+    door, transport = doorway.connect(LINE[:20])
     doorway.clock.advance(9.9)
     assert not transport.disconnecting
     doorway.clock.advance(0.2)
     assert transport.disconnecting
     assert doorway.refused == ["10.0.0.1: none came in 10 s"]
-    assert len(doorway.doors) == 0
+    assert len(doorway.doors) == 1  # its descriptor is not given back yet
+    door.connectionLost(Failure(ConnectionDone()))
+    assert (len(doorway.doors), len(doorway.refused)) == (0, 1)
 
 
 def test_a_header_in_time_stops_the_clock(doorway: Doorway) -> None:
@@ -313,11 +315,12 @@ def test_who_waits_is_cut_when_the_last_port_closes(doorway: Doorway) -> None:
     doorway.doors.doStart()
     assert doorway.inner.is_started
     behind, _, open_transport = doorway.behind(LINE)
-    _, waiting_transport = doorway.connect(LINE[:5])
+    door, waiting_transport = doorway.connect(LINE[:5])
     doorway.doors.doStop()
     assert not doorway.inner.is_started
     assert waiting_transport.disconnecting
     assert (behind.told, open_transport.disconnecting) == (["made"], False)
+    door.connectionLost(Failure(ConnectionDone()))
     assert (len(doorway.doors), doorway.refused) == (0, [])
 
 
