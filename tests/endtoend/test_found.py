@@ -182,7 +182,7 @@ sys.meta_path.insert(0, Finder())
 )
 def test_a_hangup_while_all_is_imported(module: str, program: str) -> None:
     code = _SIGNAL_AT_IMPORT.format(module=module) + program
-    assert "--rotate-size" in run(sys.executable, "-c", code, "-n", "ingest", "--help")
+    assert "--rotate-size" in run_tool(sys.executable, "-c", code, "-n", "ingest", "--help")
 
 
 def test_a_hangup_may_be_ignored_until_it_is_acted_on(tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_twistd_loads_little_of_us_for_other_commands() -> None:
         " from twisted.plugin import getPlugins; list(getPlugins(IServiceMaker));"
         " print(*[name for name in sys.modules if name.startswith('ingest.')])"
     )
-    loaded = set(run(sys.executable, "-c", code).split())
+    loaded = set(run_tool(sys.executable, "-c", code).split())
     assert loaded <= {"ingest.listener", "ingest.listener.protocols"}
 
 
