@@ -157,7 +157,6 @@ class _Question:
         """
         self._path = path
         self._connection = socket.socket(socket.AF_UNIX)
-        self._received = b""
         try:
             with self._explained(timeout):
                 self._connect(timeout)
