@@ -15,7 +15,8 @@ import pytest
 
 from ingest.cli import main
 from ingest.service.parts import DRAIN
-from ingest.service.settings import DEFAULT_LISTEN, Settings, option_name, read_settings
+from ingest.service.reading import read_settings
+from ingest.service.settings import DEFAULT_LISTEN, Settings, option_name
 from ingest.service.tap import Options
 from tests.support.listeners import Listener
 from tests.support.processes import INGEST

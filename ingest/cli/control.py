@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -10,11 +11,8 @@ from rich.table import Table
 
 from ingest.cli.output import printable
 from ingest.layout import Layout
-from ingest.ops.control import TIMEOUT, ControlError, ask
+from ingest.ops.control import SOON, ControlError, ask, ask_patiently
 from ingest.units import format_count, format_duration, format_size
-
-STATUS_TIMEOUT = 5.0
-"""Seconds that a listener may take to say how it is; one that is well needs some milliseconds."""
 
 
 @click.command()
@@ -24,7 +22,7 @@ def rotate(layout: Layout) -> None:
 
     While the log is held it can't be: `ingest release` ends that.
     """
-    closed = ask_listener(layout, "rotate")
+    closed = _order(layout, "rotate")
     click.echo(f"rotated to {layout.log_folder / closed}" if closed else "the log file is empty")
 
 
@@ -36,7 +34,7 @@ def hold(layout: Layout) -> None:
     For a program that copies and then cuts the file, such as logrotate with copytruncate. Devices
     wait meanwhile: nothing is acknowledged and nothing is lost.
     """
-    seconds = ask_listener(layout, "hold")
+    seconds = _order(layout, "hold")
     click.echo(f"nothing is written to the log for at most {seconds:g} s; go on: ingest release")
 
 
@@ -44,7 +42,7 @@ def hold(layout: Layout) -> None:
 @click.pass_obj
 def release(layout: Layout) -> None:
     """Write to the log again after `ingest hold`."""
-    ask_listener(layout, "release")
+    _order(layout, "release")
 
 
 @click.command()
@@ -56,7 +54,7 @@ def status(layout: Layout, as_json: bool) -> None:
     The exit code is 0 while all is well, 2 while something is not, such as a disk that takes no
     records, and 1 if no listener answers within 5 seconds.
     """
-    answer = ask_listener(layout, "status", STATUS_TIMEOUT)
+    answer = ask_listener(layout, "status")
     if as_json:
         click.echo(json.dumps(answer))
     else:
@@ -132,13 +130,30 @@ def _books(answer: Mapping[str, Any]) -> Table:
     return table
 
 
-def ask_listener(layout: Layout, command: str, timeout: float = TIMEOUT) -> Any:
-    """Send a command to the running listener and return its answer.
+def ask_listener(layout: Layout, question: str) -> Any:
+    """Ask the running listener what it knows, and return its answer.
 
     Raises:
         ClickException: no listener answers, or it says no.
     """
+    with _in_words():
+        return ask(layout.control, question, SOON)
+
+
+def _order(layout: Layout, command: str) -> Any:
+    """Let the running listener do something, and return its answer.
+
+    Raises:
+        ClickException: no listener answers, or it says no.
+    """
+    words = f"the listener is there, and waits for its disk; waiting for {command} ..."
+    with _in_words():
+        return ask_patiently(layout.control, command, lambda: click.echo(words, err=True))
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
     try:
-        return ask(layout.control, command, timeout)
+        yield
     except ControlError as error:
         raise click.ClickException(str(error)) from error

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from ingest.cli.control import STATUS_TIMEOUT, ask_listener
+from ingest.cli.control import ask_listener
 from ingest.cli.output import printable
 from ingest.devices.device import Device
 from ingest.journal.positions import read_positions
@@ -37,7 +37,7 @@ def ask_connections(layout: Layout) -> dict[str, Connection]:
     Raises:
         ClickException: no listener answers.
     """
-    answer: list[Connection] = ask_listener(layout, "connections", STATUS_TIMEOUT)
+    answer: list[Connection] = ask_listener(layout, "connections")
     # Who only claims a name is not that device.
     return {each["device"]: each for each in answer if each["is_proved"]}
 

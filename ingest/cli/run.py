@@ -1,5 +1,11 @@
 """`ingest run`: the listener itself, where no `twistd` is on the path."""
 
+# ruff: noqa: E402 - signals may come while the rest is imported, and must be safe from now on
+from ingest.service.hangup import HANGUP
+
+HANGUP.install()
+
+
 import sys
 from collections.abc import Sequence
 

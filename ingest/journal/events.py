@@ -3,6 +3,7 @@
 `str(event)` is its one line of English; a program that watches looks at the class and its fields.
 """
 
+import errno
 import sys
 import traceback
 from collections.abc import Callable
@@ -41,6 +42,12 @@ def guarded(report: Report) -> Report:
 # The disk and the files.
 
 
+def reason_of(error: OSError) -> str:
+    """Say what the system says; and of which file, where that is what matters."""
+    is_not_ours = error.errno == errno.ELOOP  # see `ingest.layout.open_own`
+    return f"{error.filename} {error.strerror}" if is_not_ours else str(error.strerror)
+
+
 @dataclass(frozen=True, slots=True)
 class DiskFailing(Event):
     """The disk takes no records; said once, until `DiskRecovered`."""
@@ -50,7 +57,7 @@ class DiskFailing(Event):
 
     def __str__(self) -> str:
         return (
-            f"{self.folder} takes no records: {self.error.strerror}; devices wait,"
+            f"{self.folder} takes no records: {reason_of(self.error)}; devices wait,"
             " nothing is acknowledged and nothing is lost"
         )
 

@@ -24,6 +24,7 @@ from ingest.journal.events import (
     Rotated,
     WriterFailed,
     guarded,
+    reason_of,
 )
 from ingest.journal.home import FolderReplacedError, Home
 from ingest.journal.intent import IntentFile
@@ -301,7 +302,7 @@ class FileJournal:
         is_replaced = isinstance(error, FolderReplacedError)
         kind: Literal["disk-failing", "folder-replaced"]
         kind = "folder-replaced" if is_replaced else "disk-failing"
-        self._disk_trouble = Trouble(kind, str(error.strerror))
+        self._disk_trouble = Trouble(kind, reason_of(error))
         self._report(DiskFailing(self.log_folder, error))
         self._pause()
 

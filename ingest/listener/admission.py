@@ -23,6 +23,7 @@ class Limits:
         handshake_timeout: seconds that a device may take to say who it is.
         idle_timeout: seconds that it may say nothing after that; 0 for no bound.
         allow_plaintext_auth: whether a token may cross the network in clear.
+        refusals: how many more than `max_connections` are let in to hear that they are too many.
     """
 
     max_connections: int = 10_000
@@ -30,6 +31,12 @@ class Limits:
     handshake_timeout: float = 10.0
     idle_timeout: float = 3600.0
     allow_plaintext_auth: bool = False
+    refusals: int = REFUSALS
+
+    @property
+    def most(self) -> int:
+        """How many connections there may be, with those that are let in to hear of it."""
+        return self.max_connections + self.refusals
 
 
 class Port(Protocol):
@@ -98,7 +105,7 @@ class Admission:
 
     def is_beyond(self, connections: int) -> bool:
         """Tell whether there are so many that not even a refusal can be said to one more."""
-        return connections >= self.limits.max_connections + REFUSALS
+        return connections >= self.limits.most
 
     def count(self, connections: int) -> None:
         """Called when the number of connections has changed: accept more, or let them wait.

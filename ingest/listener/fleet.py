@@ -16,7 +16,7 @@ from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, Books, Delivery
 from ingest.listener.deadlines import Deadlines
 from ingest.listener.identities import Identities
-from ingest.listener.incidents import Incidents
+from ingest.listener.incidents import TLS_FAILED, Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
 from ingest.listener.phases import Phase
 from ingest.listener.poller import Poller
@@ -180,7 +180,7 @@ class Fleet:
 
     def broke(self, connection: Member, reason: str) -> None:
         """See `Surroundings.broke`."""
-        self.incidents.note("tls-failed", connection.claimed, connection.peer.host, reason)
+        self.incidents.note(TLS_FAILED, connection.claimed, connection.peer.host, reason)
 
     def took(self, connection: Member, size: int, begun: float) -> None:
         """See `Surroundings.took`."""

@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from ingest.devices.registry import Registry, RegistryError
 from ingest.listener.admission import Admission
 from ingest.listener.authentication import Authenticator
-from ingest.listener.incidents import Incidents
+from ingest.listener.incidents import REGISTRY_FAILED, Incidents
 from ingest.wire.conversation import Claim, Context, Peer, Standing, host_of
 from ingest.wire.errors import ErrorCode, PeerError
 from ingest.wire.sasl import Credentials, StoredKeys, auth_failed
@@ -192,7 +192,7 @@ class Identities:
         return "" if found is None or found.last_peer is None else host_of(found.last_peer)
 
     def _not_now(self, peer: Peer, device: str, error: RegistryError) -> PeerError:
-        self._incidents.note("registry-failed", device, peer.host, str(error))
+        self._incidents.note(REGISTRY_FAILED, device, peer.host, str(error))
         return _no_registry()
 
 

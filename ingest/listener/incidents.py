@@ -7,9 +7,17 @@ is one more line for all of them.
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from twisted.logger import Logger
+
+from ingest.wire.errors import ErrorCode
+
+NO_PROXY_HEADER: Final = "no-proxy-header"
+REGISTRY_FAILED: Final = "registry-failed"
+TLS_FAILED: Final = "tls-failed"
+KINDS: Final = (*ErrorCode, NO_PROXY_HEADER, REGISTRY_FAILED, TLS_FAILED)
+"""What goes wrong: a conversation ends with an error, or one of those that no device is told."""
 
 _NAMED = 3
 """How many devices a summary names, those with the most incidents."""
@@ -24,7 +32,7 @@ class Incident(NamedTuple):
 
     Attributes:
         at: when it was, in seconds since 1970.
-        kind: an error code of the protocol, or a word like it.
+        kind: one of `KINDS`.
         device: the name that was claimed, proved or not.
         host: where it came from.
         text: the reason, for people.
@@ -58,7 +66,7 @@ class Incidents:
         """Note an incident.
 
         Args:
-            kind: an error code of the protocol, or a word like it.
+            kind: one of `KINDS`.
             device: the name that was claimed, proved or not; empty if none was.
             host: where it came from.
             text: the reason, for people.

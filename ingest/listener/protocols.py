@@ -10,13 +10,14 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from twisted.plugin import IPlugin, getPlugins
 from zope.interface import Attribute, Interface, implementer
 
-from ingest.wire.conversation import Converse
-from ingest.wire.options import Options
+if TYPE_CHECKING:  # twistd imports us whatever it runs, since its cache names `IProtocolMaker`
+    from ingest.wire.conversation import Converse
+    from ingest.wire.options import Options
 
 DEFAULT = "ingest/1"
 """The protocol of a `--listen` that names none."""
@@ -30,7 +31,7 @@ class IProtocolMaker(Interface):
     name = Attribute("What `--listen NAME=ENDPOINT` calls it; lower case, no `=` and no `:`.")
     summary = Attribute("What it is, in one line for `--help`.")
 
-    def make_converse(options: Options) -> Converse:  # noqa: N805 - an interface has no self
+    def make_converse(options: "Options") -> "Converse":  # noqa: N805 - an interface has no self
         """Make what makes the conversations of one port.
 
         Raises:
@@ -53,9 +54,9 @@ class ProtocolMaker:
     summary: str
     module: str
 
-    def make_converse(self, options: Options) -> Converse:
+    def make_converse(self, options: "Options") -> "Converse":
         """See `IProtocolMaker.make_converse`."""
-        return cast(Converse, import_module(self.module).make_converse(options))
+        return cast("Converse", import_module(self.module).make_converse(options))
 
 
 def protocols() -> dict[str, IProtocolMaker]:

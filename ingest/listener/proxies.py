@@ -16,7 +16,6 @@ from twisted.internet.interfaces import (
     ITransport,
 )
 from twisted.internet.protocol import Factory, Protocol, connectionDone
-from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
@@ -32,13 +31,14 @@ _NO_ROOM = "{count} wait for their header already"
 class ProxyDoors(Factory):
     """Makes a door for each connection that a proxy passes on; one factory for all such ports.
 
-    Its length is the number of connections that wait for their header.
+    Its length is the number of connections that wait for their header, or for their end.
 
     Attributes:
         timeout: seconds that a header may take.
         room: tells how many more may wait for their header; any others are cut.
         changed: called when there are more or fewer that wait.
-        refused: how many were cut so far, for a bad header, none in time, or the limit.
+        refused: called with the host and the reason when one is cut, for a bad header, none in
+            time, or the limit.
     """
 
     noisy = False
@@ -50,6 +50,7 @@ class ProxyDoors(Factory):
         timeout: float,
         room: Callable[[], int],
         changed: Callable[[], None],
+        refused: Callable[[str, str], None],
         *,
         is_wrapped: bool = True,
     ) -> None:
@@ -62,6 +63,7 @@ class ProxyDoors(Factory):
             timeout: see above; may be changed, for later connections.
             room: see above.
             changed: see above.
+            refused: see above.
             is_wrapped: whether another factory, such as that of TLS, always wants a protocol.
         """
         self._is_wrapped = is_wrapped
@@ -70,9 +72,8 @@ class ProxyDoors(Factory):
         self.timeout = timeout
         self.room = room
         self.changed = changed
-        self.refused = 0
+        self.refused = refused
         self._waiting: set[ProxyDoor] = set()
-        self._log = Logger(namespace="ingest.listener")
 
     def __len__(self) -> int:
         """Return how many connections wait for their header."""
@@ -91,7 +92,7 @@ class ProxyDoors(Factory):
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
         """Make the door of a new connection; where there is no room, none."""
         if self.room() <= 0 and addr is not None and not self._is_wrapped:
-            self.count_refusal(addr, _NO_ROOM.format(count=len(self._waiting)))
+            self.tell_refusal(addr, _NO_ROOM.format(count=len(self._waiting)))
             return None
         return ProxyDoor(self)
 
@@ -104,21 +105,14 @@ class ProxyDoors(Factory):
             self.changed()
 
     def left(self, door: "ProxyDoor") -> None:
-        """Called when a connection has its header, or is lost."""
+        """Called when a connection has its header, or is lost: its descriptor is given back."""
         if door in self._waiting:
             self._waiting.remove(door)
             self.changed()
 
-    def count_refusal(self, peer: IAddress, reason: str) -> None:
-        """Count a connection that was cut, and tell the operator of it now and then."""
-        self.refused += 1
-        if self.refused == 1 or self.refused % 100 == 0:
-            self._log.warn(
-                "no good PROXY header, {count} times so far; this time from {peer}: {reason}",
-                count=self.refused,
-                peer=getattr(peer, "host", "a Unix socket"),
-                reason=reason,
-            )
+    def tell_refusal(self, peer: IAddress, reason: str) -> None:
+        """Tell of a connection that was cut."""
+        self.refused(getattr(peer, "host", "a Unix socket"), reason)
 
 
 @implementer(IHalfCloseableProtocol)
@@ -177,7 +171,7 @@ class ProxyDoor(ProtocolWrapper):
         """Called when the connection is over."""
         # A health check may connect and say nothing.
         if self._parser is not None and not self._parser.is_empty:
-            self.factory.count_refusal(self.getPeer(), "the connection ended within it")
+            self.factory.tell_refusal(self.getPeer(), "the connection ended within it")
         self._stop_waiting()
         protocol, self.wrappedProtocol = self.wrappedProtocol, None
         if protocol is not None:
@@ -201,8 +195,8 @@ class ProxyDoor(ProtocolWrapper):
     # The header.
 
     def refuse(self, reason: str) -> None:
-        """Cut the connection, and count it."""
-        self.factory.count_refusal(self.getPeer(), reason)
+        """Cut the connection, and tell of it."""
+        self.factory.tell_refusal(self.getPeer(), reason)
         self.abortConnection()
 
     def _read_header(self, parser: ProxyParser, data: bytes) -> None:
@@ -213,6 +207,7 @@ class ProxyDoor(ProtocolWrapper):
             return
         if header is not None:
             self._stop_waiting()
+            self.factory.left(self)
             self._source = _address(header.source)
             self._destination = _address(header.destination)
             self._open(parser.rest)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
 from ingest.devices.registry import RegistryError
+from ingest.names import is_device_name
 
 _WAITING = 1000
 """How many names and reasons may wait for the registry."""
@@ -31,6 +32,8 @@ class Refusals:
             device: the name; it need not be one.
             reason: an error code of the protocol.
         """
+        if not is_device_name(device):
+            return  # nobody has it, and it may have any length
         self._waiting[device, reason] += 1
         if len(self._waiting) >= _WAITING:
             self._sort_out()

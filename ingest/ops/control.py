@@ -5,10 +5,13 @@ One JSON object a line: `{"command": "rotate"}` gets `{"ok": ...}` or `{"error":
 
 import json
 import os
+import select
 import socket
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import orjson
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -18,6 +21,9 @@ from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
 Command = Callable[[], Deferred[object] | object]
+
+SOON = 5.0
+"""Seconds that a listener may take to say anything; one that is well needs some milliseconds."""
 
 TIMEOUT = 60.0
 """Seconds that an answer may take: a rotation waits for the disk."""
@@ -29,6 +35,10 @@ oldest, so that programs that were forgotten keep nobody out."""
 
 class ControlError(Exception):
     """The listener does not answer, or says no; the text is for a person."""
+
+
+class Refusal(ControlError):  # noqa: N818 - it is the listener's word, and no fault of the way
+    """The listener says no."""
 
 
 class _ControlProtocol(LineOnlyReceiver):
@@ -113,31 +123,108 @@ def ask(path: Path, command: str, timeout: float = TIMEOUT) -> Any:
     Raises:
         ControlError: no listener answers there in time, or it says no.
     """
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            _connect(connection, path, timeout)
-            connection.sendall(json.dumps({"command": command}).encode() + b"\n")
-            with connection.makefile("rb") as lines:
+    with _Question(path, command, timeout) as question:
+        return question.answer(timeout)
+
+
+def ask_patiently(path: Path, command: str, wait: Callable[[], object]) -> Any:
+    """Send a command that may have to wait for the disk, and return its answer; blocks.
+
+    Args:
+        path: the socket.
+        command: its name.
+        wait: called once when the answer is not there within `SOON`, though the listener is well.
+
+    Raises:
+        ControlError: no listener answers there, or not within `TIMEOUT`, or it says no.
+    """
+    with _Question(path, command, SOON) as question:
+        if not question.is_answered(SOON):
+            with _Question(path, "", SOON) as another, suppress(Refusal):
+                another.answer(SOON)
+            wait()
+        return question.answer(TIMEOUT)
+
+
+class _Question:
+    """A command that was sent to a listener; a context manager."""
+
+    def __init__(self, path: Path, command: str, timeout: float) -> None:
+        """Send it.
+
+        Raises:
+            ControlError: nobody takes it.
+        """
+        self._path = path
+        self._connection = socket.socket(socket.AF_UNIX)
+        try:
+            with self._explained(timeout):
+                self._connect(timeout)
+                self._connection.sendall(json.dumps({"command": command}).encode() + b"\n")
+        except ControlError:
+            self._connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def is_answered(self, timeout: float) -> bool:
+        """Tell whether the first part of the answer comes within so many seconds."""
+        readable, _, _ = select.select([self._connection], [], [], timeout)
+        return bool(readable)
+
+    def answer(self, timeout: float) -> Any:
+        """Wait for the answer, so many seconds for each part.
+
+        Raises:
+            ControlError: it does not come.
+            Refusal: the listener says no.
+        """
+        with self._explained(timeout):
+            self._connection.settimeout(timeout)
+            with self._connection.makefile("rb") as lines:
                 reply = json.loads(lines.readline())
-    except (TimeoutError, BlockingIOError) as error:  # or too many wait for an answer before us
-        raise ControlError(
-            f"the listener at {path} does not answer within {timeout:g} s:"
-            " it is frozen or overloaded"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise ControlError(f"no listener answers at {path}: {error}") from error
-    if "error" in reply:
-        raise ControlError(reply["error"])
-    return reply["ok"]
+        if "error" in reply:
+            raise Refusal(reply["error"])
+        return reply["ok"]
+
+    def _connect(self, timeout: float) -> None:
+        folder, short = _shortened(self._path)
+        try:
+            self._connection.settimeout(timeout)
+            self._connection.connect(short)
+        finally:
+            os.close(folder)
+
+    @contextmanager
+    def _explained(self, timeout: float) -> Iterator[None]:
+        try:
+            yield
+        except (TimeoutError, BlockingIOError) as error:  # or too many wait for it before us
+            raise ControlError(
+                f"the listener at {self._path} does not answer within {timeout:g} s:"
+                f" it is frozen or overloaded{_advice(self._connection)}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise ControlError(f"no listener answers at {self._path}: {error}") from error
 
 
-def _connect(connection: socket.socket, path: Path, timeout: float) -> None:
-    folder, short = _shortened(path)
+def _advice(connection: socket.socket) -> str:
+    """Say which process does not answer at the other end, and what to do."""
+    size = struct.calcsize("3i")
     try:
-        connection.settimeout(timeout)
-        connection.connect(short)
-    finally:
-        os.close(folder)
+        # Who listens there (unix(7)), and its state: pid (comm) state ... (proc_pid_stat(5)).
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        pid = struct.unpack("3i", credentials)[0]
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][:1]
+    except OSError:  # it is not of our container, or we did not get so far
+        return ""
+    if state in {"T", "t"}:
+        return f"; pid {pid} was stopped, and goes on by: kill -CONT {pid}"
+    return f"; if pid {pid} stays so, restart it: nothing that was acknowledged is lost"
 
 
 def _shortened(path: Path) -> tuple[int, str]:

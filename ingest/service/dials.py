@@ -20,6 +20,18 @@ KEYS = (
 )
 
 
+class TableError(ValueError):
+    """One of several tables makes no sense.
+
+    Attributes:
+        number: which one; the first is 1.
+    """
+
+    def __init__(self, number: int, text: str) -> None:
+        super().__init__(f"table {number}, {text}")
+        self.number = number
+
+
 def parse_dials(tables: Any) -> tuple[Dial, ...]:
     """Read the tables.
 
@@ -36,7 +48,7 @@ def parse_dials(tables: Any) -> tuple[Dial, ...]:
             if device in dials:
                 raise ValueError("the device has another table already")
         except ValueError as error:
-            raise ValueError(f"table {number}, {device or 'without a device'}: {error}") from None
+            raise TableError(number, f"{device or 'without a device'}: {error}") from None
         dials[device] = dial
     return tuple(dials.values())
 

@@ -1,20 +1,17 @@
 """The services that a listener is made of; see `tree` for their order."""
 
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import Any
 
-from orjson import Fragment, dumps
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, inlineCallbacks, maybeDeferred
+from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import (
-    IListeningPort,
-    IProtocolFactory,
     IReactorCore,
     IReactorFromThreads,
     IReactorTime,
 )
-from twisted.internet.task import LoopingCall, cooperate
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger, LogLevel
 
@@ -23,30 +20,20 @@ from ingest.devices.watched import WatchedRegistry
 from ingest.journal.events import Event, Rotated
 from ingest.journal.file import FileJournal, JournalPolicy
 from ingest.journal.measures import Measures
-from ingest.journal.writer import HOLD
 from ingest.layout import Layout
-from ingest.listener.admission import REFUSALS, Admission, Port
+from ingest.listener.admission import Admission
 from ingest.listener.authentication import Authenticator
 from ingest.listener.dialer import Dial, DialCounts, Dialer
-from ingest.listener.doors import Door, IReactorPorts, describe, listen
-from ingest.listener.factory import ConnectionFactory
+from ingest.listener.doors import IReactorPorts
 from ingest.listener.fleet import Fleet, Parts
 from ingest.listener.poller import IDescriptorReactor, Poller
-from ingest.listener.proxies import ProxyDoors
 from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
 from ingest.log.chunks import recent_chunks
-from ingest.ops.control import Command, ControlError, ControlSocket
-from ingest.ops.status import Latencies, Summary
 from ingest.service.process import FolderLock, raise_file_limit
-from ingest.service.settings import Settings
-from ingest.service.snapshot import Snapshots
-from ingest.wire.conversation import Converse
 
 DRAIN = 10.0
 """Seconds that stopping may take: for frames to become durable and devices to hear of it."""
-_CHUNKED = "forward"
-"""The protocol whose clients send chunks."""
 _DRAIN_SWEEP = 0.5
 _ROUND = 15.0  # seconds between two rounds at most, each of which notes who was seen
 
@@ -271,83 +258,6 @@ class Connections(Service):
         yield deferToThread(self._devices.record_seen, self.fleet.take_seen())
 
 
-class Entrance(NamedTuple):
-    """Where connections come in, and what makes their conversations."""
-
-    protocol: str
-    converse: Converse
-    door: Door
-
-
-class Ports(Service):
-    """The ports where connections are accepted."""
-
-    def __init__(
-        self, entrances: Sequence[Entrance], connections: Connections, reactor: IReactorTime
-    ) -> None:
-        self._entrances = entrances
-        self._connections = connections
-        self._reactor = reactor
-        self._ports: list[IListeningPort] = []
-        self._proxies: list[ProxyDoors] = []
-
-    def startService(self) -> None:
-        """Begin to accept connections.
-
-        Raises:
-            DoorError: the system does not let us.
-        """
-        fleet = self._connections.fleet
-        if any(entrance.protocol == _CHUNKED for entrance in self._entrances):
-            self._connections.remember_chunks()
-        for protocol, converse, door in self._entrances:
-            is_wrapped = door.is_proxied or door.is_tls
-            factory: IProtocolFactory = ConnectionFactory(
-                fleet, protocol, converse, is_wrapped=is_wrapped
-            )
-            if door.is_proxied:
-                factory = self._behind_proxies(factory, is_wrapped=door.is_tls)
-            self._ports.append(listen(door, factory))
-        fleet.admission.ports = [cast(Port, port) for port in self._ports]
-        super().startService()
-
-    def _behind_proxies(self, factory: IProtocolFactory, *, is_wrapped: bool) -> IProtocolFactory:
-        fleet = self._connections.fleet
-
-        def room() -> int:
-            limit = fleet.admission.limits.max_connections + REFUSALS
-            return limit - len(fleet) - fleet.at_doors
-
-        def changed() -> None:
-            fleet.count_at_doors(sum(map(len, self._proxies)))
-
-        proxies = ProxyDoors(
-            factory,
-            self._reactor,
-            fleet.admission.limits.handshake_timeout,
-            room,
-            changed,
-            is_wrapped=is_wrapped,
-        )
-        self._proxies.append(proxies)
-        return proxies
-
-    def stopService(self) -> Deferred[Any]:
-        """Accept no more."""
-        super().stopService()
-        return DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
-
-    @property
-    def addresses(self) -> list[str]:
-        """Where connections are accepted, for people."""
-        return [describe(port) for port in self._ports]
-
-    def set_timeout(self, seconds: float) -> None:
-        """Let a PROXY header take so long, for later connections."""
-        for proxies in self._proxies:
-            proxies.timeout = seconds
-
-
 class Dials(Service):
     """Calls the devices that only answer."""
 
@@ -380,101 +290,3 @@ class Dials(Service):
     def counts(self) -> DialCounts:
         """See `Dialer.counts`."""
         return self._dialer.counts()
-
-
-class Control(Service):
-    """Answers the `ingest` command.
-
-    Attributes:
-        settings: returns the settings in force; set before the start.
-    """
-
-    settings: Callable[[], Settings]
-
-    def __init__(
-        self,
-        layout: Layout,
-        connections: Connections,
-        records: Records,
-        ports: Ports,
-        dials: Dials,
-        latencies: Latencies,
-        reactor: IListenerReactor,
-    ) -> None:
-        self._dials = dials
-        self._latencies = latencies
-        self._layout = layout
-        self._connections = connections
-        self._records = records
-        self._ports = ports
-        self._reactor = reactor
-
-    def startService(self) -> None:
-        """Begin to answer.
-
-        Raises:
-            CannotListenError: the socket can't be made.
-        """
-        self._snapshots = Snapshots(
-            self._connections.fleet,
-            self._records.journal,
-            self.settings,
-            self._ports.addresses,
-            lambda: self._records.rotations,
-            self._dials.counts,
-            self._latencies,
-        )
-        commands: dict[str, Command] = {
-            "connections": self._list_connections,
-            "hold": self._hold,
-            "incidents": self._list_incidents,
-            "release": self._records.journal.release_hold,
-            "rotate": self._rotate,
-            "status": self._snapshots.take,
-            "summary": self._snapshots.summary,
-        }
-        self._socket = ControlSocket(self._reactor, self._layout.control, commands)
-        super().startService()
-
-    def stopService(self) -> Deferred[None]:
-        """Answer no more."""
-        super().stopService()
-        return self._socket.stop()
-
-    def sample(self) -> None:
-        """See `Snapshots.sample`."""
-        self._snapshots.sample()
-
-    def summary(self) -> Summary:
-        """See `Snapshots.summary`."""
-        return self._snapshots.summary()
-
-    def health(self) -> tuple[str, str]:
-        """See `Snapshots.health`."""
-        return self._snapshots.health()
-
-    def _list_connections(self) -> Deferred[object]:
-        listed: list[Fragment] = []
-        # A few at a time, each written at once, so that no device has to wait for thousands.
-        each = map(Fragment, map(dumps, self._snapshots.connections()))
-        return cooperate(map(listed.append, each)).whenDone().addCallback(lambda _: listed)
-
-    def _list_incidents(self) -> object:
-        newest = self._connections.fleet.incidents.newest()
-        return [incident._asdict() for incident in newest]
-
-    def _rotate(self) -> Deferred[object]:
-        self._refuse_if_held()
-        done: Deferred[object] = Deferred()
-        self._records.journal.rotate(lambda closed: done.callback(closed and closed.name))
-        return done
-
-    def _hold(self) -> Deferred[object]:
-        self._refuse_if_held()
-        done: Deferred[object] = Deferred()
-        self._records.journal.hold(lambda: done.callback(HOLD))
-        return done
-
-    def _refuse_if_held(self) -> None:
-        if self._records.journal.hold_ends_in:
-            raise ControlError("the log is held: `ingest release` lets it be written again")

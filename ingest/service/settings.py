@@ -1,11 +1,8 @@
 """The settings of a listener: one table for the command line, the file and the help."""
 
-import re
 import resource
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,12 +13,13 @@ from ingest.journal.rotation import RetentionPolicy, RotationPolicy
 from ingest.layout import DEFAULT_DATA
 from ingest.listener.admission import REFUSALS, Limits
 from ingest.listener.dialer import Dial
-from ingest.listener.protocols import DEFAULT, split
-from ingest.service.dials import parse_dials
+from ingest.listener.protocols import DEFAULT
 from ingest.units import format_count, format_duration, format_size, parse_duration, parse_size
 
 _SPARE_FILES = 192 + REFUSALS
-"""File descriptors that a listener needs for other things than the devices that it lets in."""
+"""File descriptors that a listener keeps for other things than the devices that it lets in."""
+_FEWEST_SPARE = 48
+"""The same where there are few: 25 are open from the start on, 16 are for the control socket."""
 
 
 _SMALLEST_FILE = 512  # bytes
@@ -61,15 +59,18 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
-def _positive(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise ValueError(f"{text!r} is not a number of at least 1")
-    return number
+def _whole_number(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        number = int(text) if text.isascii() and text.isdigit() else -1
+        if number < least:
+            raise ValueError(f"{text!r} is not a whole number of at least {least}")
+        return number
+
+    return parse
 
 
-def _count(text: str) -> int:
-    return 0 if text == "0" else _positive(text)
+_positive = _whole_number(1)
+_count = _whole_number(0)
 
 
 def _frame_size(text: str) -> int:
@@ -79,10 +80,18 @@ def _frame_size(text: str) -> int:
     return size
 
 
-def _folder(text: str) -> Path:
-    if not text:  # mostly a variable that is not set; it would mean the folder we are started in
-        raise ValueError("the name of a folder is wanted")
-    return Path(text)
+def _some(what: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if not text:  # mostly a variable that is not set
+            raise ValueError(f"{what} is wanted, and it is empty")
+        return text
+
+    return parse
+
+
+def _path(what: str) -> Callable[[str], Path]:
+    parse = _some(what)
+    return lambda text: Path(parse(text))
 
 
 def _rotate_every(text: str) -> float:
@@ -116,10 +125,13 @@ def _or_none(parse: Callable[[str], Any]) -> Callable[[str], Any]:
     return lambda text: None if text == "none" else parse(text)
 
 
-def _default_max_connections() -> int:
+def _files() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = 1 << 20 if hard == resource.RLIM_INFINITY else hard
-    return max(1, files - min(_SPARE_FILES, files // 2))
+    return 1 << 20 if hard == resource.RLIM_INFINITY else hard
+
+
+def _default_max_connections() -> int:
+    return max(1, _files() - min(_SPARE_FILES, max(_files() // 2, _FEWEST_SPARE)))
 
 
 def _setting(default: str, parse: Callable[[str], Any], help_: str, metavar: str) -> Any:
@@ -135,7 +147,10 @@ class Settings:
     dial: tuple[Dial, ...] = ()
     allow_plaintext_auth: bool = False
     data: Path = _setting(
-        str(DEFAULT_DATA), _folder, "the folder of the log and of all else that is kept", "DIR"
+        str(DEFAULT_DATA),
+        _path("a folder"),
+        "the folder of the log and of all else that is kept",
+        "DIR",
     )
     rotate_size: int = _setting(
         "256MiB", _rotate_size, "close the log file before it exceeds this size; 0: never", "SIZE"
@@ -181,13 +196,13 @@ class Settings:
     )  # fmt: skip
 
     http: str | None = _setting(
-        "none", _or_none(str),
+        "none", _or_none(_some("an endpoint")),
         "answer /metrics, /livez and /readyz here, such as tcp:7680:interface=127.0.0.1; with"
         " other hosts in reach, --http-token-file is needed",
         "ENDPOINT",
     )  # fmt: skip
     http_token_file: Path | None = _setting(
-        "none", _or_none(Path),
+        "none", _or_none(_path("a file")),
         "a file with the bearer token that /metrics wants; read again at SIGHUP",
         "FILE",
     )  # fmt: skip
@@ -205,6 +220,7 @@ class Settings:
             self.handshake_timeout,
             self.idle_timeout,
             self.allow_plaintext_auth,
+            min(REFUSALS, _files() // 16),
         )
 
     def as_written(self) -> dict[str, str]:
@@ -261,123 +277,3 @@ PARSED: Final = tuple(field_ for field_ in fields(Settings) if field_.metadata)
 def option_name(name: str) -> str:
     """Return a setting's name as it is on the command line and in the file."""
     return name.replace("_", "-")
-
-
-def read_settings(given: Mapping[str, Any], config: Path | None) -> Settings:
-    """Put the settings together: what is given, else what the file says, else the defaults.
-
-    Args:
-        given: by field name, values as on the command line: a str each, for `listen` a list of
-            `Listen` or str, for the switch a bool.
-        config: the TOML file, if there is one.
-
-    Raises:
-        SettingsError: a value or the file makes no sense.
-    """
-    values = _parse_all(given, "--")
-    held = _parse_all(_read_file(config), f"{config}: ") if config else {}
-    return Settings(**(held | values))
-
-
-def parse_listen(value: Any) -> Listen:
-    """Read one place to listen at: `[PROTOCOL=]ENDPOINT`, a table with `endpoint`, or a `Listen`.
-
-    Raises:
-        ValueError: it is none of them.
-    """
-    if isinstance(value, Listen):
-        return value
-    if isinstance(value, str):
-        protocol, endpoint = split(value)
-        return Listen(endpoint, protocol)
-    if not isinstance(value, dict):
-        raise ValueError("an endpoint is wanted, a list of them, or tables [[listen]]")
-    options = dict(value)
-    endpoint = options.pop("endpoint", None)
-    protocol = options.pop("protocol", None)
-    if not isinstance(endpoint, str) or not isinstance(protocol, str | None):
-        raise ValueError("a table has endpoint, perhaps protocol, and options; both are strings")
-    named, endpoint = split(endpoint)
-    return Listen(endpoint, protocol or named, options_with_files(options))
-
-
-_FILE = "-file"
-
-
-def options_with_files(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the files that options name: `shared-key-file` becomes `shared-key`.
-
-    Raises:
-        ValueError: one can't be read, or both are given.
-    """
-    read = dict(options)
-    for name, path in options.items():
-        if not name.endswith(_FILE):
-            continue
-        plain = name.removesuffix(_FILE)
-        if plain in options:
-            raise ValueError(f"there are both {plain} and {name}")
-        try:
-            read[plain] = Path(read.pop(name)).read_text().removesuffix("\n")
-        except (OSError, ValueError, TypeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "no file of text"
-            raise ValueError(f"{name} {path}: {reason}") from None
-    return read
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        held = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise SettingsError(f"--config {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise SettingsError(f"{path}: not TOML: {error}") from error
-    known = {option_name(field_.name): field_.name for field_ in fields(Settings)}
-    for name in held:
-        if name not in known:
-            hint = did_you_mean(name, known)
-            where = f"{path}, line {_line_of(name, path)}"
-            what = f"{where}: there is no setting {name!r}"
-            raise SettingsError(f"{what}; {hint}" if hint else what)
-    return {known[name]: value for name, value in held.items()}
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `did you mean ...?` for a name that is close to a known one; empty if none is."""
-    close = get_close_matches(name, list(known), 1)
-    return f"did you mean {close[0]}?" if close else ""
-
-
-def _line_of(name: str, path: Path) -> int:
-    """Find where a TOML file sets a name of its top level; 0 if that can't be told."""
-    pattern = re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}["']?\s*[=.\]]""")
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    return next((number for number, line in enumerate(lines, 1) if pattern.match(line)), 0)
-
-
-def _parse_all(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    parsed: dict[str, Any] = {}
-    for name, value in values.items():
-        try:
-            parsed[name] = _parse(name, value)
-        except ValueError as error:
-            raise SettingsError(f"{where}{option_name(name)}: {error}") from error
-    return parsed
-
-
-def _parse(name: str, value: Any) -> Any:
-    if name == "listen":
-        listens = value if isinstance(value, list) else [value]
-        if not listens:
-            raise ValueError("a list of endpoints is wanted")
-        return tuple(map(parse_listen, listens))
-    if name == "dial":
-        return parse_dials(value)
-    if name == "allow_plaintext_auth":
-        if not isinstance(value, bool):
-            raise ValueError("true or false is wanted")
-        return value
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("one value is wanted")
-    (parse,) = (field_.metadata["parse"] for field_ in PARSED if field_.name == name)
-    return parse(str(value))

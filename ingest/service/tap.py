@@ -1,7 +1,7 @@
 """`twistd ingest`: its options, and the service that they make."""
 
 # ruff: noqa: E402 - signals may come while the rest is imported, and must be safe from now on
-from ingest.service.signals import HANGUP
+from ingest.service.hangup import HANGUP
 
 HANGUP.install()
 
@@ -22,17 +22,19 @@ from twisted.python.logfile import LogFile
 
 from ingest.listener.protocols import DEFAULT, protocols
 from ingest.ops.jsonlog import json_observer
+from ingest.service.reading import (
+    did_you_mean,
+    options_with_files,
+    parse_listen,
+    read_settings,
+)
 from ingest.service.settings import (
     DEFAULT_LISTEN,
     PARSED,
     Listen,
     Settings,
     SettingsError,
-    did_you_mean,
     option_name,
-    options_with_files,
-    parse_listen,
-    read_settings,
 )
 
 _UNKNOWN = re.compile(r"option (--\S+) not recognized")
@@ -91,6 +93,11 @@ class Options(usage.Options):
         """Print the version and exit."""
         print(f"ingest {version('ingest')}")
         raise SystemExit(0)
+
+    def parseArgs(self, *surplus: str) -> None:
+        """Take options only."""
+        if surplus:
+            raise usage.UsageError(f"{surplus[0]!r} is no option, and belongs to none before it")
 
     def opt_listen(self, endpoint: str) -> None:
         self.listen.append(parse_listen(endpoint))

@@ -28,34 +28,31 @@ from ingest.journal.measures import Measures
 from ingest.layout import Layout
 from ingest.listener.admission import Admission
 from ingest.listener.dialer import DialError, check_dials
-from ingest.listener.doors import DoorError, parse_door
-from ingest.listener.protocols import find
+from ingest.listener.doors import DoorError
+from ingest.listener.incidents import KINDS
 from ingest.log.files import ACTIVE
 from ingest.ops.metrics import Metrics
 from ingest.ops.notify import Notifier
 from ingest.ops.status import Latencies
+from ingest.service.control import Control
 from ingest.service.housekeeping import Chore, Housekeeping
 from ingest.service.inorder import InOrder
 from ingest.service.parts import (
     Connections,
-    Control,
     Devices,
     Dials,
-    Entrance,
     Folder,
     IListenerReactor,
-    Ports,
     Records,
 )
+from ingest.service.ports import Ports, entrance
 from ingest.service.process import StartError, spare_the_collector
 from ingest.service.reload import changes
-from ingest.service.settings import Listen, Settings, SettingsError
+from ingest.service.settings import Settings, SettingsError
 from ingest.service.signals import Signals
 from ingest.service.snapshot import SAMPLES
 from ingest.service.systemd import Systemd
 from ingest.service.web import View, Web
-from ingest.wire.errors import ErrorCode
-from ingest.wire.options import OptionError, Options
 
 _OFTEN = 0.25  # seconds between two looks at what was revoked, and at who takes too long
 _ROUNDS = 1.0  # seconds between two looks whether it is time for a round
@@ -97,7 +94,7 @@ class ListenerService(InOrder):
         self.make_observer: Callable[[], ILogObserver] | None = None
         self._log = Logger(namespace="ingest")
         try:
-            entrances = [_entrance(listen, reactor) for listen in settings.listen]
+            entrances = [entrance(listen, reactor) for listen in settings.listen]
             check_dials(settings.dial, reactor)
         except (DoorError, DialError) as error:
             raise StartError(str(error)) from None
@@ -105,7 +102,7 @@ class ListenerService(InOrder):
         self._layout = Layout(settings.data)
         self._admission = Admission(settings.limits())
         self._devices = Devices(self._layout, reactor)
-        metrics = Metrics((each.protocol for each in entrances), ErrorCode)
+        metrics = Metrics((each.protocol for each in entrances), KINDS)
         latencies = Latencies()
         measures = _measures(metrics, latencies)
         self._records = Records(self._layout, settings.journal_policy(), measures, reactor)
@@ -234,14 +231,6 @@ def _measures(metrics: Metrics, latencies: Latencies) -> Measures:
         metrics.sync_seconds.observe,
         note_ack,
     )
-
-
-def _entrance(listen: Listen, reactor: IListenerReactor) -> Entrance:
-    try:
-        converse = find(listen.protocol).make_converse(Options(listen.options))
-    except (KeyError, OptionError) as error:
-        raise DoorError(str(listen), error.args[0]) from None
-    return Entrance(listen.protocol, converse, parse_door(listen.endpoint, reactor))
 
 
 def _in_words(error: Exception) -> str:

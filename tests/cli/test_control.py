@@ -28,6 +28,7 @@ FULL = PLAIN | {
     "disk_free_bytes": 5 << 30, "disk_full_in_s": 14 * 86400.0,
     "settings": {"keep-days": "9", "listen": "tcp:7650 tcp:7651"},
     "listening": ["[::]:7650", "10.0.0.5:7651"], "errors": {"busy": 3},
+    "ack_latency_s": {"p50": 0.0042, "p99": 1.25},
     "handshakes": {"PLAIN/ok": 5}, "holding_until_s": 0,
 }  # fmt: skip
 
@@ -66,11 +67,12 @@ Run = Callable[..., Result]
 def test_all_that_a_listener_says(run: Run, answers: Answers) -> None:
     answers["status"] = FULL
     lines = [line.rstrip() for line in run("status").stdout.splitlines()]
-    assert lines[:6] == [
+    assert lines[:7] == [
         "health: ok; 1 device connected, 1 connection",
         "listening on: [::]:7650 10.0.0.5:7651",
         "listener: version 1.2.3, up for 1 d 2 h, pid 77",
         "rate: 1,234.5 frames/s, 2.0 KiB/s",
+        "acknowledged after: p50 4.2 ms, p99 1,250.0 ms",
         "longest silence: 2 min 5 s, sensor-7",
         "disk: 5.0 GiB free; full in 14 d at this rate",
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.devices import Device, PackedDevice, TextDevice
-from tests.support.listeners import Listener
+from tests.support.listeners import Listener, injected
 from tests.support.processes import INGEST, run
 from tests.support.waiting import wait_for
 
@@ -101,17 +101,36 @@ def test_status_for_people(listener: Listener) -> None:
         assert word in text
 
 
-def test_a_frozen_listener_is_told_so(listener: Listener) -> None:
+@pytest.mark.parametrize("command", ["status", "rotate", "hold", "release"])
+def test_a_frozen_listener_is_told_so(listener: Listener, command: str) -> None:
     os.kill(listener.pid, signal.SIGSTOP)
     try:
-        result = run(INGEST, "--data", listener.data, "status")
+        result = run(INGEST, "--data", listener.data, command)
     finally:
         os.kill(listener.pid, signal.SIGCONT)
     assert result.returncode == 1
     assert result.stderr == (
         f"Error: the listener at {listener.layout.control} does not answer within 5 s:"
-        " it is frozen or overloaded\n"
+        f" it is frozen or overloaded; pid {listener.pid} was stopped, and goes on by:"
+        f" kill -CONT {listener.pid}\n"
     )
+    listener.ingest("release")
+
+
+def test_a_command_that_waits_for_the_disk_says_so(tmp_path: Path) -> None:
+    with Listener(tmp_path / "data") as listener:
+        listener.add("a")
+        with TextDevice(listener.addresses[0]) as device:
+            device.log_in("a")
+            with injected(listener.pid, "fdatasync:delay_enter=7000000"):  # microseconds
+                device.push("x")
+                result = run(INGEST, "--data", listener.data, "rotate")
+            device.wait_for_ack(1)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == (
+        "the listener is there, and waits for its disk; waiting for rotate ...\n"
+    )
+    assert result.stdout.startswith("rotated to ")
 
 
 _COMMANDS = (

@@ -6,6 +6,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -159,6 +160,47 @@ def test_hangups_from_the_first_moment(tmp_path: Path, early: bool) -> None:
         wait_for(lambda: "the settings are read again" in listener.output, "the reload")
 
 
+_SIGNAL_AT_IMPORT = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "program"),
+    [
+        ("ingest.service.settings", "from twisted.scripts.twistd import run; run()"),
+        ("twisted.scripts", "from ingest.cli import main; main(['run', '--help'])"),
+    ],
+    ids=["twistd", "ingest run"],
+)
+def test_a_hangup_while_all_is_imported(module: str, program: str) -> None:
+    code = _SIGNAL_AT_IMPORT.format(module=module) + program
+    assert "--rotate-size" in run_tool(sys.executable, "-c", code, "-n", "ingest", "--help")
+
+
+def test_a_hangup_may_be_ignored_until_it_is_acted_on(tmp_path: Path) -> None:
+    with Listener(tmp_path / "data", under=("env", "--ignore-signal=HUP")) as listener:
+        os.kill(listener.pid, signal.SIGHUP)
+        wait_for(lambda: "the settings are read again" in listener.output, "the reload")
+
+
+def test_twistd_loads_little_of_us_for_other_commands() -> None:
+    code = (
+        "import sys; from twisted.application.service import IServiceMaker;"
+        " from twisted.plugin import getPlugins; list(getPlugins(IServiceMaker));"
+        " print(*[name for name in sys.modules if name.startswith('ingest.')])"
+    )
+    loaded = set(run_tool(sys.executable, "-c", code).split())
+    assert loaded <= {"ingest.listener", "ingest.listener.protocols"}
+
+
 def test_interrupted_three_times(tmp_path: Path) -> None:
     with Listener(tmp_path / "data") as listener:
         for _ in range(3):
@@ -191,9 +233,12 @@ def _silent(address: tuple[str, int], count: int) -> Iterator[list[socket.socket
         yield made
 
 
-def test_connections_that_say_nothing_take_no_descriptor_that_is_needed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", [64, 128, 512])
+def test_connections_that_say_nothing_take_no_descriptor_that_is_needed(
+    tmp_path: Path, files: int
+) -> None:
     options = ("--rotate-size", "4KiB", "--handshake-timeout", "2s")
-    under = ("prlimit", "--nofile=512:512")
+    under = ("prlimit", f"--nofile={files}:{files}")
     with Listener(tmp_path / "data", *options, under=under) as listener:
         listener.add("a")
         address = listener.addresses[0]

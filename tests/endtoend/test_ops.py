@@ -93,7 +93,8 @@ def test_the_metrics_agree_with_the_books(watched: Listener) -> None:
     assert after["ingest_refused_frames_total{protocol=ingest/1,reason=frame-too-long}"] == 1
     assert more("ingest_handshakes_total{mechanism=PLAIN,result=ok}") == 2
     assert more("ingest_handshakes_total{mechanism=PLAIN,result=auth-failed}") == 1
-    assert before["ingest_connection_errors_total{reason=auth-failed}"] == 0
+    for reason in ("auth-failed", "no-proxy-header", "tls-failed", "registry-failed"):
+        assert before[f"ingest_connection_errors_total{{reason={reason}}}"] == 0
     assert more("ingest_connection_errors_total{reason=auth-failed}") == 1
     assert more("ingest_connections_accepted_total") == 3
     commits = more("ingest_commit_duration_seconds_count")

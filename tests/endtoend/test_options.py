@@ -88,7 +88,7 @@ def test_it_says_how_many_devices_it_knows(tmp_path: Path) -> None:
         ("--max-connections 0", ["--max-connections", "'0'", "at least 1"]),
         ("--nonsense", ["--nonsense"]),
         ("--rotate-size", ["--rotate-size", "argument"]),
-        ("surplus", ["arguments"]),
+        ("surplus", ["'surplus' is no option"]),
         ("--config missing.toml", ["missing.toml", "No such file"]),
         ("--config broken.toml", ["broken.toml", "TOML", "line 1"]),
         ("--config unknown.toml", ["unknown.toml", "'rotate-seize'"]),

@@ -40,6 +40,8 @@ def test_strangers_fill_no_memory_and_hide_no_device() -> None:
     refusals.note("a", "auth-failed")
     for number in range(5000):
         refusals.note(f"guess-{number}", "auth-failed")
+    refusals.note("x" * 4000, "auth-failed")
+    refusals.note("\udcff", "auth-failed")
     assert registry.asked == 5
     assert len(refusals._waiting) < 1000
     assert refusals.counts() == {"a": {"auth-failed": 1}}

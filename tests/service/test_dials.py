@@ -8,8 +8,9 @@ import pytest
 
 from ingest.listener.dialer import Dial
 from ingest.service.dials import KEYS, parse_dials
+from ingest.service.reading import read_settings
 from ingest.service.reload import changes
-from ingest.service.settings import Settings, SettingsError, read_settings
+from ingest.service.settings import Settings, SettingsError
 from ingest.wire.poll import Ending, Question
 
 GOOD = 'device = "boiler"\nconnect = "tcp:192.0.2.1:12345"\nuntil = "\\n"\nevery = "10s"\n'
@@ -86,7 +87,7 @@ def test_what_makes_no_sense(old: str, new: str, error: str, tmp_path: Path) -> 
     path.write_text(f"[[dial]]\n{GOOD.replace(old, new, 1)}")
     with pytest.raises(SettingsError) as raised:
         read_settings({}, path)
-    assert str(raised.value).startswith(f"{path}: dial: table 1, ")
+    assert str(raised.value).startswith(f"{path}, line 1: dial: table 1, ")
     assert error in str(raised.value)
     assert "\n" not in str(raised.value)
 

@@ -15,12 +15,12 @@ from twisted.internet.task import Clock
 
 from ingest.layout import Layout
 from ingest.ops.monotonic import use_monotonic_time
+from ingest.service.hangup import Hangup
 from ingest.service.housekeeping import Chore, Housekeeping
 from ingest.service.inorder import InOrder
 from ingest.service.process import FolderLock, StartError
 from ingest.service.reload import changes
 from ingest.service.settings import Listen, Settings
-from ingest.service.signals import Hangup
 from tests.support.waiting import PATIENCE
 
 
@@ -174,7 +174,8 @@ _STOP_TWICE = """
 import os, signal, sys
 from twisted.internet import reactor
 from twisted.logger import globalLogBeginner, textFileLogObserver
-from ingest.service.signals import HANGUP, Signals
+from ingest.service.hangup import HANGUP
+from ingest.service.signals import Signals
 HANGUP.install()
 globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)], redirectStandardIO=False)
 hurried = []

@@ -8,7 +8,8 @@ import pytest
 from ingest.journal.archive import ArchivePolicy
 from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RetentionPolicy, RotationPolicy
-from ingest.service.settings import PARSED, Listen, Settings, SettingsError, read_settings
+from ingest.service.reading import read_settings
+from ingest.service.settings import PARSED, Listen, Settings, SettingsError
 
 
 def read(given: dict[str, Any], config: str | None, tmp_path: Path) -> Settings:
@@ -121,8 +122,23 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("max-frame = true", "max-frame: one value is wanted"),
         ("max-frame = [1]", "max-frame: one value is wanted"),
         ("max-frame = 2026-11-22", "max-frame: one value is wanted"),
-        ("listen = 7650", "listen: an endpoint is wanted"),
-        ("listen = [7650]", "listen: an endpoint is wanted"),
+        ("listen = 7650", 'listen: an endpoint such as "tcp:7650"'),
+        ("listen = [7650]", 'listen: an endpoint such as "tcp:7650"'),
+        ("\n\nkeep-files = -1", "line 3: keep-files: '-1' is not a whole number of at least 0"),
+        (
+            '"keep\\u002dfils" = 1',
+            "toml: there is no setting 'keep-fils'; did you mean keep-files?",
+        ),
+        ("data = 5", 'line 1: data: a string is wanted, such as "ingest-data"'),
+        ("http = 7680", "line 1: http: a string is wanted"),
+        ('http = ""', "http: an endpoint is wanted, and it is empty"),
+        ('http-token-file = ""', "a file is wanted, and it is empty"),
+        (
+            "[[dial]]\ndevice = 'a'\nconnect = 'x'\nclose = true\nevery = '1s'\n\n"
+            "[[dial]]\nconnct = 'x'",
+            "line 7: dial: table 2, without a device: there is no 'connct'; did you mean connect?",
+        ),
+        ("[[listen]]\nendpoint = 'tcp:1'\n[[listen]]\nprotocol = 'syslog'", "line 3: listen: "),
         ('allow-plaintext-auth = "yes"', "allow-plaintext-auth: true or false is wanted"),
         ('rotate-every = "soon"', "rotate-every: 'soon' is not a duration"),
         ("max-frame 1", "not TOML: "),

@@ -153,7 +153,7 @@ class Session:
         self._enter(State.ENDED)
         self._held = b""
         self._scram = None
-        return Ended(error)
+        return Ended(error, device=self.device)
 
     def _claim(self) -> Claim:
         self._enter(State.CLAIMING)
@@ -235,6 +235,7 @@ class Session:
 
 _FIRST_BYTES = (
     (b"\x16", "this port does not speak TLS"),
+    (b"\r\n\r\n\0\r\nQUIT\n", "this port takes no PROXY header; a haproxy: port does"),
     (b"\xff\xfe", "this is UTF-16; send UTF-8"),
     (b"\xfe\xff", "this is UTF-16; send UTF-8"),
     (b"\xff", "this is telnet's negotiation; connect without it, such as by nc"),

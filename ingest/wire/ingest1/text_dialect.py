@@ -121,6 +121,10 @@ def _parse_auth(line: bytes) -> Auth:
         raise PeerError(
             ErrorCode.AUTH_REQUIRED, "this port takes frames from devices and speaks no HTTP"
         )
+    if line.startswith(b"PROXY "):
+        raise PeerError(
+            ErrorCode.AUTH_REQUIRED, "this port takes no PROXY header; a haproxy: port does"
+        )
     if b"\0" in line:
         raise PeerError(ErrorCode.AUTH_REQUIRED, "a NUL byte in the first line: send UTF-8")
     words = line.split()

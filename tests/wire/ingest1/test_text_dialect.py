@@ -249,6 +249,11 @@ def test_http_is_told_what_this_port_is() -> None:
         text().auth(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
 
 
+def test_a_proxy_is_told_what_this_port_is() -> None:
+    with pytest.raises(PeerError, match="PROXY"):
+        text().auth(b"PROXY TCP4 192.0.2.7 192.0.2.1 50123 7650\r\nAUTH PLAIN AAAA\n")
+
+
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_the_first_line_may_have_as_many_bytes_as_the_limit(end: bytes) -> None:
     line = b"AUTH PLAIN ".ljust(MAX_HANDSHAKE, b"A")
