@@ -166,6 +166,15 @@ def test_objects_that_msgpack_can_not_hold(shell: Shell, frame: Any) -> None:
     client.abort()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own Ctrl-C, whatever this process has done with it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_keyboard_interrupt_while_the_queue_is_full() -> None:
     """The frame that waited was not taken, and the client goes on."""
     port = free_port()
