@@ -143,19 +143,15 @@ def _ask(address: tuple[str, int], send: bytes, ending: Ending, timeout: float) 
 def _answer(device: socket.socket, ending: Ending, timeout: float, where: str) -> bytes:
     replies = Replies(ending, _LIMIT)
     deadline = time.monotonic() + timeout
-    while True:
+    while (left := deadline - time.monotonic()) > 0:
         is_silent = ending.silence and len(replies)
-        left = deadline - time.monotonic()
-        device.settimeout(max(0.001, ending.silence if is_silent else left))
+        device.settimeout(ending.silence if is_silent else left)
         try:
             data = device.recv(1 << 16)
         except TimeoutError:
             if is_silent:
                 return replies.end()[0]
-            raise click.ClickException(
-                f"{where} is connected, but sent no whole answer within {timeout:g} s;"
-                f" {len(replies):,} bytes came"
-            ) from None
+            break
         found = replies.take(data) if data else replies.end()
         if found:
             return found[0]
@@ -163,3 +159,7 @@ def _answer(device: socket.socket, ending: Ending, timeout: float, where: str) -
             raise click.ClickException(
                 f"{where} closed the connection without a whole answer; {len(replies):,} bytes came"
             )
+    raise click.ClickException(
+        f"{where} is connected, but sent no whole answer within {timeout:g} s;"
+        f" {len(replies):,} bytes came"
+    )

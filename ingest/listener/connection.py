@@ -278,7 +278,7 @@ class Connection(Protocol):
                     self._ended = event
                     self._end(event.error)
                 case Wait():
-                    self._wait(event.seconds)
+                    self._wait(event)
 
     def _append(self, frames: Frames) -> None:
         if count := len(frames.values.items):
@@ -331,17 +331,17 @@ class Connection(Protocol):
         self._close()
         self._release()
 
-    def _wait(self, seconds: float | None) -> None:
+    def _wait(self, wait: Wait) -> None:
         if self._countdown is None:
             self._countdown = Countdown(self._surroundings.call_later, self._overdue)
-        self._countdown.begin(seconds)
+        self._countdown.begin(wait)
 
     @guarded
-    def _overdue(self, seconds: float) -> None:
+    def _overdue(self, wait: Wait) -> None:
         if self.phase is Phase.OPEN and self.intake.is_reading:
-            self._carry_out(cast(Timed, self._conversation).overdue())
+            self._carry_out(cast(Timed, self._conversation).overdue(wait.awaited))
         elif self.phase is Phase.OPEN:
-            self._wait(seconds)  # the device may well have spoken, but we do not listen
+            self._wait(wait)  # the device may well have spoken, but we do not listen
 
     def _close(self) -> None:
         """Close our side; all of it when the device has closed its own, or is not waited for."""

@@ -190,7 +190,7 @@ class _Line:
         self._factory = _CallFactory(fleet, dial.question, self)
         self._in_a_row = 0  # failures
         self._pending: Deferred[IProtocol] | None = None
-        self._called_at = 0.0
+        self._due = 0.0  # when it was to be called the last time
         self._is_over = False
         self._timer: IDelayedCall
 
@@ -229,13 +229,22 @@ class _Line:
         if reason or every is None:
             self._call_in(self._pause())
         else:
-            self._call_in(max(0.0, self._called_at + every - self._fleet.now()))
+            self._call_in(self._until_next(every))
 
     def _who(self) -> dict[str, str]:
         return {"device": self.dial.question.device, "where": self.dial.connect}
 
     def _call_in(self, seconds: float) -> None:
+        self._due = self._fleet.now() + seconds
         self._timer = self._reactor.callLater(seconds, self._call)
+
+    def _until_next(self, every: float) -> float:
+        """Return how long to wait until it is time again; times that have passed are left out.
+
+        It counts from when the last call was due, not from when it was made: devices that were all
+        called at once, because the process was stopped for a while, are then spread as before.
+        """
+        return every - max(0.0, self._fleet.now() - self._due) % every
 
     def _pause(self) -> float:
         """Return how long to wait after a failure, or before a lost connection is made again."""
@@ -254,7 +263,6 @@ class _Line:
             )  # fmt: skip
 
     def _call(self) -> None:
-        self._called_at = self._fleet.now()
         if not self._may_call():
             self._call_in(self.dial.every or _SPREAD)
             return

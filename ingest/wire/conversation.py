@@ -103,10 +103,16 @@ class Ended:
 class Wait:
     """Call `Timed.overdue` when so many seconds are over; None: not at all.
 
-    It counts from now. Bytes that come in between don't put it off; only another `Wait` does.
+    It counts from now. Bytes that come in between don't put it off; only another `Wait` for the
+    same thing does.
+
+    Attributes:
+        seconds: how many.
+        awaited: for what; each thing has a time of its own.
     """
 
     seconds: float | None
+    awaited: str = ""
 
 
 Event: TypeAlias = Send | CheckToken | Claim | Frames | Ended | Wait
@@ -218,8 +224,8 @@ class Conversation(Protocol):
 class Timed(Conversation, Protocol):
     """A conversation with deadlines of its own: one that brings `Wait`."""
 
-    def overdue(self) -> Sequence[Event]:
-        """Go on after the time of the last `Wait` is over."""
+    def overdue(self, awaited: str) -> Sequence[Event]:
+        """Go on after the time of the last `Wait` for this is over."""
 
 
 Converse: TypeAlias = Callable[[Context], Conversation]

@@ -1,7 +1,7 @@
 """A conversation with a device that only answers: we connect, ask, and it replies.
 
 begin()              -> Claim("boiler")
-granted(...)         -> Send(b"Hello, IoT!"), Wait(5.0)
+granted(...)         -> Send(b"Hello, IoT!"), Wait(5.0, "reply")
 receive(b"20.")      -> nothing yet
 receive(b"5\\r\\n")    -> Frames(1 value), Ended(None)
 """
@@ -16,6 +16,9 @@ from ingest.wire.conversation import Claim, Context, Ended, Event, Grant, Send, 
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError, too_long
 from ingest.wire.formats import line_format, opaque
 from ingest.wire.framing import NO_FRAMES, Frames
+
+REPLY, SILENCE = "reply", "silence"
+"""What is awaited: the end of the whole reply, and that of the bytes which are coming."""
 
 MECHANISM = "dial"
 """By what a device is known that we have dialled: its address, which the operator has set."""
@@ -107,8 +110,9 @@ class Question:
         device: its name.
         send: what is sent to it once it is connected; it may be empty.
         ending: how its replies end.
-        timeout: seconds that the connection may take, and then again the reply; of one that ends
-            by silence, its first byte. Where the connection stays, it is for the connection only.
+        timeout: seconds that the connection may take, and then again the whole reply, without the
+            silence that ends it. Where the connection stays, it is for the connection, and for a
+            reply that ends by silence, from its first byte on.
         stays: whether the connection is kept for further replies, which come when they come.
         line_format: what its replies are where the registry does not say.
     """
@@ -170,7 +174,7 @@ class Poll:
         if self._question.send:
             events.append(Send(self._question.send))
         if not self._question.stays:
-            events.append(Wait(self._question.timeout))
+            events.append(self._until_whole())
         for data in self._early:
             if self.state is State.OPEN:
                 events += self.end_of_stream() if data is None else self.receive(data)
@@ -183,14 +187,17 @@ class Poll:
         if self.state is State.CLAIMING:
             self._early.append(data)
             return ()
+        is_first = not len(self._replies)
         try:
             replies = self._replies.take(data)
         except PeerError as error:
             return (self._end(error.without_traceback()),)
         if replies:
             return self._take(replies)
-        silence = self._question.ending.silence
-        return (Wait(silence),) if silence else ()
+        if not self._question.ending.silence:
+            return ()
+        pause = Wait(self._question.ending.silence, SILENCE)
+        return (pause, self._until_whole()) if is_first and self._question.stays else (pause,)
 
     def end_of_stream(self) -> Sequence[Event]:
         if self.state is State.ENDED:
@@ -201,8 +208,8 @@ class Poll:
         frames = self._frames(self._replies.end())
         return frames, self._end(None)
 
-    def overdue(self) -> Sequence[Event]:
-        if self._question.ending.silence and len(self._replies):
+    def overdue(self, awaited: str) -> Sequence[Event]:
+        if awaited == SILENCE:
             return self._take(self._replies.end())
         return (self._end(self._late()),)
 
@@ -217,6 +224,9 @@ class Poll:
 
     def farewell(self, error: PeerError) -> bytes:  # noqa: ARG002
         return b""
+
+    def _until_whole(self) -> Wait:
+        return Wait(self._question.timeout + self._question.ending.silence, REPLY)
 
     def _late(self) -> PeerError:
         seconds = self._question.timeout
@@ -233,7 +243,7 @@ class Poll:
 
     def _take(self, replies: list[bytes]) -> Sequence[Event]:
         if self._question.stays:
-            return self._frames(replies), Wait(None)
+            return self._frames(replies), Wait(None, REPLY)
         return self._frames(replies[:1]), self._end(None)
 
     def _frames(self, replies: list[bytes]) -> Frames:

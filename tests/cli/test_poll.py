@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from ingest.cli import main
 from ingest.cli.poll import unescape
-from tests.endtoend.answering import AnsweringDevice, answers, answers_and_closes, silent, talks
+from tests.endtoend.answering import (
+    AnsweringDevice,
+    answers,
+    answers_and_closes,
+    drips_for_ever,
+    silent,
+    talks,
+)
 from tests.support.processes import free_port
 
 
@@ -37,6 +44,16 @@ def test_answers(behaviour: Any, arguments: list[str], answer: bytes) -> None:
     assert result.exit_code == 0, result.output
     assert result.stdout_bytes == answer
     assert device.asked == [b"Hello, IoT!"]
+
+
+@pytest.mark.parametrize(
+    "ending", [["--until", r"\n"], ["--length", "1000"], ["--close"], ["--silence", "1s"], []]
+)
+def test_an_answer_that_drips_has_its_time(ending: list[str]) -> None:
+    with AnsweringDevice(drips_for_ever) as device:
+        result = poll(device, "--timeout", "300ms", *ending)
+    assert result.exit_code == 1
+    assert "sent no whole answer within 0.3 s" in result.output
 
 
 def test_what_is_sent() -> None:

@@ -138,6 +138,13 @@ def drips(reply: bytes, *, closes: bool = False) -> Behaviour:
     return behave
 
 
+def drips_for_ever(device: AnsweringDevice, connection: socket.socket) -> None:
+    """Send a byte every now and then, for as long as the other side stays."""
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
 def never_ends(device: AnsweringDevice, connection: socket.socket) -> None:
     """Send bytes for as long as the other side stays."""
     while True:

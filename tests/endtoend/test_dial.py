@@ -20,6 +20,7 @@ from tests.endtoend.answering import (
     counts,
     counts_on,
     drips,
+    drips_for_ever,
     never_ends,
     silent,
     talks,
@@ -321,6 +322,22 @@ def test_a_reply_without_an_end(tmp_path: Path, ending: dict[str, Any], stay: bo
         wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
         assert listener.said("is down: more than 65536 bytes") == 1
         assert listener.wait_for_frames("b", 3) == ["1"] * 3
+        assert listener.lines("a") == []
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{"until": "\n"}, {"length": 1000}, {"close": True}, {"silence": "1s"},
+     {"silence": "1s", "stay": True}],
+)  # fmt: skip
+def test_a_reply_that_drips_has_its_time(tmp_path: Path, keys: dict[str, Any]) -> None:
+    register(tmp_path, "a")
+    with (
+        AnsweringDevice(drips_for_ever) as bad,
+        Dialling(tmp_path, table("a", bad.port, timeout="300ms", **keys)) as listener,
+    ):
+        wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
+        assert listener.said("is down: no reply") == 1
         assert listener.lines("a") == []
 
 

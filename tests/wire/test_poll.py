@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ingest.wire.conversation import Claim, Context, Ended, Event, Grant, Peer, Send, Standing, Wait
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError, bad_frame
 from ingest.wire.framing import Frames
-from ingest.wire.poll import Ending, Poll, Question, Replies
+from ingest.wire.poll import REPLY, SILENCE, Ending, Poll, Question, Replies
 from tests.wire.formats.test_formats import fields_of
 from tests.wire.streams import bytewise, cut, cuts
 
@@ -55,7 +55,7 @@ def stored(events: Sequence[Event]) -> list[bytes]:
 def test_it_asks_when_it_has_its_lease() -> None:
     poll = ask()
     assert poll.begin() == (Claim("boiler", Standing.REGISTERED),)
-    assert list(poll.granted(Grant(1, b"now"))) == [Send(b"Hello, IoT!"), Wait(5.0)]
+    assert list(poll.granted(Grant(1, b"now"))) == [Send(b"Hello, IoT!"), Wait(5.0, REPLY)]
     events = poll.receive(b"20.5\r\n")
     assert stored(events) == [b'"text":"20.5"']
     assert events[-1] == Ended(None, lingers=False)
@@ -82,8 +82,8 @@ def test_how_replies_end(ending: Ending, reply: bytes, field: bytes, places: lis
         poll = granted(ending)
         events = feed(poll, pieces, closed=closes)
         if ending.silence:
-            assert events == [Wait(0.2)] * len(pieces)
-            events = list(poll.overdue())
+            assert events == [Wait(0.2, SILENCE)] * len(pieces)
+            events = list(poll.overdue(SILENCE))
         assert stored(events) == [field]
         assert events[-1] == Ended(None, lingers=False)
 
@@ -91,7 +91,7 @@ def test_how_replies_end(ending: Ending, reply: bytes, field: bytes, places: lis
 @pytest.mark.parametrize("ending", [LINE, Ending(length=3), Ending(silence=0.2), Ending()])
 def test_no_reply_in_time(ending: Ending) -> None:
     poll = granted(ending)
-    (event,) = poll.overdue()
+    (event,) = poll.overdue(REPLY)
     assert isinstance(event, Ended) and event.error is not None
     assert (event.error.code, event.lingers) == (ErrorCode.IDLE_TIMEOUT, False)
     assert "within 5 s" in event.error.text
@@ -101,7 +101,17 @@ def test_no_reply_in_time(ending: Ending) -> None:
 def test_a_reply_that_is_not_whole_in_time_is_none() -> None:
     poll = granted(Ending(length=3))
     assert poll.receive(b"ab") == ()
-    assert stored(poll.overdue()) == []
+    assert stored(poll.overdue(REPLY)) == []
+    assert poll.replies == 0
+
+
+def test_bytes_that_never_stop_for_long_are_no_reply() -> None:
+    """The silence that ends a reply comes on top of the time in which it must be whole."""
+    poll = ask(Ending(silence=0.2))
+    poll.begin()
+    assert list(poll.granted(Grant(1, b"now")))[-1] == Wait(5.2, REPLY)
+    assert feed(poll, [b"2"] * 26) == [Wait(0.2, SILENCE)] * 26
+    assert stored(poll.overdue(REPLY)) == []
     assert poll.replies == 0
 
 
@@ -146,12 +156,14 @@ def test_a_connection_that_stays() -> None:
     poll = granted(LINE, stays=True, line_format="json")
     events = [*poll.receive(b'{"a":1}\n\n{"a":'), *poll.receive(b"2}\nx\n")]
     assert stored(events) == [b'"data":{"a":1}', b'"data":{"a":2}', b'"text":"x"']
-    assert [event for event in events if not isinstance(event, Frames)] == [Wait(None)] * 2
+    assert [event for event in events if not isinstance(event, Frames)] == [Wait(None, REPLY)] * 2
     assert poll.replies == 4
     silent = granted(Ending(silence=0.2), stays=True)
-    assert silent.receive(b"20.5") == (Wait(0.2),)
-    assert stored(silent.overdue()) == [b'"text":"20.5"']
-    assert silent.receive(b"20.6") == (Wait(0.2),)
+    for _ in range(2):  # each reply has a time of its own, from its first byte on
+        assert silent.receive(b"20.") == (Wait(0.2, SILENCE), Wait(5.2, REPLY))
+        assert silent.receive(b"5") == (Wait(0.2, SILENCE),)
+        frames, waits = silent.overdue(SILENCE)
+        assert (stored([frames]), waits) == ([b'"text":"20.5"'], Wait(None, REPLY))
     fixed = granted(Ending(length=2), stays=True)
     assert stored(fixed.receive(b"aabbc")) == [b'"text":"aa"', b'"text":"bb"']
     assert stored(fixed.receive(b"c")) == [b'"text":"cc"']

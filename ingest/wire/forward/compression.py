@@ -6,7 +6,11 @@ from typing import Final, Protocol, TypeAlias
 
 import zstandard
 
-from ingest.wire.errors import bad_frame, too_long
+from ingest.wire.errors import ErrorCode, PeerError, bad_frame, too_long
+
+MAX_STREAMS = 65_536
+"""Streams of one message, each of which costs about a microsecond, however little it holds. Fluentd
+writes one for each emit, and its chunks have 8 MiB by default: 128 bytes a stream."""
 
 _PIECE = 1024
 """Bytes that are decompressed at once: the most that they can become is 32 MiB, of zstd."""
@@ -54,7 +58,7 @@ def decompress(events: bytes, compressed: object, limit: int) -> bytes:
         limit: the most bytes that they may become.
 
     Raises:
-        PeerError: they are too long, broken, or compressed in another way.
+        PeerError: they are too long, too many streams, broken, or compressed in another way.
     """
     if compressed in (None, "text"):
         return events
@@ -71,12 +75,19 @@ def decompress(events: bytes, compressed: object, limit: int) -> bytes:
 def _decompress(data: bytes, begin: _Begin, limit: int) -> bytes:
     made: list[bytes] = []
     room = limit
+    streams = 0
     stream: _Stream | None = None
     for at in range(0, len(data), _PIECE):
         piece = data[at : at + _PIECE]
         while piece:
             if stream is None or stream.eof:
+                if streams == MAX_STREAMS:
+                    raise PeerError(
+                        ErrorCode.FRAME_TOO_LONG,
+                        f"more than {MAX_STREAMS} compressed streams in a message",
+                    )
                 stream = begin()
+                streams += 1
             made.append(stream.decompress(piece))
             room -= len(made[-1])
             if room < 0:

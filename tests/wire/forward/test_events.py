@@ -11,6 +11,7 @@ import zstandard
 
 from ingest.record import KEYS, Values, parse, record_block
 from ingest.wire.errors import ErrorCode, PeerError
+from ingest.wire.forward.compression import MAX_STREAMS
 from ingest.wire.forward.events import END, EVENT_SIZE, MAX_TAG, read_message
 
 LIMIT = 1 << 16
@@ -210,6 +211,21 @@ def test_a_bomb(compressed: str) -> None:
     bomb = gzip.compress(zeros) if compressed == "gzip" else zstandard.compress(zeros)
     with pytest.raises(PeerError) as caught:
         read_message(pack(["t", bomb, {"compressed": compressed}]), LIMIT)
+    assert caught.value.code is ErrorCode.FRAME_TOO_LONG
+
+
+@pytest.mark.parametrize("compressed", ["gzip", "zstd"])
+@pytest.mark.parametrize("extra", [0, 1])
+def test_how_many_streams_there_may_be(compressed: str, extra: int) -> None:
+    """Each costs a microsecond, though it may hold nothing."""
+    nothing = gzip.compress(b"") if compressed == "gzip" else zstandard.compress(b"")
+    streams = nothing * (MAX_STREAMS + extra)
+    message = pack(["t", streams, {"compressed": compressed}])
+    if not extra:
+        assert read_message(message, LIMIT).size == 0
+        return
+    with pytest.raises(PeerError, match="65536 compressed streams") as caught:
+        read_message(message, LIMIT)
     assert caught.value.code is ErrorCode.FRAME_TOO_LONG
 
 
