@@ -134,6 +134,8 @@ struct ingest_device {
     size_t line_size;
     /* Time, in milliseconds. */
     uint32_t now, since, wait, pause;
+    uint32_t broken;      /* when the last connection ended */
+    uint8_t is_broken;    /* whether it did so without a word of the listener */
     /* SCRAM. The key costs seconds on a small processor, so it is kept for the next connection. */
     char nonce[21];
     uint8_t salt[64], salt_size;
@@ -612,6 +614,7 @@ struct ingest_storage ingest_memory(void *memory, uint32_t size)
 
 #define LONGEST_PAUSE 300000UL      /* milliseconds between two attempts */
 #define HANDSHAKE_PATIENCE 40000UL  /* for OK, when thousands connect at once; 10 s of it to open */
+#define STRAGGLER 60000UL           /* for the login of a connection that broke to arrive */
 #define KEEP_ALIVE 600000UL         /* a listener cuts who says nothing for an hour */
 #define MAX_ITERATIONS 1000000UL    /* so that nobody on the network can keep the device busy */
 #define LONGEST_NAME 128            /* characters */
@@ -661,6 +664,17 @@ static void retry_later(struct ingest_device *d, const char *reason)
     d->setup.random((uint8_t *)&chance, sizeof chance);
     d->wait = half + chance % (half + 1);
     d->pause = d->pause > LONGEST_PAUSE / 2 ? LONGEST_PAUSE : 2 * d->pause;
+    d->broken = d->now;
+    d->is_broken = 1;
+}
+
+/* The newer connection may be an older one of ours, whose login came late. */
+static void replaced(struct ingest_device *d, const char *code)
+{
+    if (d->is_broken && d->now - d->broken < STRAGGLER)
+        retry_later(d, code);
+    else
+        stop(d, code);
 }
 
 /* The frame behind the last acknowledged one is refused for ever: it is dropped and counted. */
@@ -687,7 +701,7 @@ static const struct {
     {"auth-failed", stop, stop},           /* an operator must act */
     {"mechanism-unsupported", stop, stop}, /* begin again with the other mechanism */
     {"plaintext-refused", stop, stop},     /* the token was shown: get a new one, and use SCRAM */
-    {"replaced", stop, stop},              /* another device has this name */
+    {"replaced", replaced, replaced},      /* if not by itself, another device has this name */
     {"revoked", stop, stop},               /* an operator must act */
     {"bad-frame", stop, set_aside},
     {"frame-too-long", stop, set_aside},
@@ -697,15 +711,14 @@ static const struct {
 
 static void take_error(struct ingest_device *d, const char *code)
 {
+    void (*react)(struct ingest_device *d, const char *code) = retry_later;
     size_t i, size = strcspn(code, " ");
 
-    for (i = 0; i < sizeof ERRORS / sizeof *ERRORS; i++) {
-        if (strlen(ERRORS[i].code) == size && memcmp(ERRORS[i].code, code, size) == 0) {
-            (d->state == INGEST_RUNNING ? ERRORS[i].in_session : ERRORS[i].in_handshake)(d, code);
-            return;
-        }
-    }
-    retry_later(d, code);
+    for (i = 0; i < sizeof ERRORS / sizeof *ERRORS; i++)
+        if (strlen(ERRORS[i].code) == size && memcmp(ERRORS[i].code, code, size) == 0)
+            react = d->state == INGEST_RUNNING ? ERRORS[i].in_session : ERRORS[i].in_handshake;
+    react(d, code);
+    d->is_broken = 0;
 }
 
 /* Text that is put together piece by piece. LONGEST_LOGIN and read_challenge see that it fits. */

@@ -23,6 +23,7 @@ const LONGEST_LINE = 8192 // of the listener
 const HANDSHAKE_PATIENCE = 40000 // ms; an OK may be late when thousands connect at once
 const KEEP_ALIVE = 600000 // ms; a listener cuts who says nothing for an hour
 const LONGEST_PAUSE = 300000 // ms between two attempts
+const STRAGGLER = 60000 // ms in which the login of a connection that broke may still arrive
 const MAX_ITERATIONS = 1000000 // so that nobody on the network can keep the device busy
 
 // What to do about the listener's errors, in the handshake and after it. Any other: `later`.
@@ -37,6 +38,8 @@ const ERRORS = {
   'frame-too-long': ['stop', 'setAside'],
   'idle-timeout': ['later', 'atOnce']
 }
+
+const LATER = ['later', 'later']
 
 const numberIn = (text) => /^\d+$/.test(text) ? +text : NaN
 const hmac = (key, message) => createHmac('sha256', key).update(message).digest()
@@ -57,6 +60,7 @@ class Device extends EventEmitter {
     this.first = 0 // the listener's number of the oldest of them; 0: not known yet
     this.inDoubt = 0 // how many of them the listener may have
     this.sent = 0 // how many of them this connection has got
+    this.broken = NaN // when the last connection ended, if the listener did not say why
     this.timer = setTimeout(() => this.dial(), 0)
   }
 
@@ -204,7 +208,11 @@ class Device extends EventEmitter {
   }
 
   takeError (code) {
-    this[(ERRORS[code] ?? ['later', 'later'])[+Boolean(this.running)]](code)
+    // The newer connection may be an older one of ours, whose login came late.
+    const byItself = code === 'replaced' && performance.now() - this.broken < STRAGGLER
+    const [inHandshake, inSession] = byItself ? LATER : ERRORS[code] ?? LATER
+    this[this.running ? inSession : inHandshake](code)
+    this.broken = NaN
   }
 
   stop (code) {
@@ -230,6 +238,7 @@ class Device extends EventEmitter {
   // With a growing, random pause, so that a fleet does not return all at once.
   later (reason) {
     this.close()
+    this.broken = performance.now()
     this.emit('broken', reason)
     this.timer = setTimeout(() => this.dial(), this.nextPause())
   }

@@ -32,6 +32,7 @@ _LONGEST_LINE = 1024  # of the listener; the longest that counts is a challenge,
 _PATIENCE = 40_000  # ms for a handshake: an OK may be late when thousands connect at once
 _KEEP_ALIVE = 600_000  # ms; a listener cuts who says nothing for an hour
 _LONGEST_PAUSE = 300_000  # ms between two attempts
+_STRAGGLER = 60_000  # ms in which the login of a connection that broke may still arrive
 _MAX_ITERATIONS = 1_000_000  # so that nobody on the network can keep the device busy
 
 # What to do about the listener's errors. With any other: try again later.
@@ -206,6 +207,7 @@ class Device:
         self._socket = self._take = None
         self._first_pause = self._pause = pause
         self._wait, self._since = 0, time.ticks_ms()
+        self._broken = None  # when the last connection ended, if the listener did not say why
         self._in_doubt = queue.count  # frames that the listener may have
         self._salted_for = self._salted = None
 
@@ -224,6 +226,7 @@ class Device:
         try:
             self._step(milliseconds)
         except (OSError, ValueError, _BrokenError) as error:
+            self._broken = time.ticks_ms()
             self._retry(str(error), self._next_pause())
 
     def _step(self, milliseconds):
@@ -368,10 +371,14 @@ class Device:
             self._in_doubt -= stored
 
     def _take_error(self, code):
-        if code in _STOP or (code in _SET_ASIDE and not self.running):
+        # What replaced this connection may be an older one of ours, whose login came late.
+        since, self._broken = self._broken, None
+        if code == "replaced" and since and time.ticks_diff(time.ticks_ms(), since) < _STRAGGLER:
+            self._retry(code, self._next_pause())
+        elif code in _STOP or (code in _SET_ASIDE and not self.running):
             self._retry(code, 0)
             raise StoppedError(code)
-        if code in _SET_ASIDE and self._cursor > 0:
+        elif code in _SET_ASIDE and self._cursor > 0:
             # The frame behind the last acknowledged one is refused for ever: it is dropped.
             self.queue.set_aside()
             self.refused += 1
@@ -380,7 +387,7 @@ class Device:
         elif code in _AT_ONCE and self.running:
             self._retry(code, 0)
         else:
-            raise _BrokenError(code)
+            self._retry(code, self._next_pause())
 
     def _speak(self):
         """Send as much as the connection takes."""

@@ -119,6 +119,40 @@ def test_an_error_after_the_handshake(program: Program, code: str, tmp_path: Pat
     assert bool(told) == (what == SET_ASIDE)
 
 
+def break_after_two(connection: Connection) -> None:
+    connection.log_in(1)
+    assert connection.lines(4) == FRAMES
+    connection.say("ACK 2")
+    connection.reset()
+
+
+def replaced(connection: Connection) -> None:
+    connection.log_in(3)
+    assert connection.lines(2) == FRAMES[2:]
+    connection.say("ERR replaced a newer connection of this device has taken over")
+
+
+@pytest.mark.parametrize("second", [replaced, error_in_handshake("replaced")])
+def test_a_client_is_not_stopped_by_its_own_late_login(
+    program: Program, second: Script, tmp_path: Path
+) -> None:
+    """That of the connection that broke, which the listener may read after that of the next one."""
+    done = push(program, tmp_path, break_after_two, second, take_the_rest(FRAMES[2:]))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "between", [replaced, error_in_handshake("busy")], ids=["replaced", "busy"]
+)
+def test_another_program_of_this_name_stops_a_client(
+    program: Program, between: Script, tmp_path: Path
+) -> None:
+    """It is forgiven once, and not where the listener has said why the last connection ended."""
+    done = push(program, tmp_path, break_after_two, between, replaced)
+    assert done.returncode == 1
+    assert b"stopped: replaced" in done.stdout + done.stderr
+
+
 # Resuming
 
 
