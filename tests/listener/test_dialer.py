@@ -1,0 +1,67 @@
+"""When devices that only answer are called, by a clock that a test turns."""
+
+from collections.abc import Iterator
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import MemoryReactorClock
+from twisted.python.failure import Failure
+
+from ingest.listener.dialer import Dial, Dialer
+from ingest.wire.poll import Ending, Question
+from tests.listener.parts import Listener, Transport
+
+EVERY = 10.0
+FIRST = {"early": 1.0, "late": 4.0}
+"""Seconds after the start at which each device is called first."""
+
+
+class Devices:
+    """Devices that are dialled, and answer at once."""
+
+    def __init__(self, parts: Listener) -> None:
+        self._parts = parts
+        self._reactor = MemoryReactorClock()
+        self._reactor.advance(parts.clock.seconds())
+        parts.add(*FIRST)
+        Dialer(parts.fleet, self._reactor).dial(
+            [
+                Dial(f"tcp:{name}:1", Question(name, b"?", Ending(until=b"\n"), 5.0), EVERY)
+                for name in FIRST
+            ]
+        )
+
+    def called_after(self, seconds: float) -> list[str]:
+        """Return which are called when so many more seconds are over."""
+        self._parts.clock.advance(seconds)
+        self._reactor.advance(seconds)
+        calls, self._reactor.tcpClients[:] = list(self._reactor.tcpClients), []
+        for _, _, factory, *_ in calls:
+            protocol = factory.buildProtocol(None)
+            protocol.makeConnection(Transport())
+            protocol.dataReceived(b"20.5\n")
+            self._parts.journal.commit()
+            protocol.connectionLost(Failure(ConnectionDone()))
+        return [host for host, *_ in calls]
+
+
+@pytest.fixture
+def devices(parts: Listener, monkeypatch: pytest.MonkeyPatch) -> Iterator[Devices]:
+    firsts = iter(FIRST.values())
+    monkeypatch.setattr("random.uniform", lambda low, high: next(firsts))
+    yield Devices(parts)
+    assert next(firsts, None) is None, "a device was called in another way"
+
+
+def test_devices_are_called_in_time(devices: Devices) -> None:
+    calls = [devices.called_after(1.0) for _ in range(15)]
+    assert [at for at, called in enumerate(calls, 1) if called == ["early"]] == [1, 11]
+    assert [at for at, called in enumerate(calls, 1) if called == ["late"]] == [4, 14]
+
+
+def test_devices_that_were_called_at_once_are_spread_again(devices: Devices) -> None:
+    """After a stop of the process, say, all are due; they must not stay in step from then on."""
+    for seconds in (1.0, 3.0):
+        assert len(devices.called_after(seconds)) == 1
+    assert sorted(devices.called_after(21.0)) == ["early", "late"]
+    assert [devices.called_after(1.0) for _ in range(9)] == [*[[]] * 5, ["early"], [], [], ["late"]]
