@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 
 from ingest.listener.dialer import Dial, Dialer
 from ingest.wire.poll import Ending, Question
-from tests.listener.parts import Listener, Transport
+from tests.listener.parts import LOOPBACK, Listener, Transport
 
 EVERY = 10.0
 FIRST = {"early": 1.0, "late": 4.0}
@@ -37,7 +37,8 @@ class Devices:
         self._reactor.advance(seconds)
         calls, self._reactor.tcpClients[:] = list(self._reactor.tcpClients), []
         for _, _, factory, *_ in calls:
-            protocol = factory.buildProtocol(None)
+            protocol = factory.buildProtocol(LOOPBACK)
+            assert protocol is not None
             protocol.makeConnection(Transport())
             protocol.dataReceived(b"20.5\n")
             self._parts.journal.commit()
