@@ -12,20 +12,20 @@ from ingest.watch.history import read_history
 from tests.log.logs import at, write
 from tests.watch.logs import close, convert_all, data_line, rows, text_line
 
-FRAMES = {
-    "numbers": [data_line(1, {"n": 7, "in": {"n": 7}}), data_line(2, {"n": 0.5}), text_line(3, "n=9")],
-    "truths": [data_line(4, {"n": True, "in": {"n": True}}), text_line(5, '{"n":false}')],
-    "texts": [data_line(6, {"n": "5", "in": {"n": "5"}}), text_line(7, '{"n":"nan"}')],
-    "words": [data_line(8, {"n": "-"}), text_line(9, "n=-"), text_line(10, "n=3")],
-    "mixed": [data_line(11, {"n": {"a": 1}}), data_line(12, {"n": [1]}), data_line(13, {"n": True})],
-}  # fmt: skip
+FRAMES = (
+    (data_line(1, {"n": 7, "in": {"n": 7}}), data_line(2, {"n": 0.5}), text_line(3, "n=9")),
+    (data_line(4, {"n": True, "in": {"n": True}}), text_line(5, '{"n":false}')),
+    (data_line(6, {"n": "5", "in": {"n": "5"}}), text_line(7, '{"n":"nan"}')),
+    (data_line(8, {"n": "-"}), text_line(9, "n=-"), text_line(10, "n=3")),
+    (data_line(11, {"n": {"a": 1}}), data_line(12, {"n": [1]}), data_line(13, {"n": True})),
+)
 """Each is a file of the log: in its Parquet, `n` has the type that most of its values have."""
 NUMBERS = [("n", 1, 7.0), ("n", 2, 0.5), ("n", 3, 9.0), ("n", 10, 3.0), ("in.n", 1, 7.0)]
 
 
 @pytest.mark.parametrize("form", ["lines", "Parquet", "both"])
 def test_true_and_digits_in_quotes_are_no_numbers(layout: Layout, form: str) -> None:
-    for place, lines in enumerate(FRAMES.values()):
+    for place, lines in enumerate(FRAMES):
         if form == "both" and place == len(FRAMES) // 2:
             convert_all(layout)
         close(layout, 1 + place, *lines)
@@ -46,7 +46,7 @@ def test_true_and_digits_in_quotes_are_no_numbers(layout: Layout, form: str) -> 
 def test_memory_counts_the_same() -> None:
     found = [
         (name, record.seq, value)
-        for lines in FRAMES.values()
+        for lines in FRAMES
         for record in map(parse, lines)
         for name, value in fields_of(record).items()
         if type(value) is float and name in {"n", "in.n"}

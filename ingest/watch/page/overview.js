@@ -95,7 +95,6 @@ function latency(listener) {
   const found = listener.ack_latency_s;
   if (found === undefined) return null; // of a listener from before an update
   if (found === null) return "nothing was acknowledged of late";
-  if (typeof found === "number") return duration(found);
   return Object.entries(found).map(([name, value]) => `${plain(name)} ${duration(value)}`).join(", ");
 }
 
