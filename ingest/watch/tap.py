@@ -112,7 +112,12 @@ def makeService(options: Options) -> IService:
     try:
         rules = RulesService(data, Path(rules_file), reactor) if rules_file else None
         service = WatchService(settings, reactor, rules)
-    except (OSError, PasswordFileError, RulesError) as error:
+    except OSError as error:
+        raise SystemExit(
+            f"ingest-watch: can't start: {error.filename}: {error.strerror};"
+            " check --data, and run it as the user of the listener"
+        ) from None
+    except (PasswordFileError, RulesError) as error:
         raise SystemExit(f"ingest-watch: can't start: {error}") from None
     if rules is not None:
         rules.setServiceParent(service)
