@@ -54,8 +54,12 @@ class IRules(Protocol):
 
     lag: float
 
-    def alerts(self) -> Shown:
-        """Return what fires now."""
+    @property
+    def firing(self) -> int:
+        """How many alerts fire now."""
+
+    def alerts(self, start: int, count: int) -> Shown:
+        """Return some of what fires now, the newest first, without the `start` newest."""
 
     @property
     def trouble(self) -> str:
@@ -179,7 +183,9 @@ class PageApi:
         rules = self._rules
         page, size = _page(request)
         if rules is None:
-            nothing = {"alerts": [], "events": [], "rules": [], "receivers": []}
+            nothing: dict[str, object] = {
+                name: [] for name in ("alerts", "events", "rules", "receivers")
+            }
             return {"enabled": False, "firing": 0, "page": 1, "pages": 1, **nothing}
         pages = max(1, -(-rules.firing // size))
         page = min(page, pages)
