@@ -199,6 +199,8 @@ def test_without_rules_the_page_says_how(tmp_path: Path) -> None:
         wait_for(lambda: "twistd ingest-watch --rules FILE" in seen(driver), "what to do")
         go(driver, page, "#/")
         assert "No rules" not in seen(driver)
+        go(driver, page, "#/tail")
+        wait_for(lambda: "live; no line yet" in seen(driver), "that nothing came")
 
 
 def test_both_by_keyboard(page: Page) -> None:
