@@ -77,6 +77,17 @@ def test_both_services_are_locked_up_alike() -> None:
         assert page[name] == listener[name], name
 
 
+def test_the_page_may_write_what_it_writes_and_finds_it_there() -> None:
+    unit = DEPLOY / "ingest-watch.service"
+    data = Path("/var/lib/ingest")
+    layout = Layout(data)
+    lines = unit.read_text().splitlines()
+    writable = {Path(line[16:]) for line in lines if line.startswith("ReadWritePaths=-")}
+    assert writable == {layout.state_folder, layout.columns_folder, layout.alerts_folder}
+    made = {data.parent / name for name in settings(unit)["StateDirectory"].split()}
+    assert made == writable - {layout.state_folder}, "the listener makes the folder of its state"
+
+
 def test_service_and_socket_agree() -> None:
     service = settings(DEPLOY / "ingest.service")
     name = settings(DEPLOY / "ingest.socket")["FileDescriptorName"]

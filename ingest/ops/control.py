@@ -208,6 +208,10 @@ class _Question:
                 f"the listener at {self._path} does not answer within {timeout:g} s:"
                 f" it is frozen or overloaded{_advice(self._connection)}"
             ) from error
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise ControlError(
+                f"no listener answers at {self._path}: none runs on this data folder"
+            ) from error
         except (OSError, ValueError) as error:
             raise ControlError(f"no listener answers at {self._path}: {error}") from error
 

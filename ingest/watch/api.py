@@ -54,8 +54,12 @@ class IRules(Protocol):
 
     lag: float
 
-    def alerts(self) -> Shown:
-        """Return what fires now."""
+    @property
+    def firing(self) -> int:
+        """How many alerts fire now."""
+
+    def alerts(self, start: int, count: int) -> Shown:
+        """Return some of what fires now, the newest first, without the `start` newest."""
 
     @property
     def trouble(self) -> str:
@@ -165,7 +169,7 @@ class PageApi:
                 "columns": None if known.converting is None else known.converting.shown(),
             },
             "role": role,
-            "alerts": None if rules is None else len(rules.alerts()),
+            "alerts": None if rules is None else rules.firing,
             "rules": None if rules is None else {"behind": rules.lag, "trouble": rules.trouble},
         }
 
@@ -174,14 +178,23 @@ class PageApi:
         starts, frames, sizes = self._known.traffic.rates(time.time(), _TRAFFIC_WIDTH)
         return {"width": _TRAFFIC_WIDTH, "start": starts, "frames": frames, "bytes": sizes}
 
-    def alerts(self, _request: PageRequest) -> dict[str, object]:
+    def alerts(self, request: PageRequest) -> dict[str, object]:
         """Answer `GET /api/alerts`."""
         rules = self._rules
+        page, size = _page(request)
         if rules is None:
-            return {"enabled": False, "alerts": [], "events": [], "rules": [], "receivers": []}
+            nothing: dict[str, object] = {
+                name: [] for name in ("alerts", "events", "rules", "receivers")
+            }
+            return {"enabled": False, "firing": 0, "page": 1, "pages": 1, **nothing}
+        pages = max(1, -(-rules.firing // size))
+        page = min(page, pages)
         return {
             "enabled": True,
-            "alerts": rules.alerts(),
+            "firing": rules.firing,
+            "page": page,
+            "pages": pages,
+            "alerts": rules.alerts((page - 1) * size, size),
             "events": rules.events(),
             "rules": rules.rules(),
             "receivers": rules.receivers(),
@@ -209,8 +222,7 @@ class PageApi:
         if sort.removeprefix("-") not in SORTS:
             raise RequestError(f"sort is one of {', '.join(SORTS)}, perhaps with - before it")
         q = argument(request, "q")[:MAX_TEXT]
-        page = int(number(request, "page", 1, 1, 1e9))
-        size = int(number(request, "size", _PAGE_SIZE, 1, 500))
+        page, size = _page(request)
         found = self._in_thread(self._known.roster.page, q, state, sort, page, size, time.time())
         return found.addCallback(asdict)
 
@@ -291,6 +303,12 @@ class _Devices(Api):
         child.isLeaf = False
         child.putChild(b"fields", Api(partial(self._api.fields, name)))
         return child
+
+
+def _page(request: PageRequest) -> tuple[int, int]:
+    """Read which page of a table is asked for, from 1, and how many rows it has."""
+    page = int(number(request, "page", 1, 1, 1e9))
+    return page, int(number(request, "size", _PAGE_SIZE, 1, 500))
 
 
 def numbers_in(lines: Iterable[bytes]) -> dict[str, float]:

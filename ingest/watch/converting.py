@@ -51,6 +51,9 @@ class Converting:
         except BusyError as error:
             self._waits_for = str(error)
             return _WAIT
+        except OSError as error:
+            self._waits_for = f"{error.filename}: {error.strerror}"
+            raise
         return 0.0 if self._converter.convert_next() else _POLL
 
     def stop(self) -> None:

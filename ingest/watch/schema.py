@@ -10,6 +10,9 @@ spell (another type, another order of keys, a key that is no column) is stored w
     {"temp":20.5,"door":"shut"}   temp 20.5, door shut, data NULL
     {"temp":"n/a"}                temp NULL, data {"temp":"n/a"}
 
+A column of numbers has what is a number in its frame, as `fields` reads it for curves and rules:
+`{"temp":true}` and `{"temp":"5"}` have none, `temp=5` has one.
+
 `selecting` has the SQL that makes these columns.
 """
 
@@ -22,6 +25,8 @@ from typing import Literal, TypeAlias, cast
 import orjson
 
 FieldType: TypeAlias = Literal["BIGINT", "DOUBLE", "BOOLEAN", "VARCHAR", "JSON"]
+NUMBERS: frozenset[FieldType] = frozenset({"BIGINT", "DOUBLE"})
+"""The types of numbers. A truth value, or digits in quotes, is no number and NULL there."""
 
 RECORD = {
     "time": "TIMESTAMP",

@@ -9,6 +9,7 @@ import orjson
 
 from ingest.watch.schema import (
     MAX_SHAPES,
+    NUMBERS,
     PAIRS,
     RECORD,
     Contents,
@@ -141,7 +142,11 @@ def _with_data(source: str, stored: Contents) -> str:
 
 def _with_documents(source: str, missing: Sequence[Field]) -> str:
     """Add what the fields are taken from; a field's name can't begin with `$`."""
-    structure = {field.name: field.type for field in missing if not field.path}
+    structure = {
+        field.name: "JSON" if field.type in NUMBERS else field.type
+        for field in missing
+        if not field.path
+    }
     added = []
     if structure:
         spelled = literal(orjson.dumps(structure).decode())
@@ -163,10 +168,11 @@ def _column_sql(field: Field, columns: dict[str, Field], is_missing: bool) -> st
     if field.path:
         value = _nested(field, columns.get(field.path[0]), is_missing)
     elif stored is not None:
-        column = quoted(stored.column)
-        value = column if stored.type == field.type else _converted(column, field.type)
+        value = _stored(stored, field.type)
     elif is_missing:
         value = f'"$fields".{quoted(field.name)}'
+        if field.type in NUMBERS:
+            value = _number(value, field.type)
     else:
         value = f"NULL::{field.type}"
     if is_missing and field.may_be_in_text:
@@ -185,8 +191,27 @@ def _nested(field: Field, root: Field | None, is_missing: bool) -> str:
         return f"NULL::{field.type}"
     if field.type == "JSON":
         return f"json_extract({document}, {pointer(path)})"
+    if field.type in NUMBERS:
+        return _number(f"json_extract({document}, {pointer(path)})", field.type)
     value = f"json_extract_string({document}, {pointer(path)})"
     return value if field.type == "VARCHAR" else f"TRY_CAST({value} AS {field.type})"
+
+
+def _number(value: str, kind: FieldType) -> str:
+    """Read JSON that is a number: `true` and `"5"`, which DuckDB would take for one, are none."""
+    return f"TRY_CAST({value}::VARCHAR AS {kind})"
+
+
+def _stored(stored: Field, kind: FieldType) -> str:
+    """Read a column of Parquet as another type; what is no number in its frame becomes none."""
+    column = quoted(stored.column)
+    if stored.type == kind:
+        return column
+    if kind not in NUMBERS or stored.type in NUMBERS:
+        return _converted(column, kind)
+    if stored.type == "VARCHAR":  # the 5 of `n=5` is a number, and that of `{"n":"5"}` is text
+        return _converted(f"CASE WHEN NOT starts_with(text, '{{') THEN {column} END", kind)
+    return _number(column, kind) if stored.type == "JSON" else f"NULL::{kind}"
 
 
 def pointer(path: Sequence[str]) -> str:

@@ -144,7 +144,7 @@ class WatchService(MultiService):
             self._known = Known(self._layout, self._converting)
             self._listen()
         except (OSError, ValueError, sqlite3.Error, CannotListenError, AccessError) as error:
-            print(f"ingest-watch: can't start: {error}", file=sys.__stderr__)
+            print(no_start(error), file=sys.__stderr__)
             raise SystemExit(1) from None
         super().startService()  # first: rules that can't start end the process, without threads
         signal.signal(signal.SIGHUP, self._hang_up)
@@ -267,3 +267,13 @@ def _described(endpoint: str, address: IAddress) -> str:
     if isinstance(address, IPv6Address):
         return f"{kind}://[{address.host}]:{address.port}/"
     return f"{kind}://{address.host}:{address.port}/"  # type: ignore[attr-defined]
+
+
+def no_start(error: Exception) -> str:
+    """Say why nothing starts, in one line, and what to do about a folder or a file."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return (
+            f"ingest-watch: can't start: {error.filename}: {error.strerror};"
+            " check --data, and run it as the user of the listener"
+        )
+    return f"ingest-watch: can't start: {error}"

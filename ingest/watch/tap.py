@@ -98,7 +98,7 @@ def makeService(options: Options) -> IService:
     from ingest.watch.auth import PasswordFileError  # noqa: PLC0415
     from ingest.watch.rules.rulesfile import RulesError  # noqa: PLC0415
     from ingest.watch.rules.service import RulesService  # noqa: PLC0415
-    from ingest.watch.service import Settings, WatchService  # noqa: PLC0415
+    from ingest.watch.service import Settings, WatchService, no_start  # noqa: PLC0415
 
     use_monotonic_time(cast(IReactorTime, reactor))
     data, rules_file = Path(options["data"]), options["rules"]
@@ -113,7 +113,7 @@ def makeService(options: Options) -> IService:
         rules = RulesService(data, Path(rules_file), reactor) if rules_file else None
         service = WatchService(settings, reactor, rules)
     except (OSError, PasswordFileError, RulesError) as error:
-        raise SystemExit(f"ingest-watch: can't start: {error}") from None
+        raise SystemExit(no_start(error)) from None
     if rules is not None:
         rules.setServiceParent(service)
     return cast(IService, service)

@@ -116,7 +116,7 @@ class ControlTests(TestCase):
 
 
 def test_nobody_answers(tmp_path: Path) -> None:
-    with pytest.raises(ControlError, match=r"no listener answers at .*control\.sock"):
+    with pytest.raises(ControlError, match=r"no listener answers at .*control\.sock: none runs"):
         ask(tmp_path / "control.sock", "status")
     with pytest.raises(ControlError, match="no listener answers"):
         ask(tmp_path / "missing" / "control.sock", "status")

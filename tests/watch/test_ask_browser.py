@@ -9,7 +9,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from ingest.layout import Layout
+from tests.log.logs import line
 from tests.support.waiting import wait_for
+from tests.watch.logs import close
 from tests.watch.pages import Browser, Page, browser
 from tests.watch.rules.receiving import Device
 from tests.watch.test_asking import HEAVY, children, make_log, post
@@ -197,6 +199,8 @@ def test_without_rules_the_page_says_how(tmp_path: Path) -> None:
         wait_for(lambda: "twistd ingest-watch --rules FILE" in seen(driver), "what to do")
         go(driver, page, "#/")
         assert "No rules" not in seen(driver)
+        go(driver, page, "#/tail")
+        wait_for(lambda: "live; no line yet" in seen(driver), "that nothing came")
 
 
 def test_both_by_keyboard(page: Page) -> None:
@@ -249,3 +253,17 @@ def test_the_api_says_the_same(page: Page) -> None:
     found = page.get("alerts")
     assert [rule["name"] for rule in found["rules"]] == [EVIL, "quiet"]
     assert post(page, "query", {"sql": "SELECT 1"})[0] == 200
+
+
+def test_it_says_of_which_files_only_a_part_was_read(layout: Layout) -> None:
+    cut = close(layout, 10, *(line(seq) for seq in range(1, 20_000)), suffix=".zst").path
+    cut.write_bytes(cut.read_bytes()[:-30])
+    with Page(layout.data) as page, browser() as driver:
+        go(driver, page, "#/ask")
+        ask(driver, "SELECT count(*) FROM log")
+        wait_for(lambda: "1 row in" in seen(driver), "the result")
+        (said,) = texts(driver, "#ask-error .problem")
+        assert said.startswith(f"{cut} is damaged")
+        ask(driver, "SELECT seq AS one FROM log WHERE time > '2026-11-22 16:00:00'")
+        wait_for(lambda: texts(driver, "thead th") == ["one"], "the next result")
+        assert texts(driver, "#ask-error .problem") == []

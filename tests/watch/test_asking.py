@@ -489,6 +489,20 @@ def test_a_full_disk_is_left_to_the_listener(
     made.stop()
 
 
+def test_why_no_parquet_can_be_made_is_shown(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "data")
+    layout.create()
+    layout.columns_folder.write_text("a file")
+    made = Converting(layout)
+    with pytest.raises(FileExistsError):
+        made.step()
+    assert made.shown()["waits_for"] == f"{layout.columns_folder}: File exists"
+    layout.columns_folder.unlink()
+    made.step()
+    assert made.shown()["waits_for"] == ""
+    made.stop()
+
+
 def test_outcomes_go_with_their_events(tmp_path: Path) -> None:
     state = State(tmp_path / "rules.db")
     state.delivered("x", 7, 1, "")

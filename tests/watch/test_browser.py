@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from selenium.webdriver import ActionChains
@@ -288,7 +288,11 @@ def test_several_devices_on_one_plot(desk: Browser, page: Page) -> None:
     before = texts(desk, "main tbody tr")[0].split("\t")[0]
     assert before.startswith("good temp")
     desk.find_element(By.XPATH, "//button[text()='+']").click()
+    link = str(desk.find_element(By.LINK_TEXT, "CSV").get_attribute("href"))
+    asked = parse_qs(urlsplit(link).query)
+    assert float(asked["to"][0]) - float(asked["from"][0]) == pytest.approx(1800)
     wait_for(lambda: "The last 30 min, live" in seen(desk), "the zoom")
+    assert desk.find_elements(By.CSS_SELECTOR, "[aria-busy]") == []
     desk.find_element(By.XPATH, "//button[text()='Back']").click()
     wait_for(lambda: "The last 1 h, live" in seen(desk), "the way back")
 
@@ -389,6 +393,7 @@ def test_the_end_of_the_listener_is_shown_at_once(tmp_path: Path) -> None:
         listener.stop()
         wait_for(lambda: texts(driver, ".word") == ["✕ down"], "the news")
         assert "The listener is down" in texts(driver, "#banner")[0]
+        assert "Not known: the listener does not answer." in seen(driver)
         page.stop()
         wait_for(
             lambda: "ingest-watch, which makes this page, does not answer" in seen(driver), "it"

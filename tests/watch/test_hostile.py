@@ -293,7 +293,8 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     ended = run(TWISTD, "-n", "--pidfile=", "ingest-watch", "--data", tmp_path / "data")
     assert ended.returncode == 1
-    assert "ingest-watch: can't start: " in ended.stderr
+    said = f"ingest-watch: can't start: {tmp_path / 'data'}: Not a directory; check --data"
+    assert said in ended.stderr
     assert "Traceback" not in ended.stdout + ended.stderr
 
 

@@ -15,11 +15,26 @@ export function alertsPage(view) {
     h("h2", {}, "Rules"), table(["Rule", "Devices", "Fires if", "For", "Tells", "Fires on"], rules),
     h("h2", {}, "Who is told"), table(["Receiver", "Waiting", "Why it is not told"], receivers),
     h("h2", {}, "What happened"), table(["When", "Rule", "Device", "", "Message", "What was done"], events));
-  view.append(h("h1", {}, "Alerts"), summary, trouble, firing, parts);
+  const turn = (step) => h("button", { type: "button", onclick: () => { page += step; again(); } }, step < 0 ? "‹ Back" : "On ›");
+  const back = turn(-1);
+  const on = turn(1);
+  const where = h("span");
+  const pager = h("div", { class: "pager", hidden: true }, back, where, on);
+  view.append(h("h1", {}, "Alerts"), summary, trouble, firing, pager, parts);
   const isNew = changes();
-  return repeat(3, async (signal) => {
-    const found = await get("alerts", {}, signal);
+  let page = 1;
+  let stop = () => {};
+  const again = () => {
+    stop();
+    stop = repeat(3, async (signal) => show(await get("alerts", { page }, signal)));
+  };
+  const show = (found) => {
     if (!isNew(found)) return;
+    page = found.page;
+    pager.hidden = found.pages < 2;
+    setText(where, `${count(found.page)} of ${count(found.pages)}`);
+    back.disabled = found.page <= 1;
+    on.disabled = found.page >= found.pages;
     setText(summary, sentence(found));
     setText(trouble, problem(found));
     parts.hidden = !found.enabled;
@@ -35,7 +50,9 @@ export function alertsPage(view) {
     events.replaceChildren(...found.events.map((each) => row([
       time(each.time), plain(each.rule), device(each), state(each), plain(each.message), deeds(each)])));
     if (!found.events.length) events.append(nothing(6, "Nothing yet."));
-  });
+  };
+  again();
+  return () => stop();
 }
 
 // What fires, for the overview; empty if there are no rules.
@@ -46,12 +63,12 @@ export function alertsCard() {
     h("h2", {}, h("a", { href: "#/alerts" }, "Alerts")), text, list);
   const isNew = changes();
   const stop = repeat(5, async (signal) => {
-    const found = await get("alerts", {}, signal);
+    const found = await get("alerts", { size: 5 }, signal);
     if (!isNew(found)) return;
     element.hidden = !found.enabled;
     if (!found.enabled) return;
     setText(text, [sentence(found), problem(found)].filter(Boolean).join(" "));
-    list.replaceChildren(...found.alerts.slice(-5).reverse().map((alert) => item(alert)));
+    list.replaceChildren(...found.alerts.map((alert) => item(alert)));
   });
   return { element, stop };
 }
@@ -67,10 +84,10 @@ function changes() {
   };
 }
 
-function sentence({ enabled, alerts, rules }) {
+function sentence({ enabled, firing, rules }) {
   if (!enabled) return "No rules are followed: start with twistd ingest-watch --rules FILE.";
   const defined = `${noun(rules.length, "rule")} ${rules.length === 1 ? "is" : "are"} defined`;
-  return alerts.length ? `${noun(alerts.length, "alert")} now; ${defined}.` : `Nothing fires; ${defined}.`;
+  return firing ? `${noun(firing, "alert")} now; ${defined}.` : `Nothing fires; ${defined}.`;
 }
 
 function problem({ trouble, behind }) {

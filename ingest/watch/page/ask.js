@@ -79,6 +79,7 @@ export function askPage(view, { query, onStatus }) {
       result = await post("query", { sql: text, id: mine.id, rows: ASKED, device: device.value.trim() || null,
         since: seconds ? Date.now() / 1000 - seconds : null }, mine.controller.signal);
       setText(said, `${noun(result.rows.length, "row")} in ${result.seconds} s${result.truncated ? "; there are more, which are left out" : ""}`);
+      error.replaceChildren(...(result.damaged ?? []).map((each) => h("p", { class: "problem" }, plain(each))));
       show();
     } catch (problem) {
       if (problem.name === "AbortError") return; // another page is shown

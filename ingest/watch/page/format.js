@@ -29,6 +29,7 @@ export function bytes(value) {
 const STEPS = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
 
 export function duration(seconds) {
+  if (seconds < 0.01) return `${Number((seconds * 1000).toPrecision(2))} ms`; // a fast disk's
   if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
   let left = Math.round(seconds);
   const parts = [];

@@ -45,7 +45,7 @@ export class Lines {
       this.add([h("li", { class: "gap" }, plain(JSON.parse(event.data)))]);
     });
     this.source.addEventListener("trouble", (event) => this.say(plain(JSON.parse(event.data))));
-    this.source.addEventListener("open", () => this.say("live"));
+    this.source.addEventListener("open", () => this.live());
     this.source.addEventListener("error", () => {
       this.say("no connection; it is tried again");
       // A browser gives up after an answer that is no stream: a proxy's, while we restart.
@@ -66,6 +66,11 @@ export class Lines {
     this.place = event.lastEventId;
     const lines = JSON.parse(event.data);
     this.add(lines.slice(-KEPT).map(row));
+    this.live();
+  }
+
+  live() {
+    this.say(this.list.childElementCount ? "live" : "live; no line yet");
   }
 
   add(rows) {

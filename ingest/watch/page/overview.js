@@ -95,7 +95,6 @@ function latency(listener) {
   const found = listener.ack_latency_s;
   if (found === undefined) return null; // of a listener from before an update
   if (found === null) return "nothing was acknowledged of late";
-  if (typeof found === "number") return duration(found);
   return Object.entries(found).map(([name, value]) => `${plain(name)} ${duration(value)}`).join(", ");
 }
 
@@ -118,6 +117,6 @@ function showErrors(box, status) {
   ];
   const table = h("table", {}, h("tbody", {}, rows.map(([name, number]) =>
     h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number" }, number)))));
-  box.replaceChildren(rows.length ? table : h("p", { class: "quiet" }, "Nothing, since it started."),
+  box.replaceChildren(rows.length ? table : h("p", { class: "quiet" }, status.listener ? "Nothing, since it started." : "Not known: the listener does not answer."),
     ...problems.slice(-5).map((problem) => h("p", { class: "problem" }, `${clock(problem.time)}: ${plain(problem.text)}`)));
 }

@@ -89,9 +89,11 @@ export function plotPage(view, { query }) {
     undo.disabled = before.length === 0;
     showChips();
     for (const link of downloads) link.classList.toggle("off", !wanted.length);
+    linkDownloads();
     stop();
     const mine = ++round;
     if (!wanted.length) {
+      chart.element.removeAttribute("aria-busy");
       chart.setTables([], range());
       summary.replaceChildren();
       setText(note, "Choose a device and a field. A device's own page has all its curves.");
@@ -100,7 +102,8 @@ export function plotPage(view, { query }) {
     }
     // What is older than the last hour is read from the log's files: once, or slowly.
     const seconds = fixed ? 1e6 : span <= 3600 ? 2 : 60;
-    setText(note, "…");
+    setText(note, "Reading …");
+    chart.element.setAttribute("aria-busy", "true"); // what it shows is of before
     stop = repeat(seconds, async (signal) => {
       const ends = range();
       let answer;
@@ -109,14 +112,19 @@ export function plotPage(view, { query }) {
         return;
       }
       if (mine !== round) return;
+      chart.element.removeAttribute("aria-busy");
       chart.setTables(answer.curves.map((curve) => ({ ...curve, label: label(curve) })), ends);
-      for (const link of downloads) {
-        const asked = parameters();
-        asked.set("format", link.download.split(".")[1]);
-        link.href = address("series", asked);
-      }
+      linkDownloads();
       show(answer.curves, ends);
     });
+  }
+
+  function linkDownloads() {
+    for (const link of downloads) {
+      const asked = parameters();
+      asked.set("format", link.download.split(".")[1]);
+      link.href = address("series", asked);
+    }
   }
 
   function label(curve) { return `${curve.device} ${curve.field}`; }

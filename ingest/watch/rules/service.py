@@ -147,9 +147,20 @@ class RulesService(Service):
         taken = self._in_thread(self._runner.set_rules, rules)
         taken.addCallbacks(lambda _: self._take(rules), self._not_taken)
 
-    def alerts(self) -> list[dict[str, object]]:
-        """Return what fires now, oldest first, who is told, and how that went."""
-        return [self._shown(each) for each in self._view.firing]
+    @property
+    def firing(self) -> int:
+        """How many alerts fire now."""
+        return len(self._view.firing)
+
+    def alerts(self, start: int = 0, count: int = _SHOWN) -> list[dict[str, object]]:
+        """Return some of what fires now, newest first, who is told, and how that went.
+
+        Args:
+            start: how many of the newest to leave out.
+            count: how many to return.
+        """
+        newest = self._view.firing[::-1]
+        return [self._shown(each) for each in newest[start : start + count]]
 
     def events(self) -> list[dict[str, object]]:
         """Return what fired and cleared of late, newest first."""
