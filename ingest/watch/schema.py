@@ -81,8 +81,8 @@ class Field:
         name: the key in the frame; of keys one within the other, all of them, with dots.
         column: the name in SQL: `name`, or `data_` and `name` where that is taken, as `time` is.
         type: what most of its values are. Others are converted, or else NULL in the column.
-        path: the keys that lead to it, of a field that no Parquet file has as a column of its
-            own; empty for all others.
+        path: the keys that lead to it, of a field within objects or one that is asked for by
+            name; empty for a key of the frame's own that is known.
     """
 
     name: str

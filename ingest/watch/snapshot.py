@@ -110,13 +110,12 @@ def _open_all(layout: Layout, opened: ExitStack) -> list[Piece]:
     longer the more files there are. Any other file is opened anew in each attempt.
     """
     held: dict[str, Piece] = {}
-    files = log_files(layout.log_folder)
     for number in range(_ATTEMPTS):
         time.sleep(number / 1000)  # ever longer, until nothing happens meanwhile
+        files = log_files(layout.log_folder)
         before = _names(files)
         pieces = [piece for file in files if (piece := _opened_once(layout, file, held, opened))]
-        files = log_files(layout.log_folder)
-        if _names(files) == before:
+        if _names(log_files(layout.log_folder)) == before:
             return pieces
     raise OSError(0, "its files change too quickly to be read", str(layout.log_folder))
 
