@@ -14,6 +14,9 @@ import orjson
 
 VIEW = "log"
 
+_ONLY_SELECT = "only SELECT is possible: the log can be read here, and not changed"
+_QUERIES = {"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"}
+"""What may be a query, or one within it: `WITH` takes COPY, INSERT, UPDATE and DELETE too."""
 _TABLE_FUNCTIONS = {"range", "generate_series", "unnest"}
 _FORBIDDEN = re.compile(
     r"getenv|getvariable|current_setting|write_log|nextval|currval|sql_auto_complete"
@@ -75,7 +78,7 @@ def characters(sql: str, position: int) -> int:
 def _check_tree(parsed: dict[str, Any]) -> None:
     if parsed["error"]:
         if parsed["error_type"] == "not implemented":
-            raise RefusedError("only SELECT is possible: the log can be read here, and not changed")
+            raise RefusedError(_ONLY_SELECT)
         raise RefusedError(parsed["error_message"], int(parsed.get("position", -1)))
     if len(parsed["statements"]) != 1:
         raise RefusedError(f"one SELECT is wanted, not {len(parsed['statements'])} statements")
@@ -118,6 +121,8 @@ def _check_reference(node: dict[str, Any], tables: frozenset[str]) -> None:
             path = node["qualified_name"]["path"]
             if _FORBIDDEN.fullmatch(path[-1].lower()):
                 raise _at(node, f"the function {path[-1]} can't be used here")
+        case str(kind) if kind.endswith("_NODE") and kind not in _QUERIES:
+            raise RefusedError(_ONLY_SELECT)
 
 
 def _at(node: dict[str, Any], text: str) -> RefusedError:

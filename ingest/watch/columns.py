@@ -17,6 +17,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +28,16 @@ import orjson
 from ingest.layout import Layout, open_own
 from ingest.log.files import LogFile, find_damage, sync_folder
 from ingest.log.listing import log_files
-from ingest.watch.schema import Catalogue, count_documents, count_pairs, literal
+from ingest.watch.schema import (
+    MAX_NESTED,
+    RECORD,
+    Catalogue,
+    Contents,
+    Field,
+    count_documents,
+    count_pairs,
+    literal,
+)
 from ingest.watch.selecting import documents_sql, lines_sql, pairs_sql, parquet_sql, unspelled_sql
 from ingest.watch.snapshot import columns_path, open_lines
 
@@ -249,19 +259,29 @@ def _write(
     order, groups = "", f"ROW_GROUP_SIZE_BYTES {_GROUP_SIZE}"
     if in_order:
         order, groups = "ORDER BY device, time, seq", _group_rows(connection, source)
+    inner = catalogue.nested((), MAX_NESTED)
     for attempt in range(_ROUNDS):
         # Only a file whose keys never end needs all rounds: what has no column is in its `data`.
         catalogue.complete &= attempt < _ROUNDS - 1
-        contents = catalogue.contents()
+        found = catalogue.contents()
+        contents = replace(found, nested=_beside(found, inner))
         ((records,),) = connection.execute(f"""
             COPY ({parquet_sql(source, contents)} {order}) TO {literal(str(target))}
                 (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, USE_TMP_FILE false, {groups},
                 KV_METADATA {{{METADATA}: {literal(catalogue.dump(contents))}}})""").fetchall()
         rest = count_fields(connection, unspelled_sql(str(target), contents))
         catalogue.extend(rest)
-        if catalogue.contents() == contents:
+        if catalogue.contents() == found:
             break
     return int(records)
+
+
+def _beside(contents: Contents, inner: Iterable[Field]) -> tuple[Field, ...]:
+    """Choose the fields within objects that get a column: typed, of a name that is not taken."""
+    taken = {name.lower() for name in [*RECORD, *(field.column for field in contents.fields)]}
+    return tuple(
+        field for field in inner if field.type != "JSON" and field.column.lower() not in taken
+    )
 
 
 def _group_rows(connection: "duckdb.DuckDBPyConnection", source: str) -> str:

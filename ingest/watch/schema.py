@@ -10,6 +10,10 @@ spell (another type, another order of keys, a key that is no column) is stored w
     {"temp":20.5,"door":"shut"}   temp 20.5, door shut, data NULL
     {"temp":"n/a"}                temp NULL, data {"temp":"n/a"}
 
+A key within an object that a sample of the file shows is a typed column as well, beside the JSON.
+
+    {"fields":{"temp":20.5}}      fields {"temp":20.5}, fields.temp 20.5, data NULL
+
 A column of numbers has what is a number in its frame, as `fields` reads it for curves and rules:
 `{"temp":true}` and `{"temp":"5"}` have none, `temp=5` has one.
 
@@ -47,6 +51,9 @@ MAX_FIELDS = 200
 MAX_SHAPES = 1000
 """Distinct sets of keys that are looked at in one file."""
 
+MAX_NESTED = 50
+"""Fields within objects that get a column of their own: each costs a look into the JSON."""
+
 _DEEPEST = 4
 """Keys one within the other that make a field."""
 
@@ -79,8 +86,8 @@ class Field:
         name: the key in the frame; of keys one within the other, all of them, with dots.
         column: the name in SQL: `name`, or `data_` and `name` where that is taken, as `time` is.
         type: what most of its values are. Others are converted, or else NULL in the column.
-        path: the keys that lead to it, of a field that no Parquet file has as a column of its
-            own; empty for all others.
+        path: the keys that lead to it, of a field within objects or one that is asked for by
+            name; empty for a key of the frame's own that is known.
     """
 
     name: str
@@ -102,11 +109,14 @@ class Contents:
         fields: in the order in which `data` spells them.
         complete: whether no other field occurs that a view may want.
         odd: whether keys occur that are fields only for who asks for them by name, such as `50%`.
+        nested: fields within objects that are columns too, with what the JSON has there as this
+            type.
     """
 
     fields: tuple[Field, ...] = ()
     complete: bool = True
     odd: bool = False
+    nested: tuple[Field, ...] = ()
 
 
 class Catalogue:
@@ -197,7 +207,8 @@ class Catalogue:
         """Write the chosen fields and how often they occur, for a Parquet file's metadata."""
         fields = [(field.name, field.type, self._votes[field.name]) for field in contents.fields]
         nested = [(field.path, self._nested[field.path]) for field in self.nested(())]
-        dumped = {"complete": contents.complete, "odd": contents.odd}
+        typed = [(field.path, field.type) for field in contents.nested]
+        dumped = {"complete": contents.complete, "odd": contents.odd, "typed": typed}
         return orjson.dumps(dumped | {"fields": fields, "nested": nested}).decode()
 
     def load(self, dumped: str) -> Contents:
@@ -210,7 +221,9 @@ class Catalogue:
             self._votes[name].update(votes)
         for path, votes in held.get("nested", ()):
             self._nested.setdefault(tuple(path), Counter()).update(votes)
-        return Contents(tuple(fields), held["complete"], held.get("odd", True))
+        typed = ((tuple(path), kind) for path, kind in held.get("typed", ()))
+        nested = (Field(".".join(path), ".".join(path), kind, path) for path, kind in typed)
+        return Contents(tuple(fields), held["complete"], held.get("odd", True), tuple(nested))
 
 
 def _column(name: str) -> str:

@@ -83,8 +83,9 @@ def parquet_sql(source: str, contents: Contents) -> str:
         else name
         for name in RECORD
     ]
-    columns += [quoted(field.column) for field in contents.fields]
-    return f"SELECT {', '.join(columns)} FROM ({view_sql(source, None, contents.fields)})"
+    stored = contents.fields + contents.nested
+    columns += [quoted(field.column) for field in stored]
+    return f"SELECT {', '.join(columns)} FROM ({view_sql(source, None, stored)})"
 
 
 def unspelled_sql(parquet: str, contents: Contents) -> str:
@@ -114,6 +115,7 @@ def view_sql(source: str, stored: Contents | None, wanted: Sequence[Field]) -> s
         wanted: the fields.
     """
     columns = {field.name: field for field in stored.fields} if stored else {}
+    nested = stored.nested if stored else ()
     missing = [
         field
         for field in wanted
@@ -123,7 +125,7 @@ def view_sql(source: str, stored: Contents | None, wanted: Sequence[Field]) -> s
     if stored is not None:
         source = _with_data(source, stored)
     source = _with_documents(source, missing)
-    found = [_column_sql(field, columns, field in missing) for field in wanted]
+    found = [_column_sql(field, columns, nested, field in missing) for field in wanted]
     return f"SELECT {', '.join([*RECORD, *found])} FROM ({source})"
 
 
@@ -136,7 +138,7 @@ def _with_data(source: str, stored: Contents) -> str:
         else name
         for name in RECORD
     ]
-    columns += [quoted(field.column) for field in stored.fields]
+    columns += [quoted(field.column) for field in stored.fields + stored.nested]
     return f"SELECT {', '.join(columns)} FROM ({source})"
 
 
@@ -156,16 +158,21 @@ def _with_documents(source: str, missing: Sequence[Field]) -> str:
     return f"SELECT {', '.join(['*', *added])} FROM ({source})" if added else source
 
 
-def _column_sql(field: Field, columns: dict[str, Field], is_missing: bool) -> str:
+def _column_sql(
+    field: Field, columns: dict[str, Field], nested: Sequence[Field], is_missing: bool
+) -> str:
     """Select one field.
 
     Args:
         field: the field.
         columns: those that are stored, by name.
+        nested: those that are stored of fields within objects.
         is_missing: whether it has to be looked for in the frame.
     """
     stored = columns.get(field.name)
-    if field.path:
+    if field in nested:
+        value = quoted(field.column)
+    elif field.path:
         value = _nested(field, columns.get(field.path[0]), is_missing)
     elif stored is not None:
         value = _stored(stored, field.type)

@@ -66,8 +66,9 @@ class Snapshot:
         Raises:
             OSError: the folder of the log is missing, or a file can't be read.
         """
-        self._opened = ExitStack()
-        self.pieces = _open_all(layout, self._opened)
+        with ExitStack() as opened:
+            self.pieces = _open_all(layout, opened)
+            self._opened = opened.pop_all()
 
     def __enter__(self) -> "Snapshot":
         return self
@@ -103,17 +104,31 @@ class Snapshot:
 
 
 def _open_all(layout: Layout, opened: ExitStack) -> list[Piece]:
-    """Open all files; again if one came, went or was renamed meanwhile."""
+    """Open all files; again if one came, went or was renamed meanwhile.
+
+    What a rotated file holds never changes, so it is opened once: only the first attempt takes
+    longer the more files there are. Any other file is opened anew in each attempt.
+    """
+    held: dict[str, Piece] = {}
     for number in range(_ATTEMPTS):
         time.sleep(number / 1000)  # ever longer, until nothing happens meanwhile
-        with ExitStack() as attempt:
-            files = log_files(layout.log_folder)
-            before = _names(files)
-            pieces = [piece for file in files if (piece := _open(layout, file, attempt))]
-            if _names(log_files(layout.log_folder)) == before:
-                opened.push(attempt.pop_all())
-                return pieces
+        files = log_files(layout.log_folder)
+        before = _names(files)
+        pieces = [piece for file in files if (piece := _opened_once(layout, file, held, opened))]
+        if _names(log_files(layout.log_folder)) == before:
+            return pieces
     raise OSError(0, "its files change too quickly to be read", str(layout.log_folder))
+
+
+def _opened_once(
+    layout: Layout, file: LogFile, held: dict[str, Piece], opened: ExitStack
+) -> Piece | None:
+    """Open a file, unless `held` has it from an earlier attempt; None if it is gone."""
+    name = _original(file)
+    piece = held.get(name) or _open(layout, file, opened)
+    if piece is not None and file.closed:
+        held[name] = piece
+    return piece
 
 
 def _names(files: Iterable[LogFile]) -> list[object]:
@@ -122,10 +137,12 @@ def _names(files: Iterable[LogFile]) -> list[object]:
     The name of a rotated file says what it holds, compressed or not. That of any other file is
     given to one after another.
     """
-    return [
-        file.path.name.removesuffix(file.compressed) if file.closed else identity(file.path)
-        for file in files
-    ]
+    return [_original(file) if file.closed else identity(file.path) for file in files]
+
+
+def _original(file: LogFile) -> str:
+    """Return the name of a file before it was compressed."""
+    return file.path.name.removesuffix(file.compressed)
 
 
 def _open(layout: Layout, file: LogFile, opened: ExitStack) -> Piece | None:
@@ -137,7 +154,7 @@ def _open(layout: Layout, file: LogFile, opened: ExitStack) -> Piece | None:
 
 def open_lines(file: LogFile, opened: ExitStack) -> Piece | None:
     """Open a file as it stands there, or its copy if it was compressed; None if it is gone."""
-    original = file.path.with_name(file.path.name.removesuffix(file.compressed))
+    original = file.path.with_name(_original(file))
     copies = (_open_path(file, Path(f"{original}{suffix}"), suffix, opened) for suffix in _SUFFIXES)
     return next(filter(None, copies), None)
 

@@ -269,11 +269,13 @@ def _narrowed(stored: Contents, used: Collection[str] | None, fields: Sequence[F
     """Leave out the columns that nobody asks for: files that differ in them are alike then."""
     if used is None or "data" in used or not stored.complete:
         return stored
-    roots = {field.path[0] for field in fields if field.path and field.column in used}
+    nested = tuple(field for field in stored.nested if field in fields and field.column in used)
+    inner = [field for field in fields if field.path and field.column in used]
+    roots = {field.path[0] for field in inner if field not in nested}
     if roots and (stored.odd or any(f.name in roots and f.type != "JSON" for f in stored.fields)):
         return stored  # what these paths lead to is in `data`
     kept = (field for field in stored.fields if field.column in used or field.name in roots)
-    return Contents(tuple(kept))
+    return Contents(tuple(kept), nested=nested)
 
 
 def _is_small(piece: Piece) -> bool:

@@ -87,6 +87,42 @@ def test_fields_are_typed_columns_and_spell_the_data(layout: Layout) -> None:
     assert types_of(layout) == {"temp": "DOUBLE", "door": "VARCHAR", "on": "BOOLEAN", "n": "BIGINT"}
 
 
+INFLUX = [
+    {"measurement": "air", "tags": {"place": "a"}, "fields": {"temp": 20.5, "on": True}},
+    {"measurement": "air", "tags": {"place": "b"}, "fields": {"temp": 21, "of": [1]}},
+    {"measurement": "air", "tags": {"place": "c"}, "fields": {"temp": "n/a", "on": None}},
+]
+
+
+def test_fields_within_objects_are_typed_columns_beside_the_data(layout: Layout) -> None:
+    close(layout, 1, *(data_line(seq, each) for seq, each in enumerate(INFLUX, 1)))
+    (made,) = convert_all(layout)
+    assert stored(made, '"tags.place", "fields.temp", "fields.on", data') == [
+        ("a", 20.5, True, None),
+        ("b", 21.0, None, None),
+        ("c", None, None, None),
+    ]
+    assert [orjson.loads(str(data)) for (data,) in rows(layout, "SELECT data FROM log")] == INFLUX
+
+
+def test_what_is_within_objects_is_the_same_before_and_after_conversion(layout: Layout) -> None:
+    """Also where files differ in a field's type, and where its name is a key of its own."""
+    frames: list[object] = [*INFLUX, {"fields": 5}, {"fields.temp": 1.5}, {"tags": {"x.y": 1}}]
+    close(layout, 1, *(data_line(seq, each) for seq, each in enumerate(INFLUX, 1)))
+    close(layout, 2, *(data_line(seq, {"fields": {"temp": "x"}}) for seq in range(4, 10)))
+    close(layout, 3, *(data_line(seq, each) for seq, each in enumerate(frames, 10)))
+    close(layout, 4, text_line(16, "fields.on=1 x=2"), text_line(17, '{"fields":{"on":true}}'))
+    asked = [
+        'SELECT seq, "fields.temp", "fields.on", "tags.place", "tags.x.y" FROM log ORDER BY seq',
+        'SELECT sum("fields.on"::INTEGER), count("fields.temp") FROM log',
+        "SELECT * FROM log ORDER BY seq",
+    ]
+    before = [look(layout, sql) for sql in asked]
+    convert_all(layout)
+    assert [sorted(look(layout, sql)[0]) for sql in asked] == [sorted(found) for found, _ in before]
+    assert [look(layout, sql)[1] for sql in asked[:2]] == [found for _, found in before[:2]]
+
+
 def test_text_that_is_json_or_pairs_has_fields_too(layout: Layout) -> None:
     texts = ["temp=20.5 door=shut", '{"temp": 21, "pos": {"lat": 1}}', "no pairs: a=1", "temp=,x=2"]
     lines = [text_line(seq, text) for seq, text in enumerate(texts, 1)]

@@ -1,12 +1,14 @@
 """Which files a query reads that asks about some time."""
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from ingest.layout import Layout
 from ingest.log.files import ACTIVE
+from ingest.log.listing import log_files
 from ingest.watch.snapshot import Snapshot
 from tests.log.logs import at, line, write
 from tests.watch.logs import close
@@ -60,3 +62,29 @@ def test_with_a_clock_that_is_right_only_what_may_hold_records_is_read(
     write(layout.log_folder / ACTIVE, line(8, time=8 * _DAY))
     names = [_changed(file.path, day * _DAY) for day, file in enumerate(days, 1)]
     assert _between(layout, 1.5 * _DAY, 2.5 * _DAY) == names[1:4], "a record may be late by a day"
+
+
+def test_no_rotated_file_is_opened_twice_however_many_come_meanwhile(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a snapshot of hundreds of files takes too long ever to see the folder stand still."""
+    for day in range(30):
+        close(layout, day, line(day + 1))
+    write(layout.log_folder / ACTIVE, line(100))
+    opened: Counter[Path] = Counter()
+    open_file = os.open
+
+    def open_while_another_is_closed(path: Path, flags: int) -> int:
+        fd = open_file(path, flags)
+        opened[path] += 1
+        if len(opened) <= 40:
+            close(layout, 30 + len(opened), line(100 + len(opened)))
+        return fd
+
+    monkeypatch.setattr("os.open", open_while_another_is_closed)
+    with Snapshot(layout) as snapshot:
+        names = [piece.file.path.name for piece in snapshot.pieces]
+    assert names == [file.path.name for file in log_files(layout.log_folder)]
+    del opened[layout.log_folder / ACTIVE]
+    assert len(opened) == 70
+    assert set(opened.values()) == {1}

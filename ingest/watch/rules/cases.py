@@ -24,6 +24,7 @@ from typing import Any, Final
 
 import orjson
 
+from ingest.names import is_device_name
 from ingest.record import Values, record_block, record_time
 from ingest.units import parse_duration
 from ingest.watch.rules.engine import Engine
@@ -34,6 +35,7 @@ from ingest.watch.rules.rulesfile import read_rules
 
 _BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _BEGIN_TIME: Final = round(_BEGIN.timestamp()) * SECOND
+_EXAMPLE: Final = 'a file of tests has rules = "rules.toml" and tables [[test]]'
 _TEST_KEYS: Final = {"name", "records", "until", "expect"}
 _RECORD_KEYS: Final = {"at", "device", "seq", "tag", "text", "data"}
 _EXPECT_KEYS: Final = {"rule", "device", "fires", "clears"}
@@ -98,12 +100,12 @@ def read_cases(path: Path) -> tuple[Sequence[Rule], list[Case]]:
     try:
         tables = tomllib.loads(path.read_text())
         name = tables["rules"]
-        cases = [_case(place, table) for place, table in enumerate(tables["test"], 1)]
+        cases = [_case(place, table) for place, table in enumerate(_tables(tables, "test"), 1)]
     except OSError as error:
         raise CasesError(f"{path}: {error.strerror}") from None
     except KeyError as error:
-        raise CasesError(f"{path}: there is no {error.args[0]}") from None
-    except (ValueError, TypeError, AttributeError) as error:
+        raise CasesError(f"{path}: there is no {error.args[0]}; {_EXAMPLE}") from None
+    except ValueError as error:
         raise CasesError(f"{path}: {error}") from None
     rules = read_rules(path.parent / name).rules
     unknown = {each.rule for case in cases for each in case.expected} - {
@@ -118,9 +120,9 @@ def _case(place: int, table: Mapping[str, Any]) -> Case:
     name = str(table.get("name", f"number {place}"))
     try:
         _refuse_unknown(table, _TEST_KEYS)
-        lines = list(_lines(table["records"]))
+        lines = list(_lines(_tables(table, "records")))
         until = max([_moment(table.get("until", "0s")), *(at for at, _ in lines)])
-        expected = [_outcome(each) for each in table.get("expect", [])]
+        expected = [_outcome(each) for each in _tables({"expect": [], **table}, "expect")]
     except KeyError as error:
         raise ValueError(f'test "{name}": there is no {error.args[0]}') from None
     except ValueError as error:
@@ -139,6 +141,10 @@ def _lines(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, bytes]]:
             raise ValueError("records stand in the order of their times")
         before = at
         number = numbers[device] = record.get("seq", numbers.get(device, 0) + 1)
+        if not is_device_name(device):
+            raise ValueError(f"{device!r} is no device's name")
+        if not isinstance(number, int) or number < 1:
+            raise ValueError("seq: this is a whole number above 0")
         yield at, _line(record, at, device, number)
 
 
@@ -160,7 +166,22 @@ def _outcome(table: Mapping[str, Any]) -> Outcome:
     return Outcome(table["rule"], table.get("device", ""), _moment(table["fires"]), clears)
 
 
-def _moment(text: str) -> int:
+def _tables(table: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    """Return the list of tables that stands under a key.
+
+    Raises:
+        KeyError: there is none.
+        ValueError: something else stands there.
+    """
+    found = table[key]
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise ValueError(f"{key}: this is a list of tables")
+    return found
+
+
+def _moment(text: object) -> int:
+    if not isinstance(text, str):
+        raise ValueError(f'{text!r} is not a duration in quotes, such as "10s"')
     return round(parse_duration(text) * SECOND)
 
 

@@ -1,5 +1,6 @@
 """Rules: what they look for, on which devices, and who is told."""
 
+import re
 import string
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -124,6 +125,7 @@ class Message:
         for _, name, form, conversion in parts:
             if name == "" or conversion or "{" in (form or ""):
                 raise ValueError("braces hold a name: {device}, {temp} or {temp:.1f}")
+            _check_format(form or "")
         return cls(template, names)
 
     def fill(self, values: Mapping[str, object]) -> str:
@@ -202,6 +204,18 @@ def in_words(duration: int) -> str:
         if seconds >= size and seconds % size == 0:
             return f"{seconds / size:g}{unit}"
     return f"{seconds:g}s"
+
+
+def _check_format(form: str) -> None:
+    """Refuse a format that suits neither numbers nor texts, or that fills the memory.
+
+    Raises:
+        ValueError: the text says what to write.
+    """
+    if re.search(r"\d{3}", form):
+        raise ValueError(f"{form!r} asks for more than 99 places; {{temp:.1f}} has one")
+    if _formatted(0.0, form) == _formatted("", form) == "?":
+        raise ValueError(f"{form!r} is no format of numbers or texts, such as {{temp:.1f}}")
 
 
 def _formatted(value: object, form: str) -> str:

@@ -24,6 +24,7 @@ from ingest.watch.rules.model import (
     Target,
     Test,
     When,
+    in_words,
 )
 from ingest.watch.rules.nodes import SECOND
 
@@ -32,6 +33,8 @@ _GLOB = re.compile(r"[A-Za-z0-9._:*?-]{1,128}")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
 _ADDRESS = re.compile(r"[^@\s,;<>]+@[^@\s,;<>]+")
 _HEADER = re.compile(r"\s*\[\[?\s*(\w+)\s*\]\]?")
+_LONGEST: Final = 3650 * 86400 * SECOND
+"""Ten years: moments that are so much later are still moments of the calendar."""
 _KEY = re.compile(r"""\s*["']?([\w-]+)["']?\s*=""")
 
 
@@ -138,8 +141,8 @@ def _read(tables: dict[str, Any], lines: _Lines, problem: Callable[[Problem], No
     for key in tables.keys() - {"rule", "mail"}:
         problem(Problem("", lines.of(key, 0, ""), f"{key}: there are only [[rule]] and [mail]"))
     found = tables.get("rule", [])
-    if not isinstance(found, list):
-        problem(Problem("", lines.of("rule", 0, ""), "a rule begins with [[rule]], not [rule]"))
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        problem(Problem("", lines.of("rule", 0, ""), "a rule begins with a line [[rule]]"))
         found = []
     if "rule" not in tables:
         problem(Problem("", 0, "there is no rule; one begins with [[rule]]"))
@@ -152,7 +155,11 @@ def _read(tables: dict[str, Any], lines: _Lines, problem: Callable[[Problem], No
             problem(Problem(title, lines.of("rule", place, key), text))
 
         rules.append(_rule(_Table(values, note), {rule.name for rule in rules}))
-    mail = _Table(tables.get("mail", {}), lambda key, text: problem(
+    settings = tables.get("mail", {})
+    if not isinstance(settings, dict):
+        problem(Problem("", lines.of("mail", 0, ""), "mail: this is a table, below a line [mail]"))
+        settings = {}
+    mail = _Table(settings, lambda key, text: problem(
         Problem("", lines.of("mail", 0, key), f"[mail] {text}")
     ))  # fmt: skip
     return Rules(tuple(rules), _mail(mail))
@@ -210,7 +217,7 @@ def _silent_after(value: object) -> int | None:
 
 def _silence(table: _Table) -> Test:
     after = table.take("silent", _silent_after, None)
-    return Silence(after, table.take("field", _optional(_text), None))
+    return Silence(after, table.take("field", _optional(_field), None))
 
 
 def _missing(table: _Table) -> Test:
@@ -261,6 +268,12 @@ def _name(value: object) -> str:
     return _text(value)
 
 
+def _field(value: object) -> str:
+    if not _text(value):
+        raise ValueError("this is a field's name; leave it out for the device itself")
+    return _text(value)
+
+
 def _truth(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError("this is true or false")
@@ -283,6 +296,8 @@ def _duration(value: object) -> int:
     duration = round(parse_duration(_text(value)) * SECOND)
     if duration <= 0:
         raise ValueError("this is longer than no time, such as 10m")
+    if duration > _LONGEST:
+        raise ValueError(f"this is at most {in_words(_LONGEST)}")
     return duration
 
 
@@ -335,7 +350,7 @@ def _target(value: object) -> Target:
 
 def _url(address: str) -> str:
     parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(f"{address!r} is no address such as http://127.0.0.1:9093")
     return address
 
