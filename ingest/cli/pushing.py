@@ -22,8 +22,9 @@ def how_to_push(layout: Layout) -> tuple[str, str]:
     for endpoint, address in _listening(layout):
         host, port = address
         if endpoint.startswith("ssl:"):
-            # Without its end of input, s_client would wait for ever.
-            command = f"(cat; sleep 1) | openssl s_client -quiet -no_ign_eof -connect {host}:{port}"
+            # It ends with its input, and a frame that begins with Q is no command to it.
+            options = "-quiet -no_ign_eof -nocommands"
+            command = f"(cat; sleep 1) | openssl s_client {options} -connect {host}:{port}"
         else:
             command = f"nc -N {host} {port}"
         return "to the listener that runs on this folder", command

@@ -176,7 +176,8 @@ def _write_table(reader: "pyarrow.RecordBatchReader") -> None:
     console = Console(width=None if sys.stdout.isatty() else 1 << 16)
     console.print(table)
     more = f", the first {_TABLE_ROWS:,} of them shown; --format csv shows all"
-    click.echo(f"{rows:,} rows{more if rows > _TABLE_ROWS else ''}", err=True)
+    noun = "row" if rows == 1 else "rows"
+    click.echo(f"{rows:,} {noun}{more if rows > _TABLE_ROWS else ''}", err=True)
 
 
 def _write_json(reader: "pyarrow.RecordBatchReader") -> None:

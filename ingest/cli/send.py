@@ -4,6 +4,7 @@ import json
 import os
 import re
 import select
+import ssl
 import stat
 import sys
 import time
@@ -328,5 +329,10 @@ def _explain(error: OSError | ClientError, name: str, address: Address) -> str:
         return f"{address} refused {name}: {error}{_HINTS.get(error.code, '').format(name=name)}"
     if isinstance(error, ClientError):
         return f"{address}: {error}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"can't push to {address}: its certificate is not trusted: {error.verify_message}; "
+            "give the one to trust by --ca FILE, and the host as it is named there"
+        )
     reason = error.strerror or str(error)
     return f"can't push to {address}: {reason}; is the listener running there?"

@@ -53,7 +53,7 @@ def parse_devices(data: bytes) -> tuple[list[Entry], list[Problem]]:
     except UnicodeDecodeError as error:
         return [], [Problem(data.count(b"\n", 0, error.start) + 1, "not UTF-8")]
     parsed = _Parsed()
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     line = 1
     try:
         columns = _columns(next(reader, []))

@@ -5,10 +5,11 @@ every start: it holds the numbers as of one place in the log, its mark, and only
 the mark is read. While the listener runs it does not ask this file: see `numbers`.
 """
 
+import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +65,9 @@ class Positions:
             sqlite3.Error: it is no SQLite file, or damaged.
         """
         self._path = path
+        # SQLite gives the files beside it the mode that this one has when they are made.
+        with suppress(OSError):  # it is there, or SQLite says what is wrong
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             # A checkpoint must outlast a power cut: files of the log are removed on its word.

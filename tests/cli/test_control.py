@@ -165,7 +165,8 @@ def test_the_silent(run: Run, answers: Answers) -> None:
         ([("unix:/run/x", "/run/x")], "nc -N 127.0.0.1 7650"),
         (
             [("ssl:7651:privateKey=k", "0.0.0.0:7651")],
-            "(cat; sleep 1) | openssl s_client -quiet -no_ign_eof -connect 127.0.0.1:7651",
+            "(cat; sleep 1) | openssl s_client -quiet -no_ign_eof -nocommands"
+            " -connect 127.0.0.1:7651",
         ),
         ([], "nc -N 127.0.0.1 7650"),
     ],

@@ -52,6 +52,7 @@ def test_a_table_for_a_person(layout: Layout) -> None:
 def test_a_table_shows_the_first_thousand(layout: Layout) -> None:
     result = run(layout, "FROM range(1500)")
     assert len(result.stdout.splitlines()) == 1004
+    assert run(layout, "FROM range(1)").stderr == "1 row\n"
     assert result.stderr == "1,500 rows, the first 1,000 of them shown; --format csv shows all\n"
 
 

@@ -302,4 +302,6 @@ def test_over_tls(tmp_path: Path, trusted: bool) -> None:
     assert stored == ([b"a\n"] if trusted else [])
     assert (result.exit_code == 0) == trusted
     if not trusted:
-        assert "certificate verify failed" in result.stderr
+        assert "its certificate is not trusted: " in result.stderr
+        assert "--ca FILE" in result.stderr
+        assert "is the listener running" not in result.stderr

@@ -11,6 +11,7 @@ from tests.support.listeners import ANY_PORT, Listener
 from tests.support.waiting import PATIENCE
 
 README = (DEVICES / "README.md").read_text()
+PROTOCOL = (DEVICES.parents[1] / "ingest" / "PROTOCOL.md").read_text()
 
 
 def shell(script: str, folder: Path) -> str:
@@ -27,6 +28,22 @@ def shell(script: str, folder: Path) -> str:
 def copied(folder: Path) -> Path:
     """Return a copy of the folder, where programs may be built."""
     return Path(shutil.copytree(DEVICES, folder / "devices", ignore=lambda *_: ["__pycache__"]))
+
+
+def test_the_line_with_openssl_ends_with_its_input(tmp_path: Path, certificate: Path) -> None:
+    """The recipe of PROTOCOL.md; a line that begins as a command of s_client is a frame."""
+    tool("openssl")
+    recipe = re.findall(r"```sh\n((?:(?!```).)*s_client.*?)```", PROTOCOL, re.DOTALL)[0]
+    shutil.copy(certificate, tmp_path / "cert.pem")
+    keys = f"privateKey={certificate}:certKey={certificate}"
+    endpoint = f"ssl:0:interface=127.0.0.1:{keys}"
+    with Listener(tmp_path / "data", listen=(endpoint,)) as listener:
+        listener.add("sensor-1")
+        script = recipe.replace("7651", str(listener.addresses[0][1]))
+        # What comes later is a read of its own: only there s_client looks for commands.
+        script = script.replace("sleep 1;", r"sleep 1; printf 'Quiet\nReady\nkilo\n'; sleep 1;")
+        assert shell(script, tmp_path).splitlines()[-1] == "ACK 4"
+        assert listener.frames("sensor-1") == ["temp=20.5", "Quiet", "Ready", "kilo"]
 
 
 def test_the_commands_and_the_ram(tmp_path: Path, certificate: Path) -> None:

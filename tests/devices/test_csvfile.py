@@ -20,6 +20,7 @@ from tests.devices.tokens import made_tokens
         b"name, token, note\r\na,t,n\r\n\r\nb,,\r\n",
         b"name, token, note\n a , t ,\tn \nb, , \n",
         b'\xef\xbb\xbf"name","token","note"\n"a","t","n"\n"b",,',
+        b'"name", "token", "note"\n "a", "t", "n"\n"b", "", ""\n',
     ],
 )
 def test_spellings_of_one_table(data: bytes) -> None:
