@@ -51,8 +51,6 @@ _GONE = "positions.db is missing or an older copy, and files of the log that tel
 _DAMAGED_FILE = "a file of the log that tells newest numbers is damaged"
 
 _IDENTITY = ".ingest-log"
-_UNSYNCED = 16 << 20
-"""Bytes at the end of a file that are more than one commit: all that was before them is synced."""
 _DAMAGED_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
