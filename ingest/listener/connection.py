@@ -369,10 +369,13 @@ class Connection(Protocol):
     def give_up(self) -> None:
         """Called when a fault of ours has shown: say so, give back what it held, and cut it."""
         self._log.failure("the connection of {device!r} has failed and is cut", device=self.claimed)
-        try:
-            self._leave()
-        finally:
-            self._transport.abortConnection()
+        for step in (self._leave, self._transport.abortConnection):
+            try:
+                step()
+            except Exception:
+                self._log.failure(
+                    "the connection of {device!r} did not end well", device=self.claimed
+                )
 
     def _leave(self) -> None:
         """Give back all that the connection holds."""

@@ -255,7 +255,12 @@ class _Line:
 
     def _call(self) -> None:
         self._called_at = self._fleet.now()
-        if not self._may_call():
+        try:
+            may_call = self._may_call()
+        except Exception:
+            may_call = False  # or nobody would ever call again
+            self._log.failure("{device} at {where} is not called now", **self._who())
+        if not may_call:
             self._call_in(self.dial.every or _SPREAD)
             return
         self.calls += 1

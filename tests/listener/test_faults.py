@@ -174,6 +174,38 @@ def test_a_fault_of_the_registry_is_that_of_who_asks(
     check_stop(parts, neighbour)
 
 
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("_transport", "abortConnection"),
+        ("_journal", "withdraw"),
+        ("_journal", "release"),
+        ("_surroundings", "left"),
+    ],
+)
+@pytest.mark.parametrize("begin", range(len(LIFE)))
+def test_a_fault_while_one_is_cut_ends_nobody_elses_turn(
+    parts: Listener, part: str, name: str, begin: int
+) -> None:
+    parts.add("victim", "third")
+    neighbour, heard = parts.log_in("neighbour")
+    victim, transport = parts.connect()
+    for step in LIFE[:begin]:
+        step(parts, victim, transport)
+    break_(victim, "_conversation", "receive")
+    break_(victim, part, name)
+    third, answered = parts.connect()
+    victim.dataReceived(b"x\n")
+    parts.hear(third, plain("third"))  # its turn comes after that of the victim
+    parts.turns.run_one()
+    assert victim.phase is Phase.LOST
+    assert answered.read().startswith(b"OK device=third ")
+    lose(victim)
+    commit(parts)
+    check_neighbour(parts, neighbour, heard)
+    check_stop(parts, neighbour)
+
+
 def test_a_handshake_that_is_gone_keeps_no_lease(parts: Listener) -> None:
     parts.add("victim")
     neighbour, heard = parts.log_in("neighbour")
