@@ -259,7 +259,7 @@ class _Line:
             may_call = self._may_call()
         except Exception:
             may_call = False  # or nobody would ever call again
-            self._log.failure("{device} at {where} is not called now", **self._who())
+            self._log.failure("{device} is not called now", device=self.dial.question.device)
         if not may_call:
             self._call_in(self.dial.every or _SPREAD)
             return
