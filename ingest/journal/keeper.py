@@ -128,9 +128,8 @@ class Keeper:
             self._tell_what_is_saved(taken.mark)
         except (sqlite3.Error, OSError) as error:  # tried again the next time
             self._numbers.put_back(taken)
-            if (
-                code_of(error) not in _OF_THE_DISK and self._is_ours_to_make()
-            ):  # or the writer tells
+            # Of a disk that fails, and of a folder that was replaced, the writer tells.
+            if code_of(error) not in _OF_THE_DISK and self._is_ours_to_make():
                 self._tell_of_failure(error)
 
     def _save_or_make_anew(self, taken: Taken) -> None:

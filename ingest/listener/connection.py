@@ -373,9 +373,7 @@ class Connection(Protocol):
             try:
                 step()
             except Exception:
-                self._log.failure(
-                    "the connection of {device!r} did not end well", device=self.claimed
-                )
+                self._log.failure("the end of {device!r} has failed as well", device=self.claimed)
 
     def _leave(self) -> None:
         """Give back all that the connection holds."""
@@ -397,12 +395,11 @@ class Connection(Protocol):
             self._journal.withdraw(self.claimed, self)
 
     def _release(self) -> None:
-        lease, delivery = self._lease, self.delivery
-        if lease is None:
+        if (lease := self._lease) is None:
             return
         try:
-            if delivery is not None:
-                self._surroundings.left(self, delivery)
+            if self.delivery is not None:
+                self._surroundings.left(self, self.delivery)
         finally:
             self._lease = None
             self._journal.release(lease)
