@@ -14,7 +14,8 @@ _FOLDER = 0o755
 _OTHERS = 0o077
 _WORLD_WRITES = 0o002
 _ROOT = 0
-_DATABASE_SUFFIXES = ("", "-wal", "-shm")
+BESIDE_DATABASE = ("-wal", "-shm")
+"""How the names of the files end that SQLite keeps beside a database while it is open."""
 
 
 _Kind = Callable[[int], bool]
@@ -108,7 +109,7 @@ class Layout:
         yield from (self.lock, self.intent)
         yield from (self.log_folder / name for name in ("ingest.log", ".ingest-log"))
         for database in (self.devices, self.positions):
-            yield from (database.with_name(database.name + end) for end in _DATABASE_SUFFIXES)
+            yield from (database.with_name(database.name + end) for end in ("", *BESIDE_DATABASE))
 
 
 def open_own(path: Path, flags: int, mode: int = 0o600) -> int:

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ingest.devices.registry import Registry, RegistryError
-from ingest.journal.positions import Positions
+from ingest.journal.positions import Positions, remove_beside
 from ingest.layout import Layout
 from ingest.service.process import FolderLock, StartError
 from ingest.units import format_count
@@ -276,8 +276,7 @@ def _replace(path: Path, source: Path) -> Path:
     fresh.unlink(missing_ok=True)
     _write_new(fresh, source.read_bytes())
     path.replace(set_aside)
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    remove_beside(path)
     fresh.replace(path)
     _sync_folder(path.parent)
     return set_aside

@@ -2,6 +2,18 @@
 
 A journal numbers each device's records 1, 2, 3 ... and says when they are durable. All
 methods are called from one thread, and all answers come on it.
+
+What it does for a device that has seven records already, line by line:
+
+    claim("a", holder)       holder.granted(Lease("a", 7, holder))
+    append(lease, block, 2)  lease.number(2), which is 9: the block's lines say 8 and 9 themselves
+    the block is on disk     lease.written += len(block), lease.durable = 9; holder.durable(9)
+    release(lease)           lease.holder = None; whoever waits is granted once durable is 9
+
+`ingest.journal.leases.Leases` does all of that but the second line and the first half of the third,
+for any journal, and keeps the faults of holders apart. `ingest.journal.memory` is the shortest
+journal that uses it. A new one is added to `JOURNALS` of `tests.support.journals`, and has to pass
+`tests/journal/test_contract.py` and the table of faults.
 """
 
 from typing import Literal, NamedTuple, Protocol
@@ -26,8 +38,8 @@ class Trouble(NamedTuple):
 class Holder(Protocol):
     """The side of a lease that appends; a device's connection.
 
-    An exception that a method raises is reported, and is this holder's alone: it is cut by
-    `abort`, and counts as having released its lease.
+    An exception that a method raises is reported (`HolderFailed`), and is this holder's alone: it
+    is cut by `abort`, and counts as having released its lease.
     """
 
     def granted(self, lease: "Lease") -> None:
@@ -48,6 +60,8 @@ class Holder(Protocol):
 
 class Lease:
     """The right to append for one device, held by one connection at a time.
+
+    The journal makes it and keeps its attributes up to date; a holder only reads them.
 
     Attributes:
         device: the device's name.
@@ -105,17 +119,22 @@ class Journal(Protocol):
         """
 
     def withdraw(self, device: str, holder: Holder) -> None:
-        """Give up a claim that was not granted yet."""
+        """Give up a claim that was not granted yet; nothing, if there is none of this holder."""
 
     def append(self, lease: Lease, block: bytes, records: int) -> None:
-        """Keep `records` finished lines, numbered on from `lease.last`.
+        """Keep `records` finished lines, numbered on from `lease.last`, in the order of the calls.
+
+        Args:
+            lease: under which they come; see `Lease.number`.
+            block: the lines, each with its LF and its number.
+            records: how many there are, at least one.
 
         Raises:
             LeaseError: the lease has ended; nothing was kept.
         """
 
     def release(self, lease: Lease) -> None:
-        """Give the lease back; what was appended still becomes durable."""
+        """Give the lease back; what was appended still becomes durable, and nobody is told."""
 
     def close(self) -> None:
         """Make durable what was appended, as far as the disk takes it, and stop."""

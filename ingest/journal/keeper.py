@@ -9,7 +9,15 @@ from ingest.journal.clock import Clock
 from ingest.journal.events import Event, PositionsReplaced
 from ingest.journal.home import Home
 from ingest.journal.numbers import Numbers, Taken
-from ingest.journal.positions import Checkpoint, Mark, Positions, put_in_place, write_anew
+from ingest.journal.positions import (
+    Checkpoint,
+    Mark,
+    Positions,
+    code_of,
+    is_damage,
+    put_in_place,
+    write_anew,
+)
 
 _PERIOD = 1.0  # seconds between two checkpoints, at least
 _PAUSE = 200
@@ -18,7 +26,6 @@ those of thousands of devices make the log's own syncs wait. What is not in one 
 log, should we be killed."""
 _LONGEST_PERIOD = 10.0  # seconds
 _OF_THE_DISK = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class KeepersOwner(Protocol):
@@ -121,14 +128,15 @@ class Keeper:
             self._tell_what_is_saved(taken.mark)
         except (sqlite3.Error, OSError) as error:  # tried again the next time
             self._numbers.put_back(taken)
-            if _code(error) not in _OF_THE_DISK and self._is_ours_to_make():  # or the writer tells
+            # Of a disk that fails, and of a folder that was replaced, the writer tells.
+            if code_of(error) not in _OF_THE_DISK and self._is_ours_to_make():
                 self._tell_of_failure(error)
 
     def _save_or_make_anew(self, taken: Taken) -> None:
         try:
             self._positions.save(taken.changed, self._checkpoint(taken))
         except sqlite3.DatabaseError as error:
-            if _code(error) not in _DAMAGED or not self._is_ours_to_make():
+            if not is_damage(error) or not self._is_ours_to_make():
                 raise
             self._make_anew(taken)
 
@@ -163,9 +171,3 @@ class Keeper:
         if not self._is_failing:
             self._is_failing = True
             self._owner.positions_failing(error)
-
-
-def _code(error: Exception) -> int:
-    """Return SQLite's primary result code; -1 for an error that has none."""
-    code: int = getattr(error, "sqlite_errorcode", -1)
-    return code & 0xFF if code >= 0 else code

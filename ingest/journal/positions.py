@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import orjson
 
+from ingest.layout import BESIDE_DATABASE
 from ingest.log.files import sync_folder
 from ingest.log.places import Place
 
@@ -33,9 +34,7 @@ SELECT coalesce(sum((max(value, ifnull(last, 0)) & 0xffffffff) - (ifnull(last, 0
 FROM json_each(?) LEFT JOIN positions ON device = key
 """
 """By how much some newer numbers change the sum: to add all up takes 0.1 s for a million."""
-_BESIDE = ("-wal", "-shm")
-"""How the names of the files end that SQLite keeps beside a database while it is open."""
-
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 Mark = Place
 """A place in the log, as the journal calls the one where the numbers are true."""
@@ -252,7 +251,7 @@ def write_anew(
         sqlite3.Error: the disk is full or failing.
     """
     fresh = path.with_name(path.name + ".new")
-    for suffix in ("", *_BESIDE):
+    for suffix in ("", *BESIDE_DATABASE):
         fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
     with closing(Positions(fresh)) as positions:
         fill(positions)
@@ -267,10 +266,30 @@ def put_in_place(fresh: Path, path: Path) -> None:
     Raises:
         OSError: it can't be renamed.
     """
-    for suffix in _BESIDE:  # first: what is in them belongs to the old file
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    remove_beside(path)  # first: what is in these files belongs to the old one
     fresh.replace(path)
     sync_folder(path.parent)
+
+
+def remove_beside(path: Path) -> None:
+    """Remove what SQLite keeps beside a database that nobody has open.
+
+    Raises:
+        OSError: it can't be removed.
+    """
+    for suffix in BESIDE_DATABASE:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def code_of(error: Exception) -> int:
+    """Return SQLite's primary result code (sqlite.org/rescode.html); -1 without one."""
+    code: int = getattr(error, "sqlite_errorcode", -1)
+    return code & 0xFF if code >= 0 else code
+
+
+def is_damage(error: Exception) -> bool:
+    """Tell whether an error says that the file is damaged, and not that the disk is full, say."""
+    return code_of(error) in _DAMAGED
 
 
 def read_positions(path: Path) -> dict[str, int]:
@@ -292,7 +311,7 @@ def _look_at(path: Path) -> list[tuple[int, ...]]:
 
     Of the file itself that is also when it is written to, which `cp` does to one that is there.
     """
-    found = [_status(path.with_name(path.name + suffix)) for suffix in ("", *_BESIDE)]
+    found = [_status(path.with_name(path.name + suffix)) for suffix in ("", *BESIDE_DATABASE)]
     return [found[0], *(status[:2] for status in found[1:])]
 
 

@@ -30,7 +30,13 @@ from ingest.journal.mending import (
     put_on_disk,
     unsettled,
 )
-from ingest.journal.positions import Checkpoint, Positions, new_identity
+from ingest.journal.positions import (
+    Checkpoint,
+    Positions,
+    is_damage,
+    new_identity,
+    remove_beside,
+)
 from ingest.journal.removal import Removal, read_removal
 from ingest.journal.survey import Survey, survey
 from ingest.log.files import (
@@ -51,9 +57,6 @@ _GONE = "positions.db is missing or an older copy, and files of the log that tel
 _DAMAGED_FILE = "a file of the log that tells newest numbers is damaged"
 
 _IDENTITY = ".ingest-log"
-_UNSYNCED = 16 << 20
-"""Bytes at the end of a file that are more than one commit: all that was before them is synced."""
-_DAMAGED_DATABASE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 class Recovered(NamedTuple):
@@ -146,7 +149,7 @@ def _open_sound(path: Path, report: Report) -> Positions:
             positions.close()
             raise
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in _DAMAGED_DATABASE:
+        if not is_damage(error):
             raise  # a full disk says nothing against the file
         report(PositionsSetAside(path, f"can't be read ({error})"))
         _set_aside(path)
@@ -156,8 +159,7 @@ def _open_sound(path: Path, report: Report) -> Positions:
 
 def _set_aside(path: Path) -> None:
     path.rename(path.with_name(path.name + ".set-aside"))
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    remove_beside(path)
 
 
 def _identity_of(folder: Path, checkpoint: Checkpoint | None, disk: Disk) -> str:

@@ -146,14 +146,9 @@ class Connection(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give back what the connection held. What it sent is in the journal."""
         try:
-            if reason.check(SSL.Error):
-                self._surroundings.broke(self, reason.getErrorMessage())
-            is_clean = reason.check(ConnectionDone) and not self._outlet.broken
-            if self.phase is Phase.OPEN and is_clean:
-                self._stream_ended, self._outlet = True, _NO_OUTLET
-                self._carry_out(self._conversation.end_of_stream())
-        finally:
+            self._end_stream(reason)
             self._leave()
+        finally:
             self._surroundings.remove(self)
 
     # What others see and ask for.
@@ -207,8 +202,8 @@ class Connection(Protocol):
     @guarded
     def granted(self, lease: Lease) -> None:
         """See `Holder.granted`."""
+        self._lease = lease  # first: whatever goes wrong from here on, it is given back
         assert self.handshake is not None
-        self._lease = lease
         self.delivery = Delivery(self.protocol, lease, self.handshake.received_bytes, lease.last)
         self.handshake = None
         self._enter(Phase.OPEN)
@@ -252,6 +247,16 @@ class Connection(Protocol):
         return data
 
     # What the conversation asks for.
+
+    @guarded
+    def _end_stream(self, reason: Failure) -> None:
+        """Take what the stream ends with, if the device has closed all of it in good order."""
+        if reason.check(SSL.Error):
+            self._surroundings.broke(self, reason.getErrorMessage())
+        is_clean = reason.check(ConnectionDone) and not self._outlet.broken
+        if self.phase is Phase.OPEN and is_clean:
+            self._stream_ended, self._outlet = True, _NO_OUTLET
+            self._carry_out(self._conversation.end_of_stream())
 
     def _receive_early(self, handshake: Handshake, data: bytes) -> None:
         handshake.received_bytes += len(data)
@@ -364,10 +369,11 @@ class Connection(Protocol):
     def give_up(self) -> None:
         """Called when a fault of ours has shown: say so, give back what it held, and cut it."""
         self._log.failure("the connection of {device!r} has failed and is cut", device=self.claimed)
-        try:
-            self._leave()
-        finally:
-            self._transport.abortConnection()
+        for step in (self._leave, self._transport.abortConnection):
+            try:
+                step()
+            except Exception:
+                self._log.failure("the end of {device!r} has failed as well", device=self.claimed)
 
     def _leave(self) -> None:
         """Give back all that the connection holds."""
@@ -389,11 +395,11 @@ class Connection(Protocol):
             self._journal.withdraw(self.claimed, self)
 
     def _release(self) -> None:
-        lease, delivery = self._lease, self.delivery
-        if lease is None or delivery is None:
+        if (lease := self._lease) is None:
             return
         try:
-            self._surroundings.left(self, delivery)
+            if self.delivery is not None:
+                self._surroundings.left(self, self.delivery)
         finally:
             self._lease = None
             self._journal.release(lease)

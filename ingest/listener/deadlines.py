@@ -23,7 +23,7 @@ _STALL = 1.0
 """Seconds between two looks at the deadlines, beyond what was agreed, that count as a stall."""
 
 
-class Timed(Protocol):
+class TimedConnection(Protocol):
     """A connection, as far as its time goes.
 
     Attributes:
@@ -80,12 +80,12 @@ class Deadlines:
         self._looked_at = now
         return missed if missed > _STALL else 0.0
 
-    def forgive(self, connection: Timed, seconds: float) -> None:
+    def forgive(self, connection: TimedConnection, seconds: float) -> None:
         """Let the seconds of a stall not count against a device: we were not listening."""
         connection.intake.heard += seconds
         connection.since += seconds
 
-    def check(self, connection: Timed, now: float, *, is_paused: bool) -> None:
+    def check(self, connection: TimedConnection, now: float, *, is_paused: bool) -> None:
         """End what has taken too long.
 
         Args:
@@ -105,7 +105,7 @@ class Deadlines:
             case Deadline.LINGER if now - connection.since > LINGER:
                 connection.abort()
 
-    def _check_handshake(self, connection: Timed, now: float) -> None:
+    def _check_handshake(self, connection: TimedConnection, now: float) -> None:
         seconds = self._admission.limits.handshake_timeout
         spent = 0.0 if connection.handshake is None else connection.handshake.spent
         if spent + now - connection.since > seconds:
@@ -113,13 +113,13 @@ class Deadlines:
                 PeerError(ErrorCode.AUTH_TIMEOUT, f"not authenticated in {seconds:g} s")
             )
 
-    def _check_idle(self, connection: Timed, now: float) -> None:
+    def _check_idle(self, connection: TimedConnection, now: float) -> None:
         seconds = self._admission.limits.idle_timeout
         intake = connection.intake
         if seconds and intake.is_reading and now - intake.heard > seconds:
             connection.fail(PeerError(ErrorCode.IDLE_TIMEOUT, f"nothing came for {seconds:g} s"))
 
-    def _answer_is_late(self, connection: Timed) -> None:
+    def _answer_is_late(self, connection: TimedConnection) -> None:
         self._log.warn(
             "the connection of {device!r} at {peer} has waited for {seconds:g} s in {phase}",
             device=connection.claimed,

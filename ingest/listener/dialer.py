@@ -263,7 +263,12 @@ class _Line:
             )  # fmt: skip
 
     def _call(self) -> None:
-        if not self._may_call():
+        try:
+            may_call = self._may_call()
+        except Exception:
+            may_call = False  # or nobody would ever call again
+            self._log.failure("{device} is not called now", device=self.dial.question.device)
+        if not may_call:
             self._call_in(self.dial.every or _SPREAD)
             return
         self.calls += 1

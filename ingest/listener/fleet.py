@@ -169,14 +169,14 @@ class Fleet:
         host = connection.peer.host
         if connection.delivery is None:
             self.incidents.handshakes[f"{connection.mechanism or 'none'}/{error.code}"] += 1
-            if connection.claimed and error.code is not ErrorCode.SHUTTING_DOWN:
-                self.refusals.note(connection.claimed, error.code)
         if error.code is ErrorCode.AUTH_FAILED:
             self.admission.failed(host, connection.claimed, self.now())
         if error.code in _UNSAID:
             self.incidents.counts[error.code] += 1
         else:
             self.incidents.note(error.code, connection.claimed, host, error.text)
+        if connection.delivery is None and error.code is not ErrorCode.SHUTTING_DOWN:
+            self.refusals.note(connection.claimed, error.code)  # last: it may ask the registry
 
     def broke(self, connection: Member, reason: str) -> None:
         """See `Surroundings.broke`."""

@@ -14,7 +14,10 @@ class Guarded(Protocol):
         """End the conversation, and tell the peer why."""
 
     def give_up(self) -> None:
-        """Called within `except`, when a fault of ours has shown: cut the connection."""
+        """Called within `except`, when a fault of ours has shown: cut the connection; never raises.
+
+        Whoever gave it its turn has others to serve.
+        """
 
 
 _Arguments = ParamSpec("_Arguments")

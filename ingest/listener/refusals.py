@@ -36,8 +36,10 @@ class Refusals:
             return  # nobody has it, and it may have any length
         self._waiting[device, reason] += 1
         if len(self._waiting) >= _WAITING:
-            self._sort_out()
-            self._waiting.clear()  # what the registry could not tell now
+            try:
+                self._sort_out()
+            finally:
+                self._waiting.clear()  # what the registry could not tell now
 
     def counts(self) -> Mapping[str, Counter[str]]:
         """Return how often each registered device was refused since the start, by reason."""

@@ -6,6 +6,9 @@ of connection b             1 2     3   its share counts 3, too
 """
 
 from collections import deque
+from collections.abc import Callable, Iterable
+
+from twisted.logger import Logger
 
 from ingest.journal.interface import Holder, Journal, Lease, LeaseError, Trouble
 
@@ -42,7 +45,13 @@ class Share(Lease):
 
 
 class _Group:
-    """The holder of a lease that is shared: it releases that when the last share is durable."""
+    """The holder of a lease that is shared: it releases that when the last share is durable.
+
+    It tells its members one by one, as a journal does its holders: one that raises an exception is
+    cut, and the others do not notice.
+    """
+
+    _log = Logger(namespace="ingest.listener")
 
     lease: Lease
 
@@ -56,10 +65,8 @@ class _Group:
         """Give a share to a holder, now or when the lease is granted."""
         if self._waiting is not None:
             self._waiting.append(holder)
-            return
-        share = Share(self, holder)
-        self._members[share] = None
-        holder.granted(share)
+        else:
+            self._grant([holder])
 
     def withdraw(self, holder: Holder) -> None:
         """See `Journal.withdraw`."""
@@ -74,8 +81,9 @@ class _Group:
 
     def end_if_durable(self, share: Share) -> None:
         """Let go of a share that was released, once it is durable."""
-        if share.holder is None and share.durable == share.last:
-            self._members.pop(share, None)
+        if share not in self._members or share.holder is not None or share.durable < share.last:
+            return
+        del self._members[share]
         if not self._members:
             self._shares.forget(self)
             self._shares.journal.release(self.lease)
@@ -85,27 +93,26 @@ class _Group:
     def granted(self, lease: Lease) -> None:
         """Give all that wait their share."""
         self.lease = lease
-        waiting, self._waiting = self._waiting or (), None
-        for holder in waiting:
-            self.add(holder)
+        waiting, self._waiting = self._waiting or [], None
+        self._grant(waiting)
 
     def refused(self, reason: str) -> None:
         """Pass it on."""
         self._shares.forget(self)
         for holder in self._holders():
-            holder.refused(reason)
+            self._tell(holder, holder.refused, reason)
 
     def fenced(self) -> None:
         """Pass it on: somebody claims the name for itself."""
         self._shares.forget(self)
         for holder in self._holders():
-            holder.fenced()
+            self._tell(holder, holder.fenced)
 
     def durable(self, seq: int) -> None:  # noqa: ARG002 - each share has numbers of its own
         """Tell those whose records are durable now."""
         for share in list(self._members):
             if share.look() and share.holder is not None:
-                share.holder.durable(share.durable)
+                self._tell(share.holder, share.holder.durable, share.durable)
             if share.holder is None:
                 self.end_if_durable(share)
 
@@ -113,7 +120,32 @@ class _Group:
         """Pass it on."""
         self._shares.forget(self)
         for holder in self._holders():
-            holder.abort()
+            self._call(holder.abort)
+
+    def _grant(self, holders: Iterable[Holder]) -> None:
+        """Give each a share; all are members before the first is told, which may leave at once."""
+        shares = {Share(self, holder): holder for holder in holders}
+        self._members.update(dict.fromkeys(shares))
+        for share, holder in shares.items():
+            self._tell(holder, holder.granted, share)
+
+    def _tell(self, holder: Holder, call: Callable[..., None], *arguments: object) -> None:
+        """Call a method of a member; one that fails is cut, and its share ends."""
+        if self._call(call, *arguments):
+            return
+        self._call(holder.abort)
+        for share in list(self._members):
+            if share.holder is holder:
+                self._shares.release(share)
+
+    def _call(self, call: Callable[..., None], *arguments: object) -> bool:
+        """Call a method of a member; return whether it succeeded."""
+        try:
+            call(*arguments)
+        except Exception:
+            self._log.failure("one connection of {device!r} has failed", device=self.device)
+            return False
+        return True
 
     def _holders(self) -> list[Holder]:
         members = (share.holder for share in self._members)

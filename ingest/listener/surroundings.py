@@ -7,13 +7,13 @@ from twisted.internet.interfaces import IDelayedCall
 
 from ingest.journal.interface import Journal
 from ingest.listener.books import Delivery
-from ingest.listener.deadlines import Timed
+from ingest.listener.deadlines import TimedConnection
 from ingest.listener.identities import Identities
 from ingest.wire.chunks import Chunks
 from ingest.wire.errors import PeerError
 
 
-class Member(Timed, Protocol):
+class Member(TimedConnection, Protocol):
     """What the fleet sees of one connection.
 
     Attributes:

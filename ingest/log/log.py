@@ -4,11 +4,20 @@ A place outlives whatever happens to the file that it lies in, and the end of th
 reads. A follower keeps the place that came with a block after it has acted on the block:
 
     with Log(folder) as log:
-        place = Place.from_json(kept) if kept else START
+        place = Place.from_json(kept) if kept else START  # or log.end(): what comes from now on
         while True:
-            place, block = log.read_from(place)
-            act_on(block)
-            keep(place.to_json())
+            try:
+                place, block = log.read_from(place)
+            except LinesMissingError as error:  # somebody removed them, or the disk lost them
+                tell_the_operator(error)
+                place, block = error.place, b""
+            if block:
+                act_on(block)  # whole lines, each a record: see `ingest.record`
+                keep(place.to_json())
+            else:
+                time.sleep(0.2)  # there is nothing new
+
+Who only wants lines, and keeps no place, uses `ingest.log.following.follow`.
 """
 
 from datetime import datetime

@@ -1,5 +1,6 @@
 """The services that a listener is made of; see `tree` for their order."""
 
+import sqlite3
 from collections.abc import Collection, Generator, Sequence
 from contextlib import suppress
 from typing import Any
@@ -30,7 +31,7 @@ from ingest.listener.poller import IDescriptorReactor, Poller
 from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
 from ingest.log.chunks import recent_chunks
-from ingest.service.process import FolderLock, raise_file_limit
+from ingest.service.process import FolderLock, StartError, raise_file_limit
 
 DRAIN = 10.0
 """Seconds that stopping may take: for frames to become durable and devices to hear of it."""
@@ -131,16 +132,19 @@ class Records(Service):
 
         Raises:
             OSError: the log can't be read, mended or made.
-            sqlite3.Error: `positions.db` can't be made.
+            StartError: `positions.db` can't be made or read.
         """
-        self.journal = FileJournal(
-            self._layout,
-            self._policy,
-            self._reactor.callFromThread,
-            self,
-            self._report,
-            measures=self._measures,
-        )
+        try:
+            self.journal = FileJournal(
+                self._layout,
+                self._policy,
+                self._reactor.callFromThread,
+                self,
+                self._report,
+                measures=self._measures,
+            )
+        except sqlite3.Error as error:  # which names no file
+            raise StartError(f"{self._layout.positions}: {error}") from error
         self.journal.start()
         super().startService()
 

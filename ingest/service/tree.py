@@ -14,7 +14,6 @@ Systemd       says that all is there
 """
 
 import os
-import sqlite3
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -156,9 +155,7 @@ class ListenerService(InOrder):
         """
         try:
             super().startService()
-        except (
-            StartError, DoorError, RegistryError, CannotListenError, OSError, sqlite3.Error,
-        ) as error:  # fmt: skip
+        except (StartError, DoorError, RegistryError, CannotListenError, OSError) as error:
             self._records.close()
             # twistd sends sys.stderr to its log; this line is for who started it.
             line = f"ingest: can't start: {_in_words(error)}"

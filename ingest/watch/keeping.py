@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ingest.layout import BESIDE_DATABASE
 from ingest.log.places import Place
 
 _SCHEMA: Final = """
@@ -48,7 +49,7 @@ class Keeper:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            for suffix in ("", "-wal", "-shm"):
+            for suffix in ("", *BESIDE_DATABASE):
                 Path(f"{path}{suffix}").unlink(missing_ok=True)
             self._open(path)
 

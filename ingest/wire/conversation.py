@@ -15,7 +15,7 @@ A device that logs in and sends two frames:
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -91,12 +91,10 @@ class Ended:
         error: what the device did wrong, or what ends the conversation from our side; None when
             nothing is wrong, such as when the device has closed its side.
         lingers: whether the device is given time to read what was sent last and to close its side.
-        device: the name that it claimed, where no `CheckToken` or `Claim` was brought that has it.
     """
 
     error: PeerError | None
     lingers: bool = True
-    device: str = field(default="", compare=False)  # the same end, whoever's it is
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,52 +7,18 @@ import pytest
 
 from ingest.journal import file as file_module
 from ingest.journal.events import FlowControlFailed, HolderFailed
-from ingest.journal.interface import Lease
+from tests.support import journals
 from tests.support.journals import (
     Driven,
     DrivenFile,
+    FailingHolder,
+    FaultError,
     Flow,
     Holder,
     Report,
     YieldingHolder,
     append,
 )
-
-
-class FaultError(Exception):
-    """What a test injects."""
-
-
-class FailingHolder(Holder):
-    """Raises an exception in some of its methods, after it has noted the call."""
-
-    def __init__(self, *failing: str) -> None:
-        super().__init__()
-        self._failing = failing
-
-    def granted(self, lease: Lease) -> None:
-        super().granted(lease)
-        self._fail("granted")
-
-    def refused(self, reason: str) -> None:
-        super().refused(reason)
-        self._fail("refused")
-
-    def fenced(self) -> None:
-        super().fenced()
-        self._fail("fenced")
-
-    def durable(self, seq: int) -> None:
-        super().durable(seq)
-        self._fail("durable")
-
-    def abort(self) -> None:
-        super().abort()
-        self._fail("abort")
-
-    def _fail(self, call: str) -> None:
-        if call in self._failing:
-            raise FaultError(call)
 
 
 class Neighbours:
@@ -157,7 +123,7 @@ def test_a_failed_holder_is_told_where_it_failed(driven: Driven) -> None:
     (line,) = map(str, driven.events())
     assert line.startswith("bad: its connection is cut, durable() failed: FaultError('durable') at")
     assert "\n" not in line
-    assert Path(__file__).name in line
+    assert Path(journals.__file__).name in line
 
 
 class FailingFlow(Flow):

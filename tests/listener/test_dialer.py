@@ -1,6 +1,7 @@
 """When devices that only answer are called, by a clock that a test turns."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from twisted.internet.error import ConnectionDone
@@ -66,3 +67,22 @@ def test_devices_that_were_called_at_once_are_spread_again(devices: Devices) -> 
         assert len(devices.called_after(seconds)) == 1
     assert sorted(devices.called_after(21.0)) == ["early", "late"]
     assert [devices.called_after(1.0) for _ in range(9)] == [*[[]] * 5, ["early"], [], [], ["late"]]
+
+
+def test_a_look_up_that_fails_in_any_way_is_made_again(
+    parts: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_once(*_: object) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("injected")
+
+    parts.add("a")
+    reactor: Any = MemoryReactorClock()
+    dialer = Dialer(parts.fleet, reactor)
+    monkeypatch.setattr(parts.fleet.identities, "check_claim", fail_once)
+    dialer.dial([Dial("tcp:192.0.2.1:7000", Question("a", b"?", Ending(length=1), 5.0), 30.0)])
+    reactor.advance(1.0)
+    assert (dialer.counts().calls, reactor.tcpClients) == (0, [])
+    reactor.advance(30.0)
+    assert dialer.counts().calls == len(reactor.tcpClients) == 1
+    dialer.stop()

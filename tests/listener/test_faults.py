@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from twisted.internet.error import ConnectionLost
 
+from ingest.devices.registry import RegistryError
 from ingest.listener.connection import Connection
 from ingest.listener.phases import Phase
+from ingest.wire.conversation import Wait
 from ingest.wire.errors import ErrorCode, PeerError
 from tests.listener.parts import Listener, Transport, lose, plain
 
@@ -84,10 +86,12 @@ ENDS: tuple[Step, ...] = (close_side, reset, close, revoke, take_over, wait, pre
 CONVERSATION = ("receive", "checked", "granted", "acknowledge", "fail", "end_of_stream", "farewell")
 OUTLET = ("send", "acknowledge", "finish")
 FLEET = ("let_in", "ended", "took", "stamp", "queue_up", "identities")
+JOURNAL = ("claim", "withdraw", "append")
 PLACES = [
     *(("_conversation", name) for name in CONVERSATION),
     *(("_outlet", name) for name in OUTLET),
     *(("_surroundings", name) for name in FLEET),
+    *(("_journal", name) for name in JOURNAL),
     *(("_transport", name) for name in ("pauseProducing", "resumeProducing", "loseConnection")),
     ("delivery", "received_bytes"),
 ]
@@ -135,6 +139,117 @@ def test_a_fault_is_one_connections_own(
     check_neighbour(parts, neighbour, heard)
     check_books(parts)
     check_next(parts)
+    check_stop(parts, neighbour)
+
+
+IDENTITIES = (
+    "last_revocation",
+    "context",
+    "check_attempt",
+    "check_token",
+    "check_claim",
+    "format_of",
+)
+
+
+@pytest.mark.parametrize("error", [Broken, RegistryError, OSError, AssertionError])
+@pytest.mark.parametrize("name", IDENTITIES)
+def test_a_fault_of_the_registry_is_that_of_who_asks(
+    parts: Listener, monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception]
+) -> None:
+    def fail_once(*_: object, **__: object) -> Any:
+        monkeypatch.undo()
+        raise error("injected")
+
+    parts.add("victim")
+    neighbour, heard = parts.log_in("neighbour")
+    monkeypatch.setattr(parts.fleet.identities, name, fail_once)
+    victim, transport = parts.connect()
+    if victim.phase is not Phase.LOST:
+        greet(parts, victim, transport)
+    assert transport.disconnected or transport.disconnecting or transport.is_closed
+    lose(victim)
+    check_neighbour(parts, neighbour, heard)
+    check_books(parts)
+    check_next(parts)
+    check_stop(parts, neighbour)
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("_transport", "abortConnection"),
+        ("_journal", "withdraw"),
+        ("_journal", "release"),
+        ("_surroundings", "left"),
+    ],
+)
+@pytest.mark.parametrize("begin", range(len(LIFE)))
+def test_a_fault_while_one_is_cut_ends_nobody_elses_turn(
+    parts: Listener, part: str, name: str, begin: int
+) -> None:
+    parts.add("victim", "third")
+    neighbour, heard = parts.log_in("neighbour")
+    victim, transport = parts.connect()
+    for step in LIFE[:begin]:
+        step(parts, victim, transport)
+    break_(victim, "_conversation", "receive")
+    break_(victim, part, name)
+    third, answered = parts.connect()
+    victim.dataReceived(b"x\n")
+    parts.hear(third, plain("third"))  # its turn comes after that of the victim
+    parts.turns.run_one()
+    assert victim.phase is Phase.LOST
+    assert answered.read().startswith(b"OK device=third ")
+    lose(victim)
+    commit(parts)
+    check_neighbour(parts, neighbour, heard)
+    check_stop(parts, neighbour)
+
+
+def test_a_handshake_that_is_gone_keeps_no_lease(parts: Listener) -> None:
+    parts.add("victim")
+    neighbour, heard = parts.log_in("neighbour")
+    victim, transport = parts.connect()
+    parts.hear(victim, plain("victim"))
+    victim.handshake = None
+    parts.turns.run_one()
+    assert victim.phase is Phase.LOST
+    assert transport.disconnected
+    lose(victim)
+    check_neighbour(parts, neighbour, heard)
+    check_next(parts)
+    check_stop(parts, neighbour)
+
+
+def test_a_countdown_that_ends_after_the_conversation_does_nothing(parts: Listener) -> None:
+    victim, transport = parts.log_in("victim")
+    send(parts, victim, transport)  # not durable yet: it will be draining first
+    revoke(parts, victim, transport)
+    for phase in (Phase.DRAINING, Phase.LINGERING, Phase.LOST):
+        assert victim.phase is phase
+        victim._overdue(Wait(1.0))
+        assert not parts.clock.getDelayedCalls()
+        if phase is Phase.DRAINING:
+            parts.journal.commit()
+        elif phase is Phase.LINGERING:
+            lose(victim)
+
+
+def test_a_look_up_for_the_books_of_refusals_is_not_the_next_ones(
+    parts: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    neighbour, heard = parts.log_in("neighbour")
+    monkeypatch.setattr(parts.fleet.refusals, "_registered", fail)
+    told = 0
+    for number in range(1001):
+        stranger, transport = parts.connect()
+        parts.hear(stranger, plain(f"stranger-{number}"))
+        stranger.fail(PeerError(ErrorCode.AUTH_TIMEOUT, "too late"))
+        told += transport.read().startswith(b"ERR ")
+        lose(stranger)
+    assert told == 1000
+    check_neighbour(parts, neighbour, heard)
     check_stop(parts, neighbour)
 
 

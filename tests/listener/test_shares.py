@@ -6,11 +6,14 @@ from collections.abc import Iterator
 import msgpack
 import pytest
 
+from ingest.journal.memory import MemoryJournal
 from ingest.listener.connection import Connection
 from ingest.listener.factory import ConnectionFactory
+from ingest.listener.shares import Shares
 from ingest.wire.forward.session import make_converse
 from ingest.wire.options import Options
 from tests.listener.parts import Listener, Transport, lose, plain
+from tests.support.journals import FailingHolder, Holder, record
 
 
 @pytest.fixture
@@ -147,3 +150,45 @@ def test_all_are_paused(parts: Listener) -> None:
     assert one.is_paused and two.is_paused
     parts.fleet.resume()
     assert not one.is_paused and not two.is_paused
+
+
+def test_one_that_leaves_as_it_is_let_in_takes_nobody_with_it(parts: Listener) -> None:
+    device, _ = parts.log_in("a")
+    parts.hear(device, b"x\n")
+    (first, one), (second, two) = connect(parts), connect(parts)  # both wait until it is durable
+    first.dataReceived(b"\xc1")  # which is no msgpack
+    parts.hear(second, chunk("y", 1))
+    parts.journal.commit()
+    assert one.is_closed
+    parts.journal.commit()
+    assert two.read() == ack("y")
+    lose(first)
+    assert parts.fleet.accounts()["a"].waiting_frames == 0
+
+
+@pytest.mark.parametrize("place", range(3))
+@pytest.mark.parametrize("failing", ["granted", "durable", "fenced"])
+def test_one_that_fails_is_cut_and_the_others_do_not_notice(failing: str, place: int) -> None:
+    journal = MemoryJournal()
+    shares = Shares(journal)
+    older, newer = Holder(), Holder()
+    holders = [Holder(), Holder()]
+    holders.insert(place, FailingHolder(failing, "abort"))
+    journal.claim("a", older)
+    for holder in holders:
+        shares.claim("a", holder)
+    journal.release(older.lease)
+    present = [holder for holder in holders if holder.lease.holder is holder]
+    for number, holder in enumerate(present, 1):
+        shares.append(holder.lease, record("a", number), 1)
+    journal.commit()
+    journal.claim("a", newer)
+    for holder in holders:
+        is_bad = isinstance(holder, FailingHolder)
+        assert (("abort", 0) in holder.told) == is_bad
+        assert (holder.lease.holder is None) == is_bad
+        if not is_bad:
+            assert holder.told == [("granted", 0), ("durable", 1), ("fenced", 0)]
+            shares.release(holder.lease)
+    assert newer.told == [("granted", len(present))]
+    assert journal.events == []

@@ -55,6 +55,42 @@ class Holder:
         self.told.append(("durable", seq))
 
 
+class FaultError(Exception):
+    """What a test injects."""
+
+
+class FailingHolder(Holder):
+    """Raises an exception in some of its methods, after it has noted the call."""
+
+    def __init__(self, *failing: str) -> None:
+        super().__init__()
+        self._failing = failing
+
+    def granted(self, lease: Lease) -> None:
+        super().granted(lease)
+        self._fail("granted")
+
+    def refused(self, reason: str) -> None:
+        super().refused(reason)
+        self._fail("refused")
+
+    def fenced(self) -> None:
+        super().fenced()
+        self._fail("fenced")
+
+    def durable(self, seq: int) -> None:
+        super().durable(seq)
+        self._fail("durable")
+
+    def abort(self) -> None:
+        super().abort()
+        self._fail("abort")
+
+    def _fail(self, call: str) -> None:
+        if call in self._failing:
+            raise FaultError(call)
+
+
 class YieldingHolder(Holder):
     """Gives its lease back as soon as it is fenced."""
 

@@ -153,7 +153,7 @@ class Session:
         self._enter(State.ENDED)
         self._held = b""
         self._scram = None
-        return Ended(error, device=self.device)
+        return Ended(error)
 
     def _claim(self) -> Claim:
         self._enter(State.CLAIMING)
