@@ -17,6 +17,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import IO, Any
 
 from twisted.internet.error import CannotListenError
@@ -158,7 +159,7 @@ class ListenerService(InOrder):
         except (StartError, DoorError, RegistryError, CannotListenError, OSError) as error:
             self._records.close()
             # twistd sends sys.stderr to its log; this line is for who started it.
-            line = f"ingest: can't start: {_in_words(error)}"
+            line = f"ingest: can't start: {_in_words(error, self._layout.data)}"
             print(line, file=self._stderr or sys.__stderr__, flush=True)
             if self._stderr is not None:  # the process that waits takes no SystemExit for an answer
                 raise StartError("see above") from None
@@ -230,7 +231,7 @@ def _measures(metrics: Metrics, latencies: Latencies) -> Measures:
     )
 
 
-def _in_words(error: Exception) -> str:
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)
+def _in_words(error: Exception, data: Path) -> str:
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.filename or data}: {error.strerror}"
+    return f"{data}: {error}" if isinstance(error, sqlite3.Error) else str(error)

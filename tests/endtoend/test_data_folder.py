@@ -37,6 +37,16 @@ def test_a_planted_link_is_refused_in_one_line(name: str, tmp_path: Path) -> Non
     assert victim.read_text() == "not ours"
 
 
+def test_a_start_without_room_names_the_folder(tmp_path: Path) -> None:
+    data, limit = tmp_path / "data", "--fsize=1000000"  # bytes; less than the intent reserves
+    command: list[str | Path]
+    command = ["prlimit", limit, TWISTD, "-n", "--pidfile=", "ingest", "--data", data]
+    command += ["--listen", ANY_PORT]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"ingest: can't start: {data}: File too large"
+
+
 def test_without_a_umask_nothing_is_for_everyone(tmp_path: Path) -> None:
     under = ("sh", "-c", 'umask 000; exec "$@"', "sh")
     with Listener(tmp_path / "new" / "data", under=under) as listener:
