@@ -14,6 +14,7 @@ Systemd       says that all is there
 """
 
 import os
+import sqlite3
 import sys
 from collections.abc import Callable
 from functools import partial
