@@ -14,7 +14,6 @@ Systemd       says that all is there
 """
 
 import os
-import sqlite3
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -235,4 +234,4 @@ def _measures(metrics: Metrics, latencies: Latencies) -> Measures:
 def _in_words(error: Exception, data: Path) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return f"{error.filename or data}: {error.strerror}"
-    return f"{data}: {error}" if isinstance(error, sqlite3.Error) else str(error)
+    return str(error)
