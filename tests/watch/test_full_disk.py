@@ -111,7 +111,7 @@ def test_page_health_metrics_alerts_and_status_agree(tmp_path: Path) -> None:
             assert page.get("status")["reason"] == reason
             wait_for(lambda: texts(driver, ".word") == ["✕ disk-failing"], "what is seen")
             assert texts(driver, "#banner") == [f"disk-failing: {reason}"]
-            assert "takes no records" in page.device("writer")["why"]
+            wait_for(lambda: "takes no records" in page.device("writer")["why"], "the reason")
             wait_for(lambda: alerts() == {"IngestNotReady", "IngestTrouble"}, "the alerts")
 
             ballast.unlink()
