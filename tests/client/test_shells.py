@@ -365,7 +365,8 @@ def test_a_server_that_does_not_answer_in_the_handshake(shell: Shell) -> None:
 
 def test_something_else_answers(shell: Shell) -> None:
     with Server([Plan(refuse=b"HTTP/1.1 400 Bad Request\n")]) as server:
-        with to(server, shell) as client:
+        # The pause is long enough to ask before the next attempt.
+        with to(server, shell, pause=(1.0, 1.0)) as client:
             with pytest.raises(ProtocolError, match="HTTP"):
                 client.connect()
             client.send("a")
