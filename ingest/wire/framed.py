@@ -11,7 +11,6 @@ the first bytes. Frames are numbered from 1 on for each connection.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from enum import Enum, auto
 from typing import Protocol
 
 from ingest.wire.conversation import Context, Conversation, Converse, Ended, Event, Grant, Send
@@ -19,6 +18,7 @@ from ingest.wire.errors import IllegalStep, PeerError
 from ingest.wire.framing import Framing
 from ingest.wire.identity import ConfiguredIdentity
 from ingest.wire.options import Options
+from ingest.wire.states import STEPS, State, step
 
 
 class Login(Protocol):
@@ -36,24 +36,6 @@ class Login(Protocol):
 
     def welcome(self) -> bytes:
         """Write that the client is let in; empty where nothing is to be said."""
-
-
-class State(Enum):
-    """Where a conversation stands."""
-
-    LOGIN = auto()  # the client is to say who it is
-    CLAIMING = auto()  # the shell is getting the lease
-    OPEN = auto()  # frames are arriving
-    ENDED = auto()
-
-
-_STEPS = {
-    State.LOGIN: {State.CLAIMING, State.ENDED},
-    State.CLAIMING: {State.OPEN, State.ENDED},
-    State.OPEN: {State.ENDED},
-    State.ENDED: set[State](),
-}
-"""From each state, those that may follow."""
 
 
 class Framed:
@@ -99,7 +81,7 @@ class Framed:
         self._base = 0  # the number of the device's last frame before this connection
         self._held = b""
         self._stream_ended = False
-        self.state = State.LOGIN
+        self.state = State.GREETING
         self.device = ""
         self.mechanism = "configured"
 
@@ -127,7 +109,7 @@ class Framed:
         if self.state is State.OPEN:
             frames = self._framing.finish()
             return frames, self._end(frames.error)
-        if self.state is State.LOGIN:
+        if self.state is State.GREETING:
             return (self._end(None),)
         if self.state is State.ENDED:
             raise IllegalStep("the stream ended after the end")
@@ -172,9 +154,7 @@ class Framed:
         return (frames,) if frames.error is None else (frames, self._end(frames.error))
 
     def _enter(self, state: State) -> None:
-        if state not in _STEPS[self.state]:
-            raise IllegalStep(f"{state} follows {self.state}")
-        self.state = state
+        self.state = step(STEPS, self.state, state)
 
     def _end(self, error: PeerError | None) -> Ended:
         self._enter(State.ENDED)

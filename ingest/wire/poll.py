@@ -8,7 +8,6 @@ receive(b"5\\r\\n")    -> Frames(1 value), Ended(None)
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum, auto
 
 from ingest.names import FORMATS
 from ingest.record import Values
@@ -16,6 +15,7 @@ from ingest.wire.conversation import Claim, Context, Ended, Event, Grant, Send, 
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError, too_long
 from ingest.wire.formats import line_format, opaque
 from ingest.wire.framing import NO_FRAMES, Frames
+from ingest.wire.states import STEPS, State, step
 
 REPLY, SILENCE = "reply", "silence"
 """What is awaited: the end of the whole reply, and that of the bytes which are coming."""
@@ -125,22 +125,6 @@ class Question:
     line_format: str = FORMATS[0]
 
 
-class State(Enum):
-    """Where a conversation stands."""
-
-    CLAIMING = auto()  # the shell is getting the lease
-    OPEN = auto()  # replies are arriving
-    ENDED = auto()
-
-
-_STEPS = {
-    State.CLAIMING: {State.OPEN, State.ENDED},
-    State.OPEN: {State.ENDED},
-    State.ENDED: set[State](),
-}
-"""From each state, those that may follow."""
-
-
 class Poll:
     """A `Conversation` with a device that we have connected to; see there for its methods.
 
@@ -233,9 +217,7 @@ class Poll:
         return PeerError(ErrorCode.IDLE_TIMEOUT, f"no {self._question.ending} within {seconds:g} s")
 
     def _enter(self, state: State) -> None:
-        if state not in _STEPS[self.state]:
-            raise IllegalStep(f"{state} follows {self.state}")
-        self.state = state
+        self.state = step(STEPS, self.state, state)
 
     def _end(self, error: PeerError | None) -> Ended:
         self._enter(State.ENDED)

@@ -12,7 +12,6 @@ The options of a listener, in PROTOCOLS.md, choose who may be a client and what 
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from enum import Enum, auto
 from functools import partial
 
 import msgpack
@@ -37,6 +36,7 @@ from ingest.wire.framing import Frames
 from ingest.wire.identity import ConfiguredIdentity, claim_of
 from ingest.wire.msgpack_scanner import Scanner
 from ingest.wire.options import OptionError, Options
+from ingest.wire.states import STEPS, State, step
 
 MAX_CHUNK = "16MiB"
 """Bytes of one message by default: Fluentd's chunks have 8 MiB, those of Fluent Bit about 2."""
@@ -45,24 +45,6 @@ _UNREAD = 4096
 """Acknowledgements that may wait for a client that reads none."""
 _TOLD = 256
 """Chunks that were acknowledged on this connection, and are remembered as such."""
-
-
-class State(Enum):
-    """Where a session stands."""
-
-    GREETING = auto()  # the PING is arriving
-    CLAIMING = auto()  # the shell is getting the lease
-    OPEN = auto()  # events are arriving
-    ENDED = auto()
-
-
-_STEPS = {
-    State.GREETING: {State.CLAIMING, State.ENDED},
-    State.CLAIMING: {State.OPEN, State.ENDED},
-    State.OPEN: {State.ENDED},
-    State.ENDED: set[State](),
-}
-"""From each state, those that may follow."""
 
 
 @dataclass(frozen=True)
@@ -221,9 +203,7 @@ class ForwardSession:
         return b"" if self._handshake is None else refusal(error)
 
     def _enter(self, state: State) -> None:
-        if state not in _STEPS[self.state]:
-            raise IllegalStep(f"{state} follows {self.state}")
-        self.state = state
+        self.state = step(STEPS, self.state, state)
 
     def _end(self, error: PeerError | None) -> Ended:
         if self.state is State.OPEN:

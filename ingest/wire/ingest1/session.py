@@ -24,6 +24,7 @@ from ingest.wire.ingest1.msgpack_dialect import MsgpackDialect
 from ingest.wire.ingest1.text_dialect import TextDialect
 from ingest.wire.options import Options
 from ingest.wire.sasl import SCRAM_SHA_256, ScramExchange, auth_failed, parse_plain
+from ingest.wire.states import step
 
 
 class State(Enum):
@@ -145,9 +146,7 @@ class Session:
         return self._dialect.error(error)
 
     def _enter(self, state: State) -> None:
-        if state not in _STEPS[self.state]:
-            raise IllegalStep(f"{state} follows {self.state}")
-        self.state = state
+        self.state = step(_STEPS, self.state, state)
 
     def _end(self, error: PeerError | None) -> Ended:
         self._enter(State.ENDED)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ingest.wire.conversation import Claim, Converse, Ended, Standing
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError
-from ingest.wire.forward.session import State, make_converse
+from ingest.wire.forward.session import make_converse
 from ingest.wire.options import OptionError, Options
+from ingest.wire.states import State
 from tests.wire.forward.peer import ELSEWHERE, LOCAL, Client, Log
 from tests.wire.streams import bytewise, cut, cuts
 
