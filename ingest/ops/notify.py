@@ -31,9 +31,11 @@ class Notifier:
         is_ours = environment.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
         is_number = microseconds.isascii() and microseconds.isdigit()
         self.watchdog = int(microseconds) / 1e6 if is_ours and is_number else 0.0
+        self._status = ""  # what was said last
 
     def ready(self, status: str) -> None:
         """Say that all is there, or that a reload is over."""
+        self._status = status
         self._tell("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
@@ -45,8 +47,10 @@ class Notifier:
         self._tell("STOPPING=1", f"STATUS={status}")
 
     def status(self, status: str) -> None:
-        """Say how things are, in one line for `systemctl status`."""
-        self._tell(f"STATUS={status}")
+        """Say how things are, in one line for `systemctl status`, unless that was said last."""
+        if status != self._status:
+            self._status = status
+            self._tell(f"STATUS={status}")
 
     def alive(self) -> None:
         """Say that we are not stuck."""

@@ -37,7 +37,6 @@ class Systemd(Service):
         self._summary = summary
         self._health = health
         self._reactor = reactor
-        self._said = ""
 
     def chores(self) -> Iterator[Chore]:
         """Return what is to be done again and again, as far as systemd wants to hear of it."""
@@ -72,12 +71,8 @@ class Systemd(Service):
             self._notifier.alive()
 
     def _show(self) -> None:
-        words = self._summary().in_words()
-        if words != self._said:
-            self._said = words
-            self._notifier.status(words)
+        self._notifier.status(self._summary().in_words())
 
     def _ready(self) -> None:
         if self.running:
-            self._said = self._summary().in_words()
-            self._notifier.ready(self._said)
+            self._notifier.ready(self._summary().in_words())

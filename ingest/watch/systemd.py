@@ -31,7 +31,6 @@ class Systemd(Service):
         """
         self._notifier = notifier
         self._in_words = in_words
-        self._said = ""
         chores = [(_SHOW, self._show)] if notifier.is_heard else []
         if notifier.watchdog:
             chores.append((notifier.watchdog / 2, notifier.alive))
@@ -63,11 +62,7 @@ class Systemd(Service):
             self._ready()
 
     def _ready(self) -> None:
-        self._said = self._in_words()
-        self._notifier.ready(self._said)
+        self._notifier.ready(self._in_words())
 
     def _show(self) -> None:
-        words = self._in_words()
-        if words != self._said:
-            self._said = words
-            self._notifier.status(words)
+        self._notifier.status(self._in_words())
