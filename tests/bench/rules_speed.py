@@ -31,6 +31,19 @@ JSON: Kind = (
     b'"}\n',
 )
 
+HEADS = """
+[[rule]]
+name = "gap"
+missing_numbers = true
+[[rule]]
+name = "quiet"
+silent = "10m"
+[[rule]]
+name = "unusual"
+silent = "learned"
+"""
+"""Rules that look at the heads of all records."""
+
 EVERYWHERE = "\n".join(
     f'[[rule]]\nname = "everywhere {number}"\nwhen = "{condition}"\n'
     for number, condition in enumerate(
@@ -54,20 +67,13 @@ SPREAD = (
 [[rule]]
 name = "pressure"
 when = "pressure > 1100"
-[[rule]]
-name = "gap"
-missing_numbers = true
-[[rule]]
-name = "quiet"
-silent = "10m"
-[[rule]]
-name = "unusual"
-silent = "learned"
 """
+    + HEADS
 )
 """As in a fleet: each for some devices, and a few that look at the heads of all records."""
 
-MIXED = """
+MIXED = (
+    """
 [[rule]]
 name = "hot"
 when = "temp > 30"
@@ -101,22 +107,18 @@ when = "text.startsWith('ERR') || text.contains('panic')"
 [[rule]]
 name = "pressure"
 when = "has(fields.pressure) && pressure > 1100"
-[[rule]]
-name = "gap"
-missing_numbers = true
-[[rule]]
-name = "quiet"
-silent = "10m"
-[[rule]]
-name = "unusual"
-silent = "learned"
-[[rule]]
+"""
+    + HEADS
+    + """[[rule]]
 name = "no temperature"
 silent = "learned"
 field = "temp"
-""" + "\n".join(
-    f'[[rule]]\nname = "site {number}"\ndevices = "d-*{number}?"\nwhen = "temp * 1.8 + 32 > 100"\n'
-    for number in range(6)
+"""
+    + "\n".join(
+        f'[[rule]]\nname = "site {number}"\ndevices = "d-*{number}?"\n'
+        'when = "temp * 1.8 + 32 > 100"\n'
+        for number in range(6)
+    )
 )
 """As somebody would write them, and nearly all of them about every record."""
 
