@@ -4,8 +4,9 @@ They balance at any instant: frames received = written + waiting for the disk + 
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 from ingest.journal.interface import Lease
 from ingest.record import record_block
@@ -158,12 +159,7 @@ class Books:
         Args:
             open_deliveries: those of the connections that have not ended.
         """
-        accounts: dict[str, Account] = {}
-        for device, closed in self._closed.items():
-            accounts.setdefault(device, Account()).add(closed)
-        for delivery in (*self._ended, *open_deliveries):
-            delivery.add_to(accounts.setdefault(delivery.lease.device, Account()))
-        return accounts
+        return self._sum(self._closed, open_deliveries, attrgetter("lease.device"))
 
     def totals(self, open_deliveries: Iterable[Delivery]) -> dict[str, Account]:
         """Return the account of all devices by protocol, as of now.
@@ -173,12 +169,21 @@ class Books:
         Args:
             open_deliveries: those of the connections that have not ended.
         """
-        totals: dict[str, Account] = {}
-        for protocol, closed in self._closed_totals.items():
-            totals.setdefault(protocol, Account()).add(closed)
+        return self._sum(self._closed_totals, open_deliveries, attrgetter("protocol"))
+
+    def _sum(
+        self,
+        closed: Mapping[str, Account],
+        open_deliveries: Iterable[Delivery],
+        key: Callable[[Delivery], str],
+    ) -> dict[str, Account]:
+        """Add what is not closed to what is, in accounts of their own by what `key` returns."""
+        accounts: dict[str, Account] = {}
+        for name, account in closed.items():
+            accounts.setdefault(name, Account()).add(account)
         for delivery in (*self._ended, *open_deliveries):
-            delivery.add_to(totals.setdefault(delivery.protocol, Account()))
-        return totals
+            delivery.add_to(accounts.setdefault(key(delivery), Account()))
+        return accounts
 
 
 def total(accounts: Iterable[Account]) -> Account:
