@@ -1,6 +1,5 @@
 """The `ingest` command: what an operator and a device author type."""
 
-import difflib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import click
 
 from ingest.cli.output import guarded_output
 from ingest.layout import DEFAULT_DATA, Layout
+from ingest.names import nearest
 
 # Each command's module is imported when it is asked for: `ingest tail` need not load a reactor.
 _COMMANDS = {
@@ -43,8 +43,8 @@ class Commands(click.Group):
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             known = self.list_commands(ctx)
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}."
+            close = nearest(name, known)
+            hint = f"did you mean {close}?" if close else f"there are {', '.join(known)}."
             ctx.fail(f"No such command {name!r}: {hint}")
         return super().resolve_command(ctx, args)
 

@@ -2,12 +2,13 @@
 
 import os
 import re
-from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 
 from OpenSSL import SSL, crypto
 from twisted.internet.endpoints import quoteStringArgument
+
+from ingest.names import nearest
 
 EXAMPLES = {
     "tcp": "tcp:7650 or tcp:7650:interface=192.0.2.1",
@@ -104,8 +105,8 @@ def _suggest(text: str) -> str | None:
         return f"unix:{text}"
     if not colon or kind in EXAMPLES:
         return None
-    close = get_close_matches(kind.lower(), EXAMPLES, n=1)
-    return f"{close[0]}:{arguments}" if close else None
+    close = nearest(kind.lower(), EXAMPLES)
+    return f"{close}:{arguments}" if close else None
 
 
 def _suggest_port(host: str, port: str) -> str | None:

@@ -8,12 +8,13 @@ protocol is used, and whose function `make_converse(options)` returns what makes
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from twisted.plugin import IPlugin, getPlugins
 from zope.interface import Attribute, Interface, implementer
+
+from ingest.names import nearest
 
 if TYPE_CHECKING:  # twistd imports us whatever it runs, since its cache names `IProtocolMaker`
     from ingest.wire.conversation import Converse
@@ -79,6 +80,6 @@ def find(name: str) -> IProtocolMaker:
     known = protocols()
     if name in known:
         return known[name]
-    close = get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]}?" if close else ""
+    close = nearest(name, known)
+    hint = f"; did you mean {close}?" if close else ""
     raise KeyError(f"no protocol {name!r} is installed, but {', '.join(sorted(known))}{hint}")

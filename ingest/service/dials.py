@@ -3,11 +3,10 @@
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from ingest.listener.dialer import Dial
-from ingest.names import FORMATS, RULE, is_device_name
+from ingest.names import FORMATS, RULE, is_device_name, nearest
 from ingest.units import parse_duration
 from ingest.wire.poll import Ending, Question
 
@@ -84,8 +83,8 @@ def parse_ending(table: Mapping[str, Any]) -> Ending:
 def _parse(table: Mapping[str, Any]) -> Dial:
     for key in table:
         if key not in KEYS:
-            close = get_close_matches(key, KEYS, 1)
-            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(KEYS)}"
+            close = nearest(key, KEYS)
+            hint = f"did you mean {close}?" if close else f"there are {', '.join(KEYS)}"
             raise ValueError(f"there is no {key!r}; {hint}")
     every = _every(table)
     question = Question(

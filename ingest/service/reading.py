@@ -4,11 +4,11 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 from ingest.listener.protocols import split
+from ingest.names import nearest
 from ingest.service.dials import TableError, parse_dials
 from ingest.service.settings import Listen, Settings, SettingsError, option_name
 
@@ -97,8 +97,8 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `did you mean ...?` for a name that is close to a known one; empty if none is."""
-    close = get_close_matches(name, list(known), 1)
-    return f"did you mean {close[0]}?" if close else ""
+    close = nearest(name, known)
+    return f"did you mean {close}?" if close else ""
 
 
 def _parse_given(name: str, value: Any) -> Any:

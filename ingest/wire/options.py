@@ -6,10 +6,10 @@ options.finish()              raises OptionError: there is no option 'port' here
 """
 
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TypeAlias
 
+from ingest.names import nearest
 from ingest.units import parse_size
 
 Network: TypeAlias = IPv4Network | IPv6Network
@@ -146,8 +146,7 @@ def _network(name: str, word: object) -> Network:
 
 
 def _unknown(name: str, known: Iterable[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    if close:
-        return f"there is no option {name!r}; did you mean {close[0]}?"
+    if close := nearest(name, known):
+        return f"there is no option {name!r}; did you mean {close}?"
     listed = f"; there are {', '.join(sorted(known))}" if known else ": this protocol has none"
     return f"there is no option {name!r}{listed}"

@@ -5,11 +5,11 @@ import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+from ingest.names import nearest
 from ingest.units import parse_duration
 from ingest.watch.rules.expressions import Expression, compile_condition
 from ingest.watch.rules.model import (
@@ -132,8 +132,8 @@ class _Table:
     def refuse_the_rest(self, known: tuple[str, ...] = ()) -> None:
         """Note the keys that nobody has taken."""
         for key in self._values:
-            near = get_close_matches(key, [*self._known, *known], 1)
-            hint = f"; is it {near[0]}?" if near else ""
+            near = nearest(key, (*self._known, *known))
+            hint = f"; is it {near}?" if near else ""
             self.note(key, f"{key} has no meaning here{hint}")
 
 
