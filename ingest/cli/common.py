@@ -10,15 +10,13 @@ from typing import ParamSpec, TypeVar
 import click
 
 from ingest.units import parse_duration, parse_size
+from ingest.watch.packages import PACKAGES as WATCH_PACKAGES
 
 _UNIX_TIME = re.compile(r"[0-9]{10}(?:[0-9]{3}){0,3}(?:\.[0-9]{1,9})?")
 """Since 1970: ten digits of seconds, or as many more for milli-, micro- and nanoseconds."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-WATCH_PACKAGES = ("duckdb", "pyarrow", "matplotlib", "numpy")
-"""What the extra `watch` brings for these commands."""
 
 
 def has_watch_packages() -> bool:
@@ -51,8 +49,8 @@ def _moment(text: str) -> datetime:
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
 
 
-def to_seconds(_ctx: click.Context, _param: click.Parameter, text: str) -> float:
-    """Read a duration."""
+def to_seconds(text: str) -> float:
+    """Read a duration, in seconds; the type of an option."""
     try:
         return parse_duration(text)
     except ValueError as error:

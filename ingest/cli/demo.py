@@ -18,13 +18,12 @@ from typing import NamedTuple
 import click
 
 from ingest.bench import local
-from ingest.cli.common import has_watch_packages
+from ingest.cli.common import has_watch_packages, to_seconds
 from ingest.client import Client, ClientError
 from ingest.devices.registry import Registry
 from ingest.devices.verifier import make_token
 from ingest.layout import Layout
 from ingest.log.following import follow
-from ingest.units import parse_duration
 
 _BY_HAND = "by-hand"
 _RETRY = 5.0  # seconds; the listener is on this machine, or gone
@@ -135,16 +134,9 @@ class _Drained(Exception):  # noqa: N818 - the end of the log, not an error
     """All is stopped, and the log was read to its end."""
 
 
-def _duration(text: str) -> float:
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
 @click.command()
 @click.option(
-    "--for", "duration", type=_duration, metavar="DURATION", help="Stop after so long: 10s, 1m."
+    "--for", "duration", type=to_seconds, metavar="DURATION", help="Stop after so long: 10s, 1m."
 )
 def demo(duration: float | None) -> None:
     """Run a listener and four devices, and show the log as it grows, until Ctrl-C.

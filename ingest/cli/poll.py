@@ -9,8 +9,8 @@ from binascii import Error as Base64Error
 
 import click
 
+from ingest.cli.common import to_seconds
 from ingest.cli.output import Output, printable
-from ingest.units import parse_duration
 from ingest.wire.errors import PeerError
 from ingest.wire.poll import Ending, Replies
 
@@ -54,10 +54,7 @@ def _base64(text: str) -> bytes:
 
 
 def _duration(text: str) -> float:
-    try:
-        seconds = parse_duration(text)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+    seconds = to_seconds(text)
     if not seconds:
         raise click.BadParameter("it has to be longer than nothing")
     return seconds

@@ -75,7 +75,7 @@ Examples:
     "--timeout",
     metavar="DURATION",
     default="5m",
-    callback=to_seconds,
+    type=to_seconds,
     show_default=True,
     help="End a query that takes longer.",
 )

@@ -54,7 +54,6 @@ _ROUNDS = 4
 _GROUP_SIZE = 16 << 20  # bytes of a row group, before it is compressed
 _GROUP_ROWS = 122_880  # DuckDB's own bound
 _VECTOR = 2048  # rows; groups are multiples of it
-_CHUNK = 1 << 20
 _TEMPORARY = ".tmp"
 _TRY_AGAIN = 2  # how a conversion ends that the disk does not let be done now
 _MODULE = "ingest.watch.columns"

@@ -32,7 +32,6 @@ STUCK_AFTER: Final = 10.0
 
 SLOT: Final = 30.0
 """Seconds over which frames are counted for the rate."""
-_GREETING: Final = ("greeting", "queued", "checking", "claiming")
 
 _BY_NEED: Final = ("refused", "failing", "silent", "online", "disabled")
 """The states, those first that need a person most."""

@@ -124,7 +124,7 @@ def _opened_once(
     layout: Layout, file: LogFile, held: dict[str, Piece], opened: ExitStack
 ) -> Piece | None:
     """Open a file, unless `held` has it from an earlier attempt; None if it is gone."""
-    name = _original(file)
+    name = file.name_when_closed
     piece = held.get(name) or _open(layout, file, opened)
     if piece is not None and file.closed:
         held[name] = piece
@@ -137,12 +137,7 @@ def _names(files: Iterable[LogFile]) -> list[object]:
     The name of a rotated file says what it holds, compressed or not. That of any other file is
     given to one after another.
     """
-    return [_original(file) if file.closed else identity(file.path) for file in files]
-
-
-def _original(file: LogFile) -> str:
-    """Return the name of a file before it was compressed."""
-    return file.path.name.removesuffix(file.compressed)
+    return [file.name_when_closed if file.closed else identity(file.path) for file in files]
 
 
 def _open(layout: Layout, file: LogFile, opened: ExitStack) -> Piece | None:
@@ -154,7 +149,7 @@ def _open(layout: Layout, file: LogFile, opened: ExitStack) -> Piece | None:
 
 def open_lines(file: LogFile, opened: ExitStack) -> Piece | None:
     """Open a file as it stands there, or its copy if it was compressed; None if it is gone."""
-    original = file.path.with_name(_original(file))
+    original = file.path.with_name(file.name_when_closed)
     copies = (_open_path(file, Path(f"{original}{suffix}"), suffix, opened) for suffix in _SUFFIXES)
     return next(filter(None, copies), None)
 

@@ -11,10 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
 from ingest.layout import DEFAULT_DATA
+from ingest.watch.packages import PACKAGES
 
 DEFAULT_HTTP: Final = "tcp:7681:interface=127.0.0.1"
 
-_PACKAGES: Final = ("duckdb", "matplotlib", "numpy", "pyarrow")
 _PID_FILE: Final = "twistd.pid"  # unless `twistd --pidfile` says otherwise
 
 
@@ -75,7 +75,7 @@ class Options(usage.Options):
         Raises:
             UsageError: packages are missing, or a file is.
         """
-        if missing := [name for name in _PACKAGES if find_spec(name) is None]:
+        if missing := [name for name in PACKAGES if find_spec(name) is None]:
             raise usage.UsageError(
                 f"it needs more packages ({', '.join(missing)}): pip install 'ingest[watch]'"
             )

@@ -1,9 +1,6 @@
 """What rules ask of that is not in the log: refusals, the disk, who left, what was left out."""
 
-import json
-import os
 import shutil
-import socket
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +9,7 @@ from typing import Any, Final
 
 from ingest.devices.registry import Registry, RegistryError
 from ingest.log.jumps import read_jumps
+from ingest.ops.control import ControlError, ask
 
 _TIMEOUT: Final = 5.0
 _WINDOW: Final = 3600.0
@@ -44,10 +42,10 @@ def ask_listener(control: Path) -> Listener | None:
         control: its control socket (see `ingest.ops.control`).
     """
     try:
-        status = _ask(control)
+        status = ask(control, "status", _TIMEOUT)
         refused = {name: _refused(account) for name, account in status["devices"].items()}
         return Listener(refused, float(status["uptime_s"]), status.get("disk_full_in_s"))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (ControlError, ValueError, LookupError, TypeError, AttributeError):
         return None
 
 
@@ -55,20 +53,6 @@ def _refused(account: Mapping[str, Any]) -> int:
     """Add up what the listener counts of one device: frames, and connections by reason."""
     refused: int = sum(account["refused_frames"].values()) + sum(account["refusals"].values())
     return refused
-
-
-def _ask(control: Path) -> Any:
-    # A socket's name has at most 108 bytes (unix(7)), however deep its folder is.
-    folder = os.open(control.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(_TIMEOUT)
-            connection.connect(f"/proc/self/fd/{folder}/{control.name}")
-            connection.sendall(b'{"command": "status"}\n')
-            with connection.makefile("rb") as lines:
-                return json.loads(lines.readline())["ok"]
-    finally:
-        os.close(folder)
 
 
 class DiskTrend:
