@@ -207,7 +207,6 @@ class ProxyDoor(ProtocolWrapper):
             return
         if header is not None:
             self._stop_waiting()
-            self.factory.left(self)
             self._source = _address(header.source)
             self._destination = _address(header.destination)
             self._open(parser.rest)
