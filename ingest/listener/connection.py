@@ -61,7 +61,8 @@ class Connection(Protocol):
     __slots__ = (
         "_conversation", "_countdown", "_ended", "_journal", "_lease", "_outlet",
         "_stream_ended", "_surroundings", "_transport", "claimed", "connected", "delivery",
-        "handshake", "intake", "made", "phase", "protocol", "revocations", "since", "transport",
+        "factory", "handshake", "intake", "made", "phase", "protocol", "revocations", "since",
+        "transport",
     )  # fmt: skip
 
     _log = Logger(namespace="ingest.listener")
@@ -82,6 +83,7 @@ class Connection(Protocol):
             refusal: why it is not let in, whatever the device says.
         """
         self.connected = 0
+        self.factory = None
         self.transport = None
         self._surroundings = surroundings
         self.protocol = protocol
