@@ -53,7 +53,8 @@ def push(listener: Listener, name: str, *frames: str) -> Device:
 
 
 def row(page: Page, name: str) -> Any:
-    return page.get("devices", q=name)["rows"][0]
+    rows = wait_for(lambda: page.get("devices", q=name)["rows"], f"the row of {name}")
+    return rows[0]
 
 
 def test_a_device_from_its_frame_to_its_curve(listener: Listener, page: Page) -> None:
