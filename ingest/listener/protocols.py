@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, cast
 from twisted.plugin import IPlugin, getPlugins
 from zope.interface import Attribute, Interface, implementer
 
-from ingest.names import nearest
-
 if TYPE_CHECKING:  # twistd imports us whatever it runs, since its cache names `IProtocolMaker`
     from ingest.wire.conversation import Converse
     from ingest.wire.options import Options
@@ -80,6 +78,8 @@ def find(name: str) -> IProtocolMaker:
     known = protocols()
     if name in known:
         return known[name]
+    from ingest.names import nearest  # noqa: PLC0415 - twistd imports us whatever it runs
+
     close = nearest(name, known)
     hint = f"; did you mean {close}?" if close else ""
     raise KeyError(f"no protocol {name!r} is installed, but {', '.join(sorted(known))}{hint}")
