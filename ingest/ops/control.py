@@ -130,6 +130,9 @@ def ask(path: Path, command: str, timeout: float = TIMEOUT) -> Any:
 def ask_patiently(path: Path, command: str, wait: Callable[[], object]) -> Any:
     """Send a command that may have to wait for the disk, and return its answer; blocks.
 
+    It is sent once the listener has answered something else: one that is frozen never gets it, and
+    so does not carry it out later, when nobody waits for it any more.
+
     Args:
         path: the socket.
         command: its name.
@@ -138,10 +141,10 @@ def ask_patiently(path: Path, command: str, wait: Callable[[], object]) -> Any:
     Raises:
         ControlError: no listener answers there, or not within `TIMEOUT`, or it says no.
     """
+    with _Question(path, "", SOON) as another, suppress(Refusal):
+        another.answer(SOON)
     with _Question(path, command, SOON) as question:
         if not question.is_answered(SOON):
-            with _Question(path, "", SOON) as another, suppress(Refusal):
-                another.answer(SOON)
             wait()
         return question.answer(TIMEOUT)
 

@@ -5,14 +5,18 @@ import os
 import shlex
 import signal
 import subprocess
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.support.devices import Device, PackedDevice, TextDevice
 from tests.support.listeners import Listener, injected
 from tests.support.processes import INGEST, run
-from tests.support.waiting import wait_for
+from tests.support.waiting import PATIENCE, wait_for
 
 Dialect = type[Device]
 
@@ -101,36 +105,72 @@ def test_status_for_people(listener: Listener) -> None:
         assert word in text
 
 
-@pytest.mark.parametrize("command", ["status", "rotate", "hold", "release"])
-def test_a_frozen_listener_is_told_so(listener: Listener, command: str) -> None:
+_TO_A_LISTENER = ("status", "rotate", "hold", "release")
+
+
+class Frozen(NamedTuple):
+    """What came of commands to a listener that was frozen, while the log was held.
+
+    Attributes:
+        told: how each of them ended.
+        held: for how many seconds the log was still held when the listener went on, asked twice.
+    """
+
+    told: Mapping[str, subprocess.CompletedProcess[str]]
+    held: Sequence[float]
+
+
+@pytest.fixture(scope="module")
+def frozen(listener: Listener) -> Frozen:
+    """Run the commands all at once, since each waits for 5 s."""
+    listener.ingest("hold")
     os.kill(listener.pid, signal.SIGSTOP)
     try:
-        result = run(INGEST, "--data", listener.data, command)
+        with ThreadPoolExecutor(len(_TO_A_LISTENER)) as pool:
+            told = pool.map(partial(run, INGEST, "--data", listener.data), _TO_A_LISTENER)
+            results = dict(zip(_TO_A_LISTENER, told, strict=True))
     finally:
         os.kill(listener.pid, signal.SIGCONT)
+    held = [listener.status()["holding_until_s"] for _ in range(2)]
+    listener.ingest("release")
+    return Frozen(results, held)
+
+
+@pytest.mark.parametrize("command", _TO_A_LISTENER)
+def test_a_frozen_listener_is_told_so(listener: Listener, frozen: Frozen, command: str) -> None:
+    result = frozen.told[command]
     assert result.returncode == 1
     assert result.stderr == (
         f"Error: the listener at {listener.layout.control} does not answer within 5 s:"
         f" it is frozen or overloaded; pid {listener.pid} was stopped, and goes on by:"
         f" kill -CONT {listener.pid}\n"
     )
-    listener.ingest("release")
+
+
+def test_a_command_that_failed_is_not_carried_out_later(frozen: Frozen) -> None:
+    assert all(seconds > 0 for seconds in frozen.held), "`release` had failed, and yet it came"
 
 
 def test_a_command_that_waits_for_the_disk_says_so(tmp_path: Path) -> None:
     with Listener(tmp_path / "data") as listener:
         listener.add("a")
+        command = list(map(str, [INGEST, "--data", listener.data, "rotate"]))
         with TextDevice(listener.addresses[0]) as device:
             device.log_in("a")
-            with injected(listener.pid, "fdatasync:delay_enter=7000000"):  # microseconds
+            with injected(listener.pid, "fdatasync:delay_enter=60000000"):  # microseconds
                 device.push("x")
-                result = run(INGEST, "--data", listener.data, "rotate")
+                rotate = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+                )
+                assert rotate.stderr is not None
+                said = rotate.stderr.readline()
+            # The disk goes on as soon as nobody slows it any more.
+            printed, rest = rotate.communicate(timeout=PATIENCE)
             device.wait_for_ack(1)
-    assert result.returncode == 0, result.stderr
-    assert result.stderr == (
-        "the listener is there, and waits for its disk; waiting for rotate ...\n"
-    )
-    assert result.stdout.startswith("rotated to ")
+    assert rotate.returncode == 0, rest
+    assert said == "the listener is there, and waits for its disk; waiting for rotate ...\n"
+    assert rest == ""
+    assert printed.startswith("rotated to ")
 
 
 _COMMANDS = (
