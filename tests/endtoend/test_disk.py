@@ -5,7 +5,7 @@ Real small file systems, which need root; errors that a real disk gives seldom c
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pytest
 from tests.endtoend.evidence import check_lines, digest, file_pieces, lines_of, log_pieces
 from tests.endtoend.load import Device, Fleet, Kind
 from tests.support.listeners import SteadyListener, Tail, injected
-from tests.support.processes import INGEST, run_tool
+from tests.support.processes import INGEST, USUAL, run_tool
 from tests.support.waiting import wait_for
 
 _BALLAST = 5 << 20
@@ -54,10 +54,10 @@ def _devices() -> list[Device]:
 
 @contextmanager
 def _running(
-    folder: Path, disk: Path, *options: str
+    folder: Path, disk: Path, *, pauses: Mapping[str, float] = USUAL
 ) -> Iterator[tuple[SteadyListener, Fleet, list[Device], Tail]]:
     devices = _devices()
-    listener = SteadyListener(disk / "data", *options, output=folder / "output")
+    listener = SteadyListener(disk / "data", pauses=pauses, output=folder / "output")
     listener.add(*(device.name for device in devices))
     with (
         Tail(listener.log_file, folder / "tail") as tail,
@@ -130,8 +130,9 @@ def test_killed_while_full(disk: Path, tmp_path: Path) -> None:
 def test_stopped_while_full(tmp_path: Path) -> None:
     with (
         _mounted(tmp_path, "ext4") as disk,
-        _running(tmp_path, disk) as (listener, fleet, devices, tail),
+        _running(tmp_path, disk, pauses={"ingest.service.parts.DRAIN": 1.0}) as running,
     ):
+        listener, fleet, devices, tail = running
         wait_for(lambda: _is_failing(listener), "the disk is full")
         fleet.finish()
         listener.stop()

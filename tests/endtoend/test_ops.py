@@ -330,7 +330,8 @@ def test_systemd_hears_of_it(tmp_path: Path) -> None:
                     return message
 
         environment = (f"NOTIFY_SOCKET={tmp_path}/notify", "WATCHDOG_USEC=100000")
-        with Listener(tmp_path / "data", under=("env", *environment)) as listener:
+        pauses = {"ingest.service.snapshot.SAMPLES": 0.1}
+        with Listener(tmp_path / "data", under=("env", *environment), pauses=pauses) as listener:
             assert hear("READY=1")[1] == "STATUS=ok; 0 devices connected, 0 frames/s"
             for _ in range(3):
                 hear("WATCHDOG=1")

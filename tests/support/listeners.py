@@ -3,7 +3,7 @@
 import json
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,7 @@ from ingest.devices.verifier import derive
 from ingest.layout import Layout
 from ingest.ops.control import ask
 from tests.support.devices import TOKEN, Address
-from tests.support.processes import INGEST, TWISTD, Program, free_port, run, run_tool
+from tests.support.processes import INGEST, USUAL, Program, free_port, run, run_tool, twistd
 from tests.support.waiting import wait_for
 
 ANY_PORT = "tcp:0:interface=127.0.0.1"
@@ -33,7 +33,8 @@ class Listener(Program):
 
     def __init__(
         self, data: Path, *options: str | Path, listen: tuple[str, ...] = (ANY_PORT,),
-        under: tuple[str | Path, ...] = (), cwd: Path | None = None, output: Path | None = None,
+        under: tuple[str | Path, ...] = (), pauses: Mapping[str, float] = USUAL,
+        cwd: Path | None = None, output: Path | None = None,
     ) -> None:  # fmt: skip
         """Describe it; entering its block, or `start`, runs it.
 
@@ -42,12 +43,13 @@ class Listener(Program):
             options: of `twistd ingest`, besides the next.
             listen: its endpoints.
             under: a command that runs it as its own process, such as strace.
+            pauses: those that are shorter than usual; see `twistd`.
             cwd: where it is started.
             output: where what it says goes; beside `data` by default.
         """
         self.data = data
         self.layout = Layout(data)
-        command = [*under, TWISTD, "-n", "--pidfile=", "ingest", "--data", data, *options]
+        command = [*under, *twistd(pauses), "-n", "--pidfile=", "ingest", "--data", data, *options]
         command += [part for endpoint in listen for part in ("--listen", endpoint)]
         super().__init__(command, output or data.with_name(data.name + ".out"), cwd=cwd)
 
@@ -113,10 +115,13 @@ class SteadyListener(Listener):
         port: of 127.0.0.1.
     """
 
-    def __init__(self, data: Path, *options: str, output: Path | None = None) -> None:
+    def __init__(
+        self, data: Path, *options: str, pauses: Mapping[str, float] = USUAL,
+        output: Path | None = None,
+    ) -> None:  # fmt: skip
         self.port = free_port()
         listen = f"tcp:{self.port}:interface=127.0.0.1"
-        super().__init__(data, *options, listen=(listen,), output=output)
+        super().__init__(data, *options, listen=(listen,), pauses=pauses, output=output)
 
 
 def _read(path: Path) -> bytes:

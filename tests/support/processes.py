@@ -7,9 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import ClassVar, Self
 
 from tests.support.waiting import PATIENCE, wait_for
@@ -17,6 +17,8 @@ from tests.support.waiting import PATIENCE, wait_for
 ROOT = Path(__file__).parents[2]
 TWISTD = Path(sys.executable).with_name("twistd")
 INGEST = Path(sys.executable).with_name("ingest")
+USUAL: Mapping[str, float] = MappingProxyType({})
+"""No pause is shorter than usual; see `twistd`."""
 
 _PORTS = range(10_000, 32_768)
 """Below those that Linux gives to whoever asks for any, so that nobody gets one of them between
@@ -37,6 +39,20 @@ def free_port() -> int:
 def own_environment() -> dict[str, str]:
     """Return the environment without the settings of whoever runs the tests."""
     return {name: value for name, value in os.environ.items() if name != "INGEST_DATA"}
+
+
+def twistd(pauses: Mapping[str, float]) -> list[str | Path]:
+    """Return the command that runs twistd.
+
+    Args:
+        pauses: seconds between what it does again and again, or that it waits at most, where they
+            are fewer than usual, by `module.NAME`. A test that waits for such a moment finds the
+            same, and sooner.
+    """
+    if not pauses:
+        return [TWISTD]
+    settings = (f"{name}={seconds}" for name, seconds in pauses.items())
+    return [sys.executable, "-m", "tests.support.hurried", *settings, "--"]
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
 from ingest.layout import Layout
-from tests.support.processes import TWISTD, Program
+from tests.support.processes import USUAL, Program, twistd
 from tests.support.waiting import PATIENCE
 
 Browser = webdriver.Chrome
@@ -40,6 +40,7 @@ class Page(Program):
         *options: str | Path,
         http: str = ANY_PAGE,
         under: tuple[str | Path, ...] = (),
+        pauses: Mapping[str, float] = USUAL,
         output: Path | None = None,
     ) -> None:
         """Describe it; entering its block, or `start`, runs it.
@@ -49,9 +50,10 @@ class Page(Program):
             options: of `twistd ingest-watch`, besides the next.
             http: where it is.
             under: a command that runs it as its own process, such as env.
+            pauses: those that are shorter than usual; see `twistd`.
             output: where what it says goes; beside `data` by default.
         """
-        command = [*under, TWISTD, "-n", "--pidfile=", "ingest-watch", "--data", data]
+        command = [*under, *twistd(pauses), "-n", "--pidfile=", "ingest-watch", "--data", data]
         command += ["--http", http, *options]
         super().__init__(command, output or data.with_name(data.name + ".page.out"))
 

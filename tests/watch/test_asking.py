@@ -432,7 +432,7 @@ def test_closed_files_become_parquet(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "data")
     layout.create()
     first = close(layout, 10, *(text_line(seq, f"temp={seq}") for seq in range(1, 100)))
-    with Page(layout.data) as page:
+    with Page(layout.data, pauses={"ingest.watch.converting._POLL": 0.1}) as page:
 
         def shown() -> Any:
             return page.get("status")["watcher"]["columns"]

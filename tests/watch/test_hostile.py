@@ -262,7 +262,10 @@ def test_a_page_that_is_there_before_the_listener(tmp_path: Path) -> None:
 
 
 def test_a_registry_that_is_replaced_or_no_registry(tmp_path: Path) -> None:
-    with Listener(tmp_path / "data") as listener, Page(listener.data) as page:
+    with (
+        Listener(tmp_path / "data") as listener,
+        Page(listener.data, pauses={"ingest.watch.repeated._REGISTRY": 0.1}) as page,
+    ):
         listener.add("a")
         wait_for(lambda: page.get("status")["devices"] == 1, "the registry")
         with Listener(tmp_path / "other") as other:

@@ -60,8 +60,11 @@ def test_systemd_hears_of_the_page(tmp_path: Path, manager: Manager) -> None:
     data = tmp_path / "data"
     with (
         Listener(data) as listener,
-        Page(data, "--rules", rules, under=("env", *manager.environment)) as page,
-    ):
+        Page(
+            data, "--rules", rules, under=("env", *manager.environment),
+            pauses={"ingest.watch.systemd._SHOW": 0.1, "ingest.watch.repeated._REGISTRY": 0.1},
+        ) as page,
+    ):  # fmt: skip
         manager.hear(r"READY=1\nSTATUS=.+; \d+ devices?")
         for _ in range(3):
             manager.hear("WATCHDOG=1")

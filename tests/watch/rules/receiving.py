@@ -90,13 +90,20 @@ class Watcher(Program):
     exit_status = 0
     alarming = ()  # that a receiver fails is told with its traceback
 
-    def __init__(self, layout: Layout, text: str) -> None:
+    def __init__(self, layout: Layout, text: str, *pauses: str) -> None:
+        """Describe it; entering its block, or `start`, runs it.
+
+        Args:
+            layout: the data folder.
+            text: the rules.
+            pauses: those that are shorter than usual; see `tests.support.hurried`.
+        """
         self.layout = layout
         self.rules = layout.data / "rules.toml"
         self.rules.write_text(text)
         self._view = layout.data / "view.json"
         module = "tests.watch.rules.watcher"
-        command = [sys.executable, "-m", module, str(layout.data), str(self.rules)]
+        command = [sys.executable, "-m", module, str(layout.data), str(self.rules), *pauses]
         super().__init__(command, layout.data / "errors", cwd=ROOT)
 
     def launch(self) -> None:

@@ -205,7 +205,8 @@ def test_a_device_that_is_never_let_in(tmp_path: Path) -> None:
     with Listener(tmp_path / "ingest-data", cwd=tmp_path) as listener:
         listener.add("wrong", "disabled", "well")
         listener.ingest("device", "disable", "disabled")
-        with Hook() as hook, Watcher(listener.layout, text % hook.url):
+        often = "ingest.watch.rules.runner._LOOK_AROUND=0.1"
+        with Hook() as hook, Watcher(listener.layout, text % hook.url, often):
             for name in ["wrong", "disabled", "stranger"] * 3 + ["well"] * 2:
                 with TextDevice(listener.addresses[0]) as device:
                     token = TOKEN if name == "disabled" else "wrong"

@@ -1,6 +1,7 @@
 """A process that runs the rules of a data folder, and writes down what it shows.
 
-Run it: `python -m tests.watch.rules.watcher DATA RULES`.
+Run it: `python -m tests.watch.rules.watcher DATA RULES [MODULE.NAME=SECONDS ...]`; what follows the
+rules are pauses that are shorter than usual.
 """
 
 import json
@@ -14,6 +15,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import globalLogBeginner, textFileLogObserver
 
 from ingest.watch.rules.service import RulesService
+from tests.support.hurried import hurry
 
 
 def main(data: Path, file: Path) -> None:
@@ -45,4 +47,5 @@ def main(data: Path, file: Path) -> None:
 
 
 if __name__ == "__main__":
+    hurry(sys.argv[3:])
     main(Path(sys.argv[1]), Path(sys.argv[2]))
