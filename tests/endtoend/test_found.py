@@ -284,7 +284,8 @@ def test_devices_that_give_up_while_the_disk_is_full(tmp_path: Path) -> None:
     run_tool("mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", disk)
     try:
         (disk / "ballast").write_bytes(bytes(4 << 20))
-        with Listener(disk / "data", output=tmp_path / "out") as listener:
+        pauses = {"ingest.listener.poller.PATIENCE": 0.5}
+        with Listener(disk / "data", output=tmp_path / "out", pauses=pauses) as listener:
             names = [f"d{number}" for number in range(40)]
             listener.add(*names)
             _fill(disk / "filler")
