@@ -26,7 +26,7 @@ from tests.endtoend.answering import (
     talks,
 )
 from tests.support.certificates import make_certificate, tls_server
-from tests.support.devices import TOKEN, TextDevice
+from tests.support.devices import TextDevice
 from tests.support.listeners import ANY_PORT, Listener
 from tests.support.processes import INGEST, TWISTD, run
 from tests.support.waiting import wait_for
@@ -55,7 +55,9 @@ class Dialling(Listener):
     def __init__(self, folder: Path, *tables: str) -> None:
         self.config = folder / "ingest.toml"
         self.config.write_text("".join(tables))
-        super().__init__(folder / "data", "--config", self.config)
+        # When a device that is down is called again is a matter of tests with a clock of their own.
+        pauses = {"ingest.listener.dialer._RETRY": 0.1}
+        super().__init__(folder / "data", "--config", self.config, pauses=pauses)
 
     def reload(self, *tables: str) -> None:
         self.config.write_text("".join(tables))
@@ -67,9 +69,7 @@ class Dialling(Listener):
 
 
 def register(folder: Path, *names: str) -> None:
-    for name in names:
-        done = run(INGEST, "--data", folder / "data", "device", "add", name, "--token", TOKEN)
-        assert done.returncode == 0, done.stderr
+    Listener(folder / "data").add(*names)
 
 
 def test_each_way_in_which_a_reply_ends(tmp_path: Path) -> None:
