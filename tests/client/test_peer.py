@@ -3,6 +3,8 @@
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -37,24 +39,49 @@ with Server() as server:
 """
 
 
-@pytest.mark.parametrize("kind", ["blocking", "asyncio"])
-def test_a_host_that_is_gone_is_found_out_and_a_full_one_is_not(kind: str) -> None:
-    run_tool("ip", "-V")
-    command = ["unshare", "--net", sys.executable, "-c", _VANISHING, kind, str(PEER_TIMEOUT)]
+KINDS = ("blocking", "asyncio")
+
+
+@pytest.fixture(scope="module")
+def full() -> Iterator[Client]:
+    """A client that is let in by a server which then takes nothing: its window closes."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         client = Client("127.0.0.1", port, "a", "t", queue=10_000, peer_timeout=PEER_TIMEOUT)
         client.send_many("x" * 60_000 for _ in range(200))
         connection, _ = listening.accept()
-        connection.recv(10)
-        connection.sendall(b"OK next=1 max_frame=65536\n")
-        wait_for(lambda: client.connected, "it is let in")
-        # Its window closes, and stays closed for longer than the other client takes to give up.
-        told = subprocess.run(
-            command, capture_output=True, text=True, timeout=2 * PATIENCE, check=False
-        )
-        assert told.stdout == "False 1 [Errno 110] the server's host is silent for 8 s\n", told
-        assert client.connected
-        assert client.last_error is None
-        client.abort()
-        connection.close()
+        with connection:
+            connection.recv(10)
+            connection.sendall(b"OK next=1 max_frame=65536\n")
+            wait_for(lambda: client.connected, "it is let in")
+            yield client
+            client.abort()
+
+
+@pytest.fixture(scope="module")
+def told(full: Client) -> Mapping[str, subprocess.CompletedProcess[str]]:
+    """What clients of both kinds say whose hosts go away; they wait at the same time.
+
+    The window of the other stays closed for longer than they take to give up.
+    """
+    run_tool("ip", "-V")
+    command = ["unshare", "--net", sys.executable, "-c", _VANISHING]
+
+    def vanish(kind: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, kind, str(PEER_TIMEOUT)],
+            capture_output=True, text=True, timeout=2 * PATIENCE, check=False,
+        )  # fmt: skip
+
+    with ThreadPoolExecutor(len(KINDS)) as pool:
+        return dict(zip(KINDS, pool.map(vanish, KINDS), strict=True))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_host_that_is_gone_is_found_out_and_a_full_one_is_not(
+    told: Mapping[str, subprocess.CompletedProcess[str]], full: Client, kind: str
+) -> None:
+    said = "False 1 [Errno 110] the server's host is silent for 8 s\n"
+    assert told[kind].stdout == said, told[kind]
+    assert full.connected
+    assert full.last_error is None
