@@ -7,6 +7,7 @@ from typing import Protocol
 
 from twisted.logger import Logger
 
+from ingest.units import format_count
 from ingest.wire.errors import ErrorCode, PeerError
 
 REFUSALS = 64
@@ -93,6 +94,7 @@ class Admission:
         self.limits = limits
         self.ports: Sequence[Port] = ()
         self.is_full = False
+        self._unsaid: int | None = None  # times that the limit was reached; None: none, for long
         self._by_name = FailureLimit(burst=300, per_second=5.0)
         self._by_host = FailureLimit(burst=3000, per_second=50.0)
         self._log = Logger(namespace="ingest.listener")
@@ -115,14 +117,41 @@ class Admission:
         """
         if not self.is_full and self.is_beyond(connections):
             self.is_full = True
-            self._log.warn("{count} connections: no more are accepted for now", count=connections)
+            self._say_full(connections)
             for port in self.ports:
                 port.pauseProducing()
         elif self.is_full and connections < self.limits.max_connections:
             self.is_full = False
-            self._log.warn("{count} connections: more are accepted again", count=connections)
+            if not self._unsaid:
+                self._log.warn(
+                    "{connections}: more are accepted again",
+                    connections=format_count(connections, "connection"),
+                )
             for port in self.ports:
                 port.resumeProducing()
+
+    def summarise(self) -> None:
+        """Say how often the limit was reached since it was said; called once a minute."""
+        if self._unsaid:
+            self._log.warn(
+                "the limit of connections was reached {count} more times in the last minute;"
+                " {now} accepted now",
+                count=self._unsaid,
+                now="no more are" if self.is_full else "more are",
+            )
+            self._unsaid = 0
+        elif not self.is_full:
+            self._unsaid = None
+
+    def _say_full(self, connections: int) -> None:
+        if self._unsaid is None:
+            self._unsaid = 0
+            self._log.warn(
+                "{connections}: no more are accepted for now",
+                connections=format_count(connections, "connection"),
+            )
+        else:
+            self._unsaid += 1
 
     def failed(self, host: str, device: str, now: float) -> None:
         """Called when a device has failed to prove its name; `now` in seconds."""

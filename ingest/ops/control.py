@@ -20,6 +20,8 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
+from ingest.ops.accepting import RestingPort
+
 Command = Callable[[], Deferred[object] | object]
 
 SOON = 5.0
@@ -105,6 +107,7 @@ class ControlSocket:
         path.unlink(missing_ok=True)  # left by a crash; the lock says that nobody uses it
         self._folder, short = _shortened(path)
         self._port = reactor.listenUNIX(short, _ControlFactory(commands), mode=0o600)
+        RestingPort(self._port, reactor)
 
     def stop(self) -> Deferred[None]:
         """Answer no more; fires when the socket is gone."""

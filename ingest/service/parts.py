@@ -247,8 +247,9 @@ class Connections(Service):
         self.fleet.check_revocations()
 
     def summarise(self) -> None:
-        """See `Incidents.summarise`."""
+        """See `Incidents.summarise` and `Admission.summarise`."""
         self.fleet.incidents.summarise()
+        self.fleet.admission.summarise()
 
     @inlineCallbacks
     def go_round_if_due(self) -> Generator[Deferred[Any], Any, None]:

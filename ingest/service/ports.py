@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 
-from ingest.listener.admission import Port
 from ingest.listener.doors import (
     Door,
     DoorError,
@@ -21,6 +20,7 @@ from ingest.listener.factory import ConnectionFactory
 from ingest.listener.incidents import NO_PROXY_HEADER
 from ingest.listener.protocols import find
 from ingest.listener.proxies import ProxyDoors
+from ingest.ops.accepting import RestingPort
 from ingest.service.parts import Connections
 from ingest.service.settings import Listen
 from ingest.wire.conversation import Converse
@@ -80,7 +80,7 @@ class Ports(Service):
             if door.is_proxied:
                 factory = self._behind_proxies(factory, is_wrapped=door.is_tls)
             self._ports.append(listen(door, factory))
-        fleet.admission.ports = [cast(Port, port) for port in self._ports]
+        fleet.admission.ports = [RestingPort(port, self._reactor) for port in self._ports]
         super().startService()
 
     def _behind_proxies(self, factory: IProtocolFactory, *, is_wrapped: bool) -> IProtocolFactory:

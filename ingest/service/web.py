@@ -14,6 +14,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ingest.listener.doors import DoorError, describe, listen, parse_door
+from ingest.ops.accepting import RestingPort
 from ingest.ops.metrics import CONTENT_TYPE, Metrics
 from ingest.ops.status import RESTART_HELPS, TAKES_FRAMES, Summary
 from ingest.ops.web import Answers, make_factory
@@ -99,6 +100,7 @@ class Web(Service):
             self._port = listen(self._door, make_factory(self._answers))
         except DoorError as error:
             raise _refused(error) from None
+        RestingPort(self._port, self._reactor)
         if not (self._answers.token or _is_local(self._port)):
             self._port.stopListening()
             raise StartError(

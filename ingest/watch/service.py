@@ -38,6 +38,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from ingest.layout import Layout
+from ingest.ops.accepting import RestingPort
 from ingest.ops.limited import Limited
 from ingest.ops.notify import Notifier
 from ingest.watch.access import AccessError, names_at
@@ -211,6 +212,7 @@ class WatchService(MultiService):
             outcome[0].raiseException()
         port = cast(IListeningPort, outcome[0])
         self._ports.append(port)
+        RestingPort(port, self._reactor)
         address = port.getHost()
         names = names_at(
             endpoint, address, self._settings.hosts, has_passwords=self._passwords is not None

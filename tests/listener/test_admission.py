@@ -1,6 +1,8 @@
-"""Limits of failed attempts."""
+"""Limits of failed attempts, and of connections."""
 
-from ingest.listener.admission import FailureLimit
+from twisted.logger import capturedLogs, formatEvent
+
+from ingest.listener.admission import Admission, FailureLimit, Limits
 
 BURST, PER_SECOND = 300, 5.0
 
@@ -49,3 +51,33 @@ class TestFailureLimit:
             limit.failed(f"{number}", 0)
         assert not limit.is_exceeded("first", 0)
         assert len(limit._failures) == 10_000
+
+
+class _NoPort:
+    def pauseProducing(self) -> None:
+        self.accepts = False
+
+    def resumeProducing(self) -> None:
+        self.accepts = True
+
+
+class TestLimitOfConnections:
+    def test_it_is_said_once_then_in_summaries(self) -> None:
+        admission, port = Admission(Limits(max_connections=2, refusals=1)), _NoPort()
+        admission.ports = [port]
+        with capturedLogs() as events:
+            for _ in range(3):
+                admission.count(3)
+                assert not port.accepts
+                admission.count(1)
+                assert port.accepts
+            admission.summarise()
+            admission.summarise()
+            admission.count(3)
+        assert [formatEvent(event) for event in events] == [
+            "3 connections: no more are accepted for now",
+            "1 connection: more are accepted again",
+            "the limit of connections was reached 2 more times in the last minute;"
+            " more are accepted now",
+            "3 connections: no more are accepted for now",
+        ]
