@@ -12,10 +12,11 @@ _NAME = r"(?:[^,= \\]|\\.)+"
 _MEASUREMENT = re.compile(r"(?:[^, \\]|\\.)+")
 _TAG = re.compile(rf",({_NAME})=({_NAME})")
 _FIELD = re.compile(rf'({_NAME})=("(?:[^"\\]|\\.)*"|[^, "]+)')
-_STAMP = re.compile(r" +(-?[0-9]+)")
+_INTEGER = r"-?(?:0|[1-9][0-9]*)"
+_STAMP = re.compile(rf" +({_INTEGER})")
 _ESCAPED = re.compile(r"\\([,= ])")
 _ESCAPED_IN_STRING = re.compile(r'\\(["\\])')
-_WHOLE = re.compile(r"(-?[0-9]+)([iu])")
+_WHOLE = re.compile(rf"({_INTEGER})([iu])")
 _RANGES = {"i": range(-(1 << 63), 1 << 63), "u": range(1 << 64)}
 _TRUTH = {
     **dict.fromkeys(("t", "T", "true", "True", "TRUE"), True),

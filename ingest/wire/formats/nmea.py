@@ -14,8 +14,9 @@ from typing import Any, Final
 from ingest.wire.formats.words import number
 
 _SENTENCE = re.compile(r"[$!](P|[A-Z0-9]{2})([A-Z0-9]+)((?:,[^*]*)?)(?:\*([0-9A-Fa-f]{2}))?")
-_ANGLE = re.compile(r"([0-9]{1,3})([0-9]{2}(?:\.[0-9]*)?)")  # degrees, minutes
-_SIGNS = {"N": 1, "E": 1, "S": -1, "W": -1}
+_ANGLE = re.compile(r"([0-9]{1,3})([0-5][0-9](?:\.[0-9]*)?)")  # degrees, minutes
+_HALVES: Final = {"lat": {"N": 1, "S": -1}, "lon": {"E": 1, "W": -1}}
+_LARGEST: Final = {"lat": 90, "lon": 180}  # degrees
 
 _POSITIONS: Final = {"GGA": (1, 3), "GLL": (0, 2), "RMC": (2, 4)}
 """Where the latitude and the longitude stand; behind each, its half of the globe."""
@@ -47,18 +48,20 @@ def _meaning(kind: str, fields: list[str]) -> dict[str, Any]:
     meaning = {}
     if kind in _POSITIONS:
         for name, at in zip(("lat", "lon"), _POSITIONS[kind], strict=True):
-            meaning[name] = _degrees(*fields[at : at + 2])
+            meaning[name] = _degrees(name, *fields[at : at + 2])
     for name, at in _NUMBERS.get(kind, {}).items():
         meaning[name] = _decimal(*fields[at : at + 1])
     return {name: value for name, value in meaning.items() if value is not None}
 
 
-def _degrees(angle: str = "", half: str = "") -> float | None:
-    """Read `4807.038` and `S` as -48.1173; to seven digits, which is a centimetre."""
+def _degrees(name: str, angle: str = "", half: str = "") -> float | None:
+    """Read the latitude `4807.038`, `S` as -48.1173; to seven digits, which is a centimetre."""
     found = _ANGLE.fullmatch(angle)
-    if found is None or half not in _SIGNS:
+    sign = _HALVES[name].get(half)
+    if found is None or sign is None:
         return None
-    return _SIGNS[half] * round(int(found[1]) + float(found[2]) / 60, 7)
+    degrees = round(int(found[1]) + float(found[2]) / 60, 7)
+    return sign * degrees if degrees <= _LARGEST[name] else None
 
 
 def _decimal(word: str = "") -> Any:

@@ -12,7 +12,7 @@ from ingest.wire.errors import PeerError, bad_frame, too_long
 from ingest.wire.framed import Framed, configured
 from ingest.wire.framing import NO_FRAMES, Frames
 from ingest.wire.identity import ConfiguredIdentity
-from ingest.wire.syslog.messages import values_of
+from ingest.wire.syslog.messages import values_of, without_end
 
 _DIGITS = re.compile(rb"[0-9]+")
 _MAX_DIGITS = 10
@@ -109,7 +109,7 @@ class SyslogFraming:
         if end > len(data) or begin > len(data):
             self._awaited = 0 if begin > len(data) else end - digits.start()
             return 0
-        messages.append(data[begin:end].removesuffix(b"\n"))
+        messages.append(without_end(data[begin:end]))
         return end
 
 

@@ -38,16 +38,27 @@ _RFC_5424 = re.compile(
     rf" (-|(?:{_ELEMENT})+)(?: (.*))?",
     re.DOTALL,
 )
-_ELEMENTS = re.compile(rf"\[({_NAME})((?:{_PARAM})*)\]")
-_PARAMS = re.compile(rf' ({_NAME})="((?:[^"\\\]]|\\.)*)"')
+_ELEMENTS = re.compile(rf"\[({_NAME})((?:{_PARAM})*)\]", re.DOTALL)
+_PARAMS = re.compile(rf' ({_NAME})="((?:[^"\\\]]|\\.)*)"', re.DOTALL)
 _ESCAPED = re.compile(r'\\(["\\\]])')
-# RFC 3164, section 4.1, as most send it; rsyslog writes the time of RFC 5424 there.
+# RFC 3164, section 4.1, as most send it; rsyslog writes the time of RFC 5424 there. Some leave out
+# the host, and others write the year there: what ends in a colon or is a year is none.
 _MONTHS = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _RFC_3164 = re.compile(
     rf"({_STAMP}|(?:{_MONTHS}) [ 0-3][0-9] [0-2][0-9]:[0-5][0-9]:[0-5][0-9])"
-    r" ([!-~]{1,255}) ([^\s:\[\]]{1,48})(?:\[([^\s\]]{1,128})\])?:(?: (.*))?",
+    r" (?![0-9]{4} )([!-~]{0,254}[!-9;-~]) ([^\s:\[\]]{1,48})(?:\[([^\s\]]{1,128})\])?:(?: (.*))?",
     re.DOTALL,
 )
+
+
+def without_end(message: bytes) -> bytes:
+    """Take away what ends a line, where a message has a length and a client ends it all the same.
+
+    LF, CRLF or NUL: what ends a message without a length, too.
+    """
+    if message.endswith((b"\n", b"\0")):
+        return message[:-1].removesuffix(b"\r")
+    return message
 
 
 def values_of(messages: Sequence[bytes]) -> Values:

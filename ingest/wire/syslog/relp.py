@@ -15,7 +15,7 @@ from ingest.wire.errors import ErrorCode, PeerError, bad_frame, too_long
 from ingest.wire.framed import Framed, configured
 from ingest.wire.framing import NO_FRAMES, Frames
 from ingest.wire.identity import ConfiguredIdentity
-from ingest.wire.syslog.messages import values_of
+from ingest.wire.syslog.messages import values_of, without_end
 
 _HEADER = re.compile(rb"([0-9]{1,9}) ([A-Za-z]{1,32}) ([0-9]{1,9})([ \n])")
 _BEGUN = re.compile(rb"[0-9]{1,9}(?: (?:[A-Za-z]{1,32}(?: [0-9]{0,9})?)?)?")
@@ -119,8 +119,8 @@ class RelpFraming:
             self._is_open = True
             self._answer(number, _OFFERS)
         elif command == b"syslog":
-            messages.append(data)
-            self._last += bool(data)
+            messages.append(message := without_end(data))
+            self._last += bool(message)
             self._answer(number, _OK)
         elif command == b"close":
             self.is_closed = True

@@ -254,6 +254,7 @@ def test_influx(line: str, data: Any) -> None:
         *("m", "m ", "m a", "m a=", "m a=x", "m,t a=1", "m,t= a=1", "m a=1 x", "m a=1 1 1"),
         *("m a=9223372036854775808i", "m a=-1u", "m a=18446744073709551616u", 'm a="x', "m a=1,"),
         *("# a b=1", ",t=1 a=1", "m a=1 9223372036854775808", " m a=1"),
+        *("m a=007", "m a=007i", "m a=007u", "m a=-00i", "m a=1 007"),
     ],
 )  # fmt: skip
 def test_what_is_not_influx(line: str) -> None:
@@ -293,12 +294,22 @@ def test_nmea() -> None:
         data = data_of("nmea", line)
         assert (data["lat"], data["lon"]) == (-48.1173, -11.5166667)
         assert (data["speed_kn"], data["course"]) == (22.4, 84.4)
-    assert "lat" not in data_of("nmea", b"$GPGLL,99994916.45,N,12311.12,W")
     gga = data_of("nmea", b"$GNGGA,123519,,,,,0,00,,-00.5,M,,M,,")
     assert gga.keys() & {"lat", "lon", "hdop"} == set()
     assert (gga["satellites"], gga["altitude_m"]) == (0, -0.5)
     assert data_of("nmea", b"$PMTK001,604,3*32")["talker"] == "P"
     assert data_of("nmea", b"!AIVDM,1,1,,A,14eG;o@034o8sd<L9i:a;WF>062D,0*7D")["sentence"] == "VDM"
+
+
+@pytest.mark.parametrize(
+    "angles",
+    [
+        *("99994916.45,N,99912311.12,W", "4807.038,E,01131.000,N", "9000.001,N,18000.001,W"),
+        *("4860.000,N,01160.000,E", "4807.038,,01131.000,", "4807.038", ""),
+    ],
+)  # fmt: skip
+def test_what_is_no_place_on_earth(angles: str) -> None:
+    assert not data_of("nmea", b"$GPGLL," + angles.encode()).keys() & {"lat", "lon"}
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,12 @@ def test_answers_wait_for_the_disk() -> None:
     assert made.take() == b"2 rsp 6 200 OK\n"
 
 
+def test_a_line_end_that_is_counted_is_not_of_the_message() -> None:
+    made = client(OPEN, b"2 syslog 5 <1>a\n\n3 syslog 6 <1>b\r\n\n4 syslog 1 \n\n")
+    assert raws(made) == ["<1>a", "<1>b"]
+    assert made.sent == OFFERS + b"2 rsp 6 200 OK\n3 rsp 6 200 OK\n4 rsp 6 200 OK\n"
+
+
 def test_an_unknown_command() -> None:
     made = client(OPEN, b"2 quux 1 x\n3 syslog 4 <1>a\n")
     assert made.sent == OFFERS + b"2 rsp 19 500 unknown command\n3 rsp 6 200 OK\n"

@@ -88,6 +88,23 @@ MESSAGES: dict[str, tuple[bytes, str | None, dict[str, Any]]] = {
         {"facility": 4, "severity": 2, "timestamp": "Oct 11 22:14:15", "host": "mymachine",
          "app": "su", "procid": "12", "message": "'su root' failed"},
     ),
+    "RFC 3164 without a host, and a word with a colon behind the tag": (
+        b"<34>Oct 11 22:14:15 sshd[12]: error: no route", None,
+        {"facility": 4, "severity": 2, "raw": "<34>Oct 11 22:14:15 sshd[12]: error: no route"},
+    ),
+    "RFC 3164 with a year": (
+        b"<34>Oct 11 22:14:15 2003 su: failed", None,
+        {"facility": 4, "severity": 2, "raw": "<34>Oct 11 22:14:15 2003 su: failed"},
+    ),
+    "RFC 3164 with a year, without a host": (
+        b"<187>Oct 11 22:14:15 2003: %LINK-3-UPDOWN: down", None,
+        {"facility": 23, "severity": 3, "raw": "<187>Oct 11 22:14:15 2003: %LINK-3-UPDOWN: down"},
+    ),
+    "RFC 3164 with an address for a host": (
+        b"<34>Oct 11 22:14:15 2001:db8::1 su: failed", None,
+        {"facility": 4, "severity": 2, "timestamp": "Oct 11 22:14:15", "host": "2001:db8::1",
+         "app": "su", "message": "failed"},
+    ),
     "RFC 3164 with a time of RFC 3339": (
         b"<30>2026-11-22T12:39:00.5+01:00 web systemd: Started x:y", "2026-11-22T11:39:00.500000Z",
         {"facility": 3, "severity": 6, "host": "web", "app": "systemd", "message": "Started x:y"},
@@ -122,6 +139,12 @@ def test_a_message_that_is_not_utf_8_is_raw() -> None:
     assert record["raw"] == "PDEzPv8="
 
 
+def test_a_backslash_before_a_line_end_in_structured_data() -> None:
+    message = b'<13>1 - - - - - [a b="one\\\ntwo" c="3"] x'
+    (record,) = records(read(b"%d %b" % (len(message), message)))
+    assert record["data"]["structured"] == {"a": {"b": "one\\\ntwo", "c": "3"}}
+
+
 STREAM = (
     b"<1>a\n"
     b"5 <1>\nb"  # a LF within a counted message
@@ -131,12 +154,12 @@ STREAM = (
     b"<1>as Python's handler ends it\0<1>and again\0"
     b"5 <1>\0b"  # a NUL within a counted message
     b"12x no count\n"
-    b"5 <1>g\n"  # a LF that is counted
+    b"5 <1>g\n6 <1>g\r\n5 <1>g\0"  # a LF, CRLF or NUL that is counted
     b"<1>h"
 )
 FRAMES = [
     *("<1>a", "<1>\nb", "<1>c", "<1>d", "<1>e", "<1>f"),
-    *("<1>as Python's handler ends it", "<1>and again", "<1>\0b", "12x no count", "<1>g", "<1>h"),
+    *("<1>as Python's handler ends it", "<1>and again", "<1>\0b", "12x no count", *3 * ("<1>g",), "<1>h"),
 ]
 
 
