@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from typing import Final, NoReturn, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
 from twisted.internet.interfaces import IReactorTime
@@ -19,7 +20,7 @@ from ingest.ops.control import ControlError, ask
 from ingest.record import parse
 from ingest.watch.asking import Asking
 from ingest.watch.auth import Role
-from ingest.watch.explaining import explain
+from ingest.watch.explaining import MEANINGS, explain, explain_stranger
 from ingest.watch.fields import fields_of
 from ingest.watch.known import Known
 from ingest.watch.roster import SORTS, STATES
@@ -31,6 +32,7 @@ from ingest.watch.tailing import Tail, lines_around
 from ingest.watch.web import (
     MAX_TEXT,
     Api,
+    Folder,
     PageRequest,
     RequestError,
     argument,
@@ -45,6 +47,8 @@ _PAGE_SIZE: Final = 50
 _TRAFFIC_WIDTH: Final = 10  # seconds
 _LOOKED_AT: Final = 200  # last lines of a device in which fields are sought
 _STATES_KEPT: Final = 2.0  # seconds
+_STRANGERS: Final = 10
+_STRANGER: Final = {"name": "device", "error": "kind", "at": "at", "host": "host"}
 
 Shown = list[dict[str, object]]
 
@@ -105,7 +109,7 @@ class PageApi:
 
     def resource(self) -> Resource:
         """Make the resource `/api`."""
-        root = Resource()
+        root = Folder()
         devices = _Devices(self)
         query = Api(post=self.asking.query, changes=False)
         query.isLeaf = False
@@ -151,6 +155,11 @@ class PageApi:
             "since": answer.since,
             "asked": answer.at,
             "listener": None if answer.failure else answer.status,
+            "errors": _errors(answer.status),
+            "strangers": [
+                {name: each[key] for name, key in _STRANGER.items()}
+                for each in known.roster.strangers[:_STRANGERS]
+            ],
             "states": states,
             "devices": len(known.roster.entries),
             "watcher": {
@@ -231,7 +240,8 @@ class PageApi:
         known, now = self._known, time.time()
         entry = known.roster.entries.get(name)
         if entry is None:
-            raise RequestError(f"no device {name!r} is known", NOT_FOUND)
+            claims = (each for each in known.roster.strangers if each["device"] == name)
+            raise RequestError(explain_stranger(name, next(claims, None), now), NOT_FOUND)
         registered = entry.registered
         return {
             **entry.shown(now),
@@ -303,6 +313,16 @@ class _Devices(Api):
         child.isLeaf = False
         child.putChild(b"fields", Api(partial(self._api.fields, name)))
         return child
+
+
+def _errors(status: Mapping[str, Any]) -> Shown:
+    """List what went wrong with connections since the listener started, the most often first."""
+    counted = Counter(status.get("errors", {})).most_common()
+    return [
+        {"code": code, "count": count, "meaning": MEANINGS.get(code, "")}
+        for code, count in counted
+        if count
+    ]
 
 
 def _page(request: PageRequest) -> tuple[int, int]:

@@ -81,8 +81,7 @@ class Contact:
             return _SHORTEST
         now = self._clock()
         self._roster.note_connections(connections, now)
-        for each in incidents:
-            self._roster.note_incident(each["device"], each["kind"], each["text"], each["at"])
+        self._roster.note_incidents(incidents)
         self._note("", status)
         ended = time.monotonic()
         self._due = ended + min((ended - begun) / _SHARE, _LONGEST)

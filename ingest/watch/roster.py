@@ -5,7 +5,7 @@ listener say, and reads.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ STATES: Final = ("online", "silent", "failing", "refused", "disabled")
 
 online: connected, its handshake done, and heard of late.
 silent: not connected, or connected and not heard.
-failing: something of it was refused of late, or its frames wait for the disk.
+failing: something of it was refused of late, or again and again, or its frames wait for the disk.
 refused: it tries to connect and is not let in.
 disabled: an operator has disabled it.
 """
@@ -29,6 +29,18 @@ FAILING_FOR: Final = 300.0
 """Seconds for which a refusal is remembered in a device's state."""
 STUCK_AFTER: Final = 10.0
 """Seconds that frames may wait for the disk."""
+
+AGAIN: Final = 3
+"""Equal errors, each within `FAILING_FOR` of the one before, that good frames do not make good."""
+OVER: Final = frozenset(
+    ("auth-failed", "auth-timeout", "busy", "plaintext-refused", "registry-failed", "revoked")
+)
+"""Errors that are over once the device is let in, or are of somebody else who claims its name."""
+FRESH: Final = 10.0
+"""Seconds for which a record tells that a device is there, though the listener names no connection.
+
+It is asked for its connections no more often.
+"""
 
 SLOT: Final = 30.0
 """Seconds over which frames are counted for the rate."""
@@ -49,9 +61,12 @@ class Entry:
         last: the time of its newest record.
         seq: the number of that record; 0 if it is not known.
         connection: what the listener says of its connection; None without one.
+        asked: when it said so.
         error: the code for which it was refused last; empty for none.
-        error_at: when that was noticed.
+        error_at: when that was.
         error_text: the reason, as the listener gives it.
+        error_host: from where it came; empty if that is not known.
+        error_count: how many of this code came one after another.
         waits_since: since when frames wait for the disk.
     """
 
@@ -60,9 +75,12 @@ class Entry:
     last: float = 0.0
     seq: int = 0
     connection: Mapping[str, Any] | None = None
+    asked: float = 0.0
     error: str = ""
     error_at: float = 0.0
     error_text: str = ""
+    error_host: str = ""
+    error_count: int = 0
     waits_since: float = 0.0
     slot: int = 0
     in_slot: int = 0
@@ -84,6 +102,16 @@ class Entry:
             self.in_slot_before = self.in_slot if slot == self.slot + 1 else 0
             self.in_slot, self.slot = 0, slot
 
+    def note_incident(self, incident: Mapping[str, Any]) -> None:
+        """Take what the listener says of trouble, if it is news."""
+        at, code = float(incident["at"]), str(incident["kind"])
+        if at <= self.error_at:
+            return
+        is_again = code == self.error and at - self.error_at < FAILING_FOR
+        self.error_count = self.error_count + 1 if is_again else 1
+        self.error, self.error_at = code, at
+        self.error_text, self.error_host = incident["text"], incident["host"]
+
     @property
     def waiting(self) -> int:
         """How many of its frames wait for the disk."""
@@ -96,33 +124,51 @@ class Entry:
             return str(self.connection["peer"])
         return (self.registered.last_peer or "") if self.registered else ""
 
-    def heard(self, now: float) -> float:
-        """Return when it was last heard: on its connection, or in the log; 0 for never."""
+    def is_let_in(self, now: float) -> bool:
+        """Tell whether it is connected, and has proved its name.
+
+        What the listener said may be some seconds old. A record is newer news.
+        """
+        if self.connection is None:
+            begun = now - FRESH
+        elif self.connection["is_proved"]:
+            return True
+        else:
+            begun = self.asked - float(self.connection["connected_s"])
+        return self.last > max(begun, self.error_at)
+
+    @property
+    def heard(self) -> float:
+        """When it was last heard: on its connection, or in the log; 0 for never."""
         if self.connection is None or not self.connection["is_proved"]:
             return self.last
-        return max(self.last, now - float(self.connection["heard_s_ago"]))
+        return max(self.last, self.asked - float(self.connection["heard_s_ago"]))
+
+    def is_spoilt(self, now: float) -> bool:
+        """Tell whether, of a connected device, what came since its last error does not mend it."""
+        if self.error_at <= now - FAILING_FOR or self.error in OVER:
+            return False
+        return self.error_at > self.last or self.error_count >= AGAIN
 
     def state(self, now: float) -> str:
         """Return one of `STATES`."""
-        connection = self.connection
-        proved = connection is not None and bool(connection["is_proved"])
         if self.registered is not None and not self.registered.enabled:
             return "disabled"
-        if not proved:
+        if not self.is_let_in(now):
             is_refused = self.error_at > max(self.last, now - FAILING_FOR)
-            return "refused" if connection is not None or is_refused else "silent"
-        if self.error_at > now - FAILING_FOR and self.error_at > self.last:
+            return "refused" if is_refused else "silent"
+        if self.is_spoilt(now):
             return "failing"
         if self.waits_since and now - self.waits_since > STUCK_AFTER:
             return "failing"
-        return "online" if now - self.heard(now) < SILENT_AFTER else "silent"
+        return "online" if now - self.heard < SILENT_AFTER else "silent"
 
     def shown(self, now: float) -> dict[str, object]:
         """Return its row of the table."""
         return {
             "name": self.name,
             "state": self.state(now),
-            "last": self.heard(now) or None,
+            "last": self.heard or None,
             "rate": round(self.rate(now), 3),
             "next": self.seq + 1 if self.seq else None,
             "waiting": self.waiting,
@@ -138,7 +184,7 @@ _SortKey = Callable[[Entry, float], Any]
 _KEYS: Final[dict[str, _SortKey]] = {
     "name": lambda entry, _: entry.name,
     "state": lambda entry, now: (_BY_NEED.index(entry.state(now)), entry.name),
-    "last": lambda entry, now: entry.heard(now),
+    "last": lambda entry, _: entry.heard,
     "rate": lambda entry, now: entry.rate(now),
     "next": lambda entry, _: entry.seq,
     "waiting": lambda entry, _: entry.waiting,
@@ -170,9 +216,11 @@ class Roster:
 
     Attributes:
         entries: by name.
+        strangers: incidents with names that no device has, the newest first.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
+    strangers: Sequence[Mapping[str, Any]] = ()
     _connected: set[str] = field(default_factory=set)
 
     def entry(self, name: str) -> Entry:
@@ -228,14 +276,19 @@ class Roster:
                 entry.waits_since = 0.0
             elif not entry.waits_since:
                 entry.waits_since = now
-            entry.connection = connection
+            entry.connection, entry.asked = connection, now
         self._connected = set(found) & set(self.entries)
 
-    def note_incident(self, name: str, code: str, text: str, at: float) -> None:
-        """Take the newest trouble that the listener had with a device that is known."""
-        entry = self.entries.get(name)
-        if entry is not None and at > entry.error_at:
-            entry.error, entry.error_text, entry.error_at = code, text, at
+    def note_incidents(self, incidents: Iterable[Mapping[str, Any]]) -> None:
+        """Take the newest trouble that the listener had with each name that was claimed."""
+        strangers = []
+        for incident in incidents:
+            entry = self.entries.get(incident["device"])
+            if entry is None:
+                strangers.append(incident)
+            else:
+                entry.note_incident(incident)
+        self.strangers = sorted(strangers, key=lambda each: -float(each["at"]))
 
     def lose_listener(self) -> None:
         """Nobody knows who is connected while no listener answers."""

@@ -14,6 +14,8 @@ from twisted.web.http import (
     BAD_REQUEST,
     FORBIDDEN,
     INTERNAL_SERVER_ERROR,
+    NOT_ALLOWED,
+    NOT_FOUND,
     UNAUTHORIZED,
 )
 from twisted.web.resource import IResource, Resource
@@ -47,6 +49,7 @@ FAR: Final = 4e9
 _PORT: Final = re.compile(r":[0-9]*\Z")
 _MAX_BODY: Final = 1 << 18  # bytes
 _SAFE_METHODS: Final = (b"GET", b"HEAD")
+_NOTHING: Final = "there is nothing at this address"
 
 _T = TypeVar("_T")
 _KINDS: Final[dict[type, str]] = {str: "text", list: "an array", dict: "an object"}
@@ -182,7 +185,26 @@ Answer = Callable[[PageRequest], object]
 """Makes the value of an answer, or a Deferred of it; None if it has answered itself."""
 
 
-class Api(Resource):
+def refuse_method(request: PageRequest, *allowed: bytes) -> int:
+    """Answer a method that is not understood at an address, for `render`."""
+    request.setHeader("Allow", b", ".join(allowed))
+    send_json(request, {"error": "there is no such method here"}, NOT_ALLOWED)
+    return NOT_DONE_YET
+
+
+class Folder(Resource):
+    """Has addresses below it, and is none itself."""
+
+    def getChild(self, path: bytes, request: Any) -> Resource:  # noqa: ARG002
+        """See `Resource.getChild`."""
+        return Refused(NOT_FOUND, _NOTHING)
+
+    def render(self, request: PageRequest) -> int:
+        """See `Resource.render`."""
+        return Refused(NOT_FOUND, _NOTHING).render(request)
+
+
+class Api(Folder):
     """One address of the API.
 
     An error gets an object `{"error": "..."}`; one of ours says no more than that it is one.
@@ -208,11 +230,11 @@ class Api(Resource):
     def render(self, request: PageRequest) -> int:
         """Answer; see `Resource.render`."""
         request.setHeader("Cache-Control", "no-store")
+        if any(request.postpath or ()):
+            return super().render(request)
         answer = self._answers.get(request.method)
         if answer is None:
-            request.setHeader("Allow", b", ".join(self.allowedMethods))
-            send_json(request, {"error": "there is no such method here"}, 405)
-            return NOT_DONE_YET
+            return refuse_method(request, *self.allowedMethods)
         if request.method not in _SAFE_METHODS and self._changes and request.role != "operate":
             send_json(request, {"error": "you may look, but not change anything"}, FORBIDDEN)
             return NOT_DONE_YET
@@ -270,7 +292,7 @@ class Door(Resource):
             request.setHeader(name, value)
         refusal = self._refusal(request)
         if refusal is not None:
-            return _Refused(FORBIDDEN, refusal)
+            return Refused(FORBIDDEN, refusal)
         if self._check is None:
             return self._enter("operate", path, request)
         role = self._check(request.getHeader(b"authorization") or b"")
@@ -283,7 +305,7 @@ class Door(Resource):
     def _enter(self, role: Role | None, path: bytes, request: Any) -> IResource:
         if role is None:
             request.setHeader("WWW-Authenticate", 'Basic realm="ingest", charset="UTF-8"')
-            return _Refused(UNAUTHORIZED, "name and password, please")
+            return Refused(UNAUTHORIZED, "name and password, please")
         request.role = role
         return cast(IResource, self._inside.getChildWithDefault(path, request))
 
@@ -307,15 +329,19 @@ class Door(Resource):
         return None
 
 
-class _Refused(Resource):
+class Refused(Resource):
+    """An address, or a request, that gets an error."""
+
     isLeaf = True
 
     def __init__(self, code: int, text: str) -> None:
+        """Refuse with a status of HTTP, and say why."""
         super().__init__()
         self._code = code
         self._text = text
 
     def render(self, request: PageRequest) -> int:
+        """Answer."""
         send_json(request, {"error": self._text}, self._code)
         return NOT_DONE_YET
 
@@ -330,7 +356,9 @@ class _Static(Resource):
         self._kind = _TYPES[PurePosixPath(name).suffix]
         self._content = content
 
-    def render_GET(self, request: PageRequest) -> int:
+    def render(self, request: PageRequest) -> int:
+        if request.method not in _SAFE_METHODS:
+            return refuse_method(request, *_SAFE_METHODS)
         # The next version of the program has other files under the same names.
         request.setHeader("Cache-Control", "no-cache")
         send(request, self._content, self._kind)
@@ -344,7 +372,7 @@ def static_files() -> Resource:
         OSError: one is missing: the package was not built as it should be.
     """
     folder = files("ingest.watch") / "page"
-    root = Resource()
+    root = Folder()
     for source in (folder, folder / "vendor"):
         for file in source.iterdir():
             if file.is_file() and PurePosixPath(file.name).suffix in _TYPES:

@@ -128,7 +128,10 @@ def test_what_makes_no_sense_is_said(
 
 
 def test_who_is_not_asked_for_gets_nothing(page: Page) -> None:
-    assert page.refusal("api/devices/nope") == (404, "no device 'nope' is known")
+    assert page.refusal("api/devices/nope") == (404, "No device 'nope' is known.")
+    for path in ("nope", "api", "api/", "api/nope", "api/devices/a/b", "api/devices/a/fields/x"):
+        assert page.refusal(path) == (404, "there is nothing at this address"), path
+    assert page.refusal("", method="POST", headers=OURS)[0] == 405
     assert page.refusal("api/status", method="POST", headers=OURS)[0] == 405
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "[::", "", "["):
         code, text = page.refusal("api/status", headers={"Host": host})

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from ingest.devices.device import Device
+from ingest.listener.incidents import KINDS
 from ingest.watch.contact import Answer, Contact
-from ingest.watch.explaining import explain
+from ingest.watch.explaining import MEANINGS, explain
 from ingest.watch.roster import Roster
 
 NOW = time.time()
@@ -28,6 +29,10 @@ def connection(name: str, **changes: Any) -> dict[str, Any]:
         "is_reading": True, "connected_s": 60.0, "heard_s_ago": 1.0, "waiting_frames": 0,
         "waiting_bytes": 0, "acknowledged": 3, **changes,
     }  # fmt: skip
+
+
+def incident(name: str, kind: str, at: float, text: str = "") -> dict[str, Any]:
+    return {"device": name, "kind": kind, "at": at, "text": text, "host": "192.0.2.8"}
 
 
 def roster(*names: str) -> Roster:
@@ -49,7 +54,7 @@ def test_a_connected_device_is_online() -> None:
     ("changes", "state", "says"),
     [
         ({"heard_s_ago": 301.0}, "silent", "has sent nothing for 5 min 1 s"),
-        ({"is_proved": False, "phase": "checking"}, "refused", "has not proved it yet"),
+        ({"is_proved": False, "phase": "checking"}, "silent", "has not proved it yet"),
     ],
 )
 def test_a_connection_may_be_no_good(changes: dict[str, Any], state: str, says: str) -> None:
@@ -72,21 +77,77 @@ def test_frames_that_wait_long_fail() -> None:
 def test_refused_frames_fail_until_good_ones_come() -> None:
     made = roster("a")
     made.note_connections([connection("a")], NOW)
-    for _ in range(2):  # it is told again and again
-        made.note_incident("a", "bad-frame", "", NOW - 10)
+    for _ in range(5):  # it is told again and again
+        made.note_incidents([incident("a", "bad-frame", NOW - 10)])
     assert made.entry("a").state(NOW) == "failing"
-    assert "bad-frame, 10 s ago" in explain(made.entry("a"), OK, NOW)
+    assert "bad-frame, 10 s ago, from 192.0.2.8" in explain(made.entry("a"), OK, NOW)
     made.note_records("a", NOW - 1, 5, 1, NOW)
     assert made.entry("a").state(NOW) == "online"
 
 
 def test_who_is_not_let_in_is_refused() -> None:
     made = roster("a")
-    made.note_incident("a", "auth-failed", "its token is wrong", NOW - 3)
-    made.note_incident("nobody", "auth-failed", "", NOW)
+    made.note_incidents(
+        [incident("a", "auth-failed", NOW - 3), incident("nobody", "auth-failed", NOW)]
+    )
     assert made.entry("a").state(NOW) == "refused"
     assert "ingest device new-token a" in explain(made.entry("a"), OK, NOW)
     assert "nobody" not in made.entries
+    assert [each["device"] for each in made.strangers] == ["nobody"]
+
+
+def test_a_fleet_that_comes_back_is_not_refused() -> None:
+    made = roster("a", "b", "c")
+    shaking = {"is_proved": False, "phase": "checking", "connected_s": 2.0}
+    made.note_connections([connection("a", **shaking), connection("b", **shaking)], NOW)
+    made.note_records("b", NOW + 1, 1, 1, NOW + 1)
+    made.note_records("c", NOW + 1, 1, 1, NOW + 1)
+    states = {name: made.entry(name).state(NOW + 5) for name in "abc"}
+    assert states == {"a": "silent", "b": "online", "c": "online"}
+    assert explain(made.entry("b"), OK, NOW + 5) == explain(made.entry("c"), OK, NOW + 5) == ""
+    assert made.entry("c").state(NOW + 20) == "silent", "it came, delivered and went"
+    assert "If it connects only to deliver" in explain(made.entry("c"), OK, NOW + 20)
+
+
+def test_what_comes_again_and_again_is_not_made_good_by_frames_in_between() -> None:
+    made = roster("a")
+    made.note_connections([connection("a", heard_s_ago=0.0)], NOW)
+    for moment in (NOW - 20, NOW - 10, NOW):
+        made.note_incidents([incident("a", "replaced", moment)])
+        made.note_records("a", moment + 1, 5, 1, moment + 1)
+    assert made.entry("a").state(NOW + 2) == "failing"
+    says = explain(made.entry("a"), OK, NOW + 2)
+    assert "replaced, again and again, 2 s ago, from 192.0.2.8: two devices use" in says
+    assert made.entry("a").state(NOW + 301) != "failing"
+
+
+def test_who_guesses_the_token_of_a_device_does_it_no_harm() -> None:
+    made = roster("a")
+    made.note_connections([connection("a", heard_s_ago=0.0)], NOW)
+    for moment in (NOW - 20, NOW - 10, NOW):
+        made.note_incidents([incident("a", "auth-failed", moment)])
+    assert made.entry("a").state(NOW) == "online"
+    assert explain(made.entry("a"), OK, NOW) == "", "a new token would cut off the right one"
+
+
+def test_when_it_was_heard_does_not_move_with_the_clock() -> None:
+    made = roster("a")
+    made.note_connections([connection("a", heard_s_ago=5.0)], NOW)
+    assert made.page("", "", "name", 1, 1, NOW + 7).rows[0]["last"] == pytest.approx(NOW - 5)
+
+
+def test_a_registry_that_fails_keeps_only_new_ones_out() -> None:
+    made = roster("a", "b")
+    made.note_connections([connection("a")], NOW)
+    answer = Answer(at=NOW, failure="", status={"health": "registry-failing", "reason": "torn"})
+    assert explain(made.entry("a"), answer, NOW) == ""
+    assert "can look up no device (torn)" in explain(made.entry("b"), answer, NOW)
+    answer = Answer(at=NOW, failure="", status={"health": "positions-failing", "reason": "torn"})
+    assert explain(made.entry("a"), answer, NOW) == ""
+
+
+def test_each_thing_that_goes_wrong_has_words() -> None:
+    assert set(MEANINGS) == set(KINDS)
 
 
 def test_other_reasons() -> None:
