@@ -326,6 +326,24 @@ def test_the_silence_of_a_removed_device_is_no_news(
             assert steps(runner) == []
 
 
+def test_a_device_that_was_removed_in_a_night_off(
+    layout: Layout, send: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fires on it clears, whatever it is. One that never was registered goes on."""
+    monkeypatch.setattr("ingest.watch.rules.runner._LOOK_AROUND", 0)
+    with Registry(layout.devices) as registry:
+        registry.add("a", "a token")
+        with running(layout, HOT, at=5) as runner:
+            add(layout, *(send(1, "temp=31", name) for name in ("a", "b")))
+            assert len(steps(runner)) == 2
+        registry.remove("a")
+        with running(layout, HOT, at=60) as runner:
+            (cleared,) = steps(runner)
+            assert told([cleared.event]) == [("hot", "a", "clears", 60)]
+            assert cleared.event.message == "a: the device was removed"
+            assert steps(runner) == []
+
+
 def test_when_a_disk_will_be_full(tmp_path: Path) -> None:
     trend = DiskTrend(tmp_path)
     assert trend.note(0, 1000) is None
