@@ -29,6 +29,9 @@ _LONGEST: Final = 1000
 
 _OBJECT: Final = b"fields"
 _SILENCE: Final = -1  # of a timer
+_SET_BACK: Final = 10 * SECOND
+"""How much earlier a record is than the clock if that was set back; by less, it was only written
+late."""
 
 
 class Engine:
@@ -66,11 +69,14 @@ class Engine:
         self.changed_watches = self._standing.changed
         self.asked = 0
         self._plans = Plans(rules)
+        self._is_behind_a_gap = False
 
     def feed(self, block: bytes) -> list[Event]:
         """Take a block of whole lines of the log; return what it caused, in order."""
         devices = self.devices
         stamp, now = b"", self.clock
+        if self._is_behind_a_gap:
+            self._go_on(block)
         for time, name, number, rest in _LINE.findall(b"\n" + block):
             if time != stamp:
                 stamp = time
@@ -83,6 +89,10 @@ class Engine:
             if plan.touched is not None and plan.touched.search(rest):
                 self._look(device, float(number), rest, now)
         return self._standing.taken()
+
+    def skip(self) -> None:
+        """Lines of the log are gone: what is fed next does not follow what was fed last."""
+        self._is_behind_a_gap = True
 
     def advance(self, now: int) -> list[Event]:
         """Say what time it is, now that all of the log is read; return what was due."""
@@ -105,12 +115,14 @@ class Engine:
         self.asked = now
         for name, count in counted.items():
             device = self.device(name)
-            if device.plan.refused and count != device.refused:
-                # A smaller number is that of a listener that has started again.
-                new = count - device.refused if count > device.refused else count
-                device.refused = count
+            if count == device.refused:
+                continue
+            # A smaller number is that of a listener that has started again.
+            new = count - device.refused if count > device.refused else count
+            device.refused = count
+            self.changed.add(device)
+            if device.plan.refused:
                 device.refusals.append((earliest, new))
-                self.changed.add(device)
         for device in self.devices.values():
             if device.refusals or device.watches:
                 self._weigh_refusals(device, now)
@@ -129,15 +141,13 @@ class Engine:
                 )
         return self._standing.taken()
 
-    def forget(self, name: str, now: int) -> list[Event]:
+    def forget(self, device: Device, now: int) -> list[Event]:
         """Let a device go that is no longer in the fleet: what fires on it clears."""
-        device = self.devices.get(name.encode())
-        if device is not None:
-            for place in list(device.watches):
-                self._standing.drop(device, place, now, "the device was removed")
-            device.rhythms.clear()
-            device.known.clear()
-            self.changed.add(device)
+        for place in list(device.watches):
+            self._standing.drop(device, place, now, "the device was removed")
+        device.rhythms.clear()
+        device.known.clear()
+        self.changed.add(device)
         return self._standing.taken()
 
     def restore(
@@ -163,6 +173,9 @@ class Engine:
             else:
                 self.device(name).watches[place] = watch
         for device in self.devices.values():
+            if device.drop_unkept():
+                self.changed.add(device)
+            self._standing.fit(device, self.clock)
             self._arm_all(device)
         return lost
 
@@ -188,7 +201,25 @@ class Engine:
         for timer in self._standing.due_until(now):
             self.clock = timer.due
             self._come_due(timer, self.device(timer.device))
-        self.clock = now  # which may be earlier: the listener's clock was set back
+        is_set_back = now < self.clock - _SET_BACK
+        self.clock = now
+        if is_set_back:
+            for device in self.devices.values():
+                device.set_back(now)
+                self._standing.fit(device, now)
+                self._arm_all(device)
+            self.changed.update(self.devices.values())
+
+    def _go_on(self, block: bytes) -> None:
+        """Go on behind lines that are gone, at the time of the first that is not."""
+        first = _LINE.search(b"\n" + block)
+        now = microseconds(first[1]) if first else 0
+        if now:
+            self._is_behind_a_gap = False
+            for device in self.devices.values():
+                self._standing.drop_pending(device, now)
+                device.go_on(now)
+            self.changed.update(self.devices.values())
 
     def _come_due(self, timer: Timer, device: Device) -> None:
         if device.armed.get(timer[2:]) != timer.due:

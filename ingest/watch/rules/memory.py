@@ -79,6 +79,7 @@ class Device:
         refusals: those of late: when, and how many.
         watches: the rules that are not quiet, by their place.
         armed: when the heap holds a timer for what: rule, field, and a number.
+        registered: whether it stood in the registry when that was looked at last.
     """
 
     name: str
@@ -90,6 +91,35 @@ class Device:
     refusals: list[tuple[int, int]] = field(default_factory=list)
     watches: dict[int, Watch] = field(default_factory=dict)
     armed: dict[tuple[int, str, int], int] = field(default_factory=dict)
+    registered: bool = False
+
+    def drop_unkept(self) -> bool:
+        """Forget what its plan does not keep up to date; tells whether there was any.
+
+        A rule that asks for it later must not take it for what came last.
+        """
+        rhythms = {name: each for name, each in self.rhythms.items() if name in self.plan.silences}
+        known = {name: each for name, each in self.known.items() if name in self.plan.tracked}
+        seq = self.seq if self.plan.hears else 0
+        is_less = (seq, len(rhythms), len(known)) != (self.seq, len(self.rhythms), len(self.known))
+        self.seq, self.rhythms, self.known = seq, rhythms, known
+        return is_less
+
+    def set_back(self, now: int) -> None:
+        """Let nothing have come later than now: the clock was set back."""
+        for rhythm in self.rhythms.values():
+            rhythm.last = min(rhythm.last, now)
+        self.known = {name: (min(time, now), value) for name, (time, value) in self.known.items()}
+
+    def go_on(self, now: int) -> None:
+        """Go on where lines of the log are gone: nobody knows what came until now.
+
+        A silence counts from now on.
+        """
+        self.seq = 0
+        self.known.clear()
+        for rhythm in self.rhythms.values():
+            rhythm.last = max(rhythm.last, now) if rhythm.last else 0
 
     def dump(self) -> bytes:
         """Write down all but the watches."""
@@ -98,11 +128,13 @@ class Device:
         }
         # JSON has no NaN: a text stands for it, and for the infinities.
         known = {name: (time, _written(value)) for name, (time, value) in self.known.items()}
-        return orjson.dumps([self.seq, rhythms, known, self.refused, self.refusals])
+        kept = [self.seq, rhythms, known, self.refused, self.refusals, self.registered]
+        return orjson.dumps(kept)
 
     def load(self, dumped: bytes) -> None:
         """Take over what `dump` wrote."""
-        self.seq, rhythms, known, self.refused, refusals = orjson.loads(dumped)
+        self.seq, rhythms, known, self.refused, refusals, *newer = orjson.loads(dumped)
+        self.registered = newer == [True]
         self.rhythms = {name: Rhythm(*each) for name, each in rhythms.items()}
         self.known = {name: (time, _read(value)) for name, (time, value) in known.items()}
         self.refusals = [(time, count) for time, count in refusals]

@@ -55,9 +55,14 @@ def replay(
     engine = Engine(rules, is_jump=jumps(folder))
     events: list[Event] = []
     wanted = Filter(until=until)
+
+    def skip(error: LinesMissingError) -> None:
+        engine.skip()
+        missing(error)
+
     with Log(folder) as log:
         place = START if since is None else log.place_at(since)
-        for block in _blocks(log, place, missing):
+        for block in _blocks(log, place, skip):
             lines = wanted.matching(block)
             events += engine.feed(b"".join(line + b"\n" for line in lines))
             if not lines and engine.clock:

@@ -18,7 +18,7 @@ from ingest.log.log import LinesMissingError, Log
 from ingest.log.places import Place
 from ingest.watch.rules.alertlog import AlertLog
 from ingest.watch.rules.engine import Engine
-from ingest.watch.rules.model import DiskFull, Refused, Rules, Silence
+from ingest.watch.rules.model import DiskFull, Refused, Rules
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event
 from ingest.watch.rules.state import Gone, Noted, State
@@ -146,8 +146,8 @@ class Runner:
     def _step(self) -> Step:
         begun = time.monotonic()
         events, problems = list(self._gone.events), list[str]()
-        caught_up = False
-        while not caught_up and time.monotonic() - begun < _STEP:
+        caught_up, problem = False, ""
+        while problem or (not caught_up and time.monotonic() - begun < _STEP):
             block, problem = self._read()
             problems += [problem] if problem else []
             events += self._engine.feed(block)
@@ -166,22 +166,24 @@ class Runner:
             self._place, block = self._log.read_from(self._place)
         except LinesMissingError as error:
             self._place = error.place
+            self._engine.skip()
             return b"", str(error)
         except DAMAGED as error:
             raise OSError(f"a file of the log is damaged: {error}") from error
         return block, ""
 
     def _look_around(self) -> list[Event]:
-        """Look at what is not in the log, now and then, if a rule asks for it."""
+        """Look at what is not in the log, now and then."""
         now = time.monotonic()
         if now - self._looked < _LOOK_AROUND:
             return []
         self._looked = now
         events: list[Event] = []
         tests = {type(rule.test) for rule in self._rules.rules}
-        if Silence in tests:
-            for name in self._removals.take():
-                events += self._engine.forget(name, self._now())
+        for device in self._removals.look(self._engine.devices.values()):
+            self._engine.changed.add(device)
+            if not device.registered:
+                events += self._engine.forget(device, self._now())
         listener = self._ask(self._layout.control) if tests & {DiskFull, Refused} else None
         if DiskFull in tests:
             measured = self._disk.full_in(now)

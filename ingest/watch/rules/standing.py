@@ -94,6 +94,30 @@ class Standing:
             watch.reason = reason
             self._events.append(event(self._rules[place], device.name, watch, False, now))
 
+    def fit(self, device: Device, now: int) -> None:
+        """Let what a device's watches wait for suit their rules and the clock.
+
+        Neither need be what it was: a rule is changed in its file, a clock is set back. A condition
+        that was to hold for a while, and is another now, has yet to be found to hold.
+        """
+        for place, watch in list(device.watches.items()):
+            rule, before = self._rules[place], (watch.since, watch.due)
+            if watch.phase is Phase.PENDING and watch.reason != str(rule.test):
+                self.drop(device, place, now, "")
+            elif watch.phase is Phase.PENDING:
+                watch.since = min(watch.since, now)
+                watch.due = watch.since + rule.hold
+            elif watch.phase is Phase.KEEPING:
+                watch.due = min(watch.due, now + rule.keep)
+            if before != (watch.since, watch.due):
+                self.changed.add((device, place))
+
+    def drop_pending(self, device: Device, now: int) -> None:
+        """Forget the conditions that were to hold for a while."""
+        for place, watch in list(device.watches.items()):
+            if watch.phase is Phase.PENDING:
+                self.drop(device, place, now, "")
+
     def _put(self, device: Device, place: int, watch: Watch) -> None:
         if watch.phase is Phase.QUIET:
             device.watches.pop(place, None)

@@ -7,6 +7,7 @@ has confirmed it.
 """
 
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -277,12 +278,9 @@ class State:
 
     def _prune(self, number: int) -> None:
         """Keep the queues and the history bounded."""
-        self._database.execute(
-            "DELETE FROM deliveries WHERE number <= ("
-            " SELECT number FROM deliveries AS other WHERE other.target = deliveries.target"
-            " ORDER BY number DESC LIMIT 1 OFFSET ?)",
-            (_MOST_WAITING,),
-        )
+        targets = self._database.execute("SELECT DISTINCT target FROM deliveries").fetchall()
+        for (target,) in targets:
+            self._drop_oldest(target)
         self._database.execute(
             "DELETE FROM events WHERE number <= ?"
             " AND number NOT IN (SELECT number FROM firing)"
@@ -292,6 +290,20 @@ class State:
         self._database.execute(
             "DELETE FROM outcomes WHERE number NOT IN (SELECT number FROM events)"
         )
+
+    def _drop_oldest(self, target: str) -> None:
+        """Keep a target's queue bounded, and say of each event that it is dropped."""
+        dropped = "target = ? AND number <= (" + (
+            "SELECT number FROM deliveries WHERE target = ? ORDER BY number DESC LIMIT 1 OFFSET ?)"
+        )
+        values = target, target, _MOST_WAITING
+        why = f"dropped, as {_MOST_WAITING:,} newer ones waited"
+        self._database.execute(
+            "INSERT OR REPLACE INTO outcomes"
+            f" SELECT number, target, ?, ? FROM deliveries WHERE {dropped}",
+            (time.time_ns() // 1000, why, *values),
+        )
+        self._database.execute(f"DELETE FROM deliveries WHERE {dropped}", values)
 
     def _noted(self, which: str, *values: object) -> list[Noted]:
         rows = self._database.execute(

@@ -2,7 +2,7 @@
 
 import shutil
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +10,7 @@ from typing import Any, Final
 from ingest.devices.registry import Registry, RegistryError
 from ingest.log.jumps import read_jumps
 from ingest.ops.control import ControlError, ask
+from ingest.watch.rules.memory import Device
 
 _TIMEOUT: Final = 5.0
 _WINDOW: Final = 3600.0
@@ -87,24 +88,30 @@ class DiskTrend:
 
 
 class Removals:
-    """Devices that an operator removes from the registry: their silence is no news."""
+    """Devices that an operator removes from the registry: what fires on them is no news."""
 
     def __init__(self, registry: Path) -> None:
         self._path = registry
-        self._mark: int | None = None
+        self._revision = b""
 
-    def take(self) -> list[str]:
-        """Return who was removed since the last look, or nobody at the first one."""
-        if not self._path.exists():
-            return []
+    def look(self, devices: Collection[Device]) -> list[Device]:
+        """Note with each device whether it is registered, and return those where that is news.
+
+        What was noted is saved with them: a removal in a night off is noticed in the morning.
+        """
         try:
-            with Registry(self._path) as registry:
-                if self._mark is None:
-                    self._mark = registry.last_revocation()
-                self._mark, changed = registry.revoked_since(self._mark)
-                return [name for name in changed if registry.get(name) is None]
+            with Registry(self._path, make=False) as registry:
+                revision = registry.revision()
+                is_other, self._revision = revision != self._revision, revision
+                # As long as the registry is what it was, only newcomers are looked up.
+                asked = [each for each in devices if is_other or not each.registered]
+                found = registry.registered(each.name for each in asked)
         except RegistryError:
             return []  # the listener says what is wrong with it
+        news = [each for each in asked if each.registered is not (each.name in found)]
+        for device in news:
+            device.registered = not device.registered
+        return news
 
 
 def jumps(log_folder: Path) -> Callable[[str, int], bool]:

@@ -1,6 +1,7 @@
 import json
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from ingest.log.jumps import note_jump
 from ingest.record import record_time
 from ingest.watch.rules.engine import Engine
 from ingest.watch.rules.memory import dump_watch, load_watch
+from ingest.watch.rules.model import Rule
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event
 from ingest.watch.rules.surroundings import jumps
@@ -242,6 +244,18 @@ def test_refusals(tmp_path: Path) -> None:
     assert told(doors.refusals({"a": 3}, at(190), at(210))) == [("no", "a", "fires", 210)]
 
 
+def test_refusals_before_a_rule_looked_at_the_device_do_not_count(
+    tmp_path: Path, send: Sender
+) -> None:
+    text = '[[rule]]\nname = "no"\nrefused = 3\n'
+    first = engine(tmp_path, text + 'devices = "a"\n')
+    for second in (0, 15):
+        first.refusals({"a": 0, "b": 100 + second}, at(-86400), at(second))
+    then = restarted(first, rules(tmp_path, text).rules)
+    assert then.refusals({"a": 0, "b": 117}, at(-86400), at(30)) == []
+    assert told(then.refusals({"a": 0, "b": 118}, at(-86400), at(45))) == [("no", "b", "fires", 45)]
+
+
 def test_refusals_that_may_be_old_do_not_count(tmp_path: Path) -> None:
     doors = engine(tmp_path, '[[rule]]\nname = "no"\nrefused = 3\nwithin = "60s"\n')
     started = at(-86400)
@@ -268,7 +282,7 @@ def test_a_removed_device_is_let_go(tmp_path: Path, send: Sender) -> None:
     quiet = engine(tmp_path, '[[rule]]\nname = "quiet"\nsilent = "10s"\n')
     quiet.feed(send(0, "x"))
     quiet.advance(at(20))
-    events = quiet.forget("a", at(21))
+    events = quiet.forget(quiet.device("a"), at(21))
     assert told(events) == [("quiet", "a", "clears", 21)]
     assert events[0].message == "a: the device was removed"
     assert quiet.advance(at(1000)) == []
@@ -295,6 +309,43 @@ def test_a_clock_that_went_back(tmp_path: Path, send: Sender) -> None:
     ]  # fmt: skip
     assert told(went.advance(at(60))) == [
         ("quiet", "a", "fires", 36), ("old", "a", "fires", 39.000001),
+    ]  # fmt: skip
+
+
+def test_a_clock_that_was_set_back_is_not_waited_for(tmp_path: Path, send: Sender) -> None:
+    text = HOT + 'for = "60s"\nkeep_firing_for = "30s"\n[[rule]]\nname = "quiet"\nsilent = "90s"\n'
+    went = engine(tmp_path, text)
+    went.feed(send(3600, "temp=31") + send(3600, "temp=31", "b"))
+    assert told(went.feed(send(0, "x", "b")) + went.advance(at(100))) == [
+        ("hot", "a", "fires", 60), ("hot", "b", "fires", 60),
+        ("quiet", "a", "fires", 90), ("quiet", "b", "fires", 90),
+    ]  # fmt: skip
+    went.feed(send(3600, "temp=1", "b"))
+    assert ("hot", "b", "clears", 230) in told(went.feed(send(200, "x")) + went.advance(at(231)))
+
+
+def test_a_clock_that_was_ahead_for_a_moment(tmp_path: Path, send: Sender) -> None:
+    """What came before it is as old as it was."""
+    quiet = engine(tmp_path, '[[rule]]\nname = "quiet"\nsilent = "60s"\n')
+    events = quiet.feed(send(0, "x") + send(3600, "x", "b") + send(10, "x", "b"))
+    assert told(events + quiet.feed(send(20, "x"))) == [
+        ("quiet", "a", "fires", 60), ("quiet", "a", "clears", 20),
+    ]  # fmt: skip
+    assert told(quiet.advance(at(79))) == [("quiet", "b", "fires", 70)]
+    assert told(quiet.advance(at(80))) == [("quiet", "a", "fires", 80)]
+
+
+def test_lines_that_are_gone_are_no_silence(tmp_path: Path, send: Sender) -> None:
+    """Nor missing numbers, nor a rate; a silence counts from where the log goes on."""
+    text = HOT + 'for = "60s"\n[[rule]]\nname = "quiet"\nsilent = "90s"\n'
+    text += '[[rule]]\nname = "gap"\nmissing_numbers = true\n'
+    text += '[[rule]]\nname = "fast"\nwhen = "rate(temp) > 0.001"\n'
+    rules_ = engine(tmp_path, text)
+    rules_.feed(send(0, "temp=31") + send(0, "temp=31", "b"))
+    rules_.skip()
+    assert rules_.feed(b"") == rules_.feed(send(3600, "temp=90", skip=50)) == []
+    assert told(rules_.feed(send(3680, "x")) + rules_.advance(at(3700))) == [
+        ("hot", "a", "fires", 3660), ("quiet", "b", "fires", 3690),
     ]  # fmt: skip
 
 
@@ -419,9 +470,10 @@ def test_no_line_is_passed_by_that_a_rule_needs(tmp_path: Path, seed: int) -> No
     assert {each.rule for each in events} == {"hot", "door", "no hum"}
 
 
-def restarted(before: Engine) -> Engine:
-    """An engine that took over what another one wrote down."""
-    after = Engine(before.rules, before.clock)
+def restarted(before: Engine, rules: Sequence[Rule] | None = None) -> Engine:
+    """An engine that took over what another one wrote down, perhaps with other rules."""
+    after = Engine(before.rules if rules is None else rules, before.clock)
+    after.asked = before.asked
     watches = [
         (before.rules[place].name, device.name, load_watch(dump_watch(watch)))
         for device in before.devices.values()
@@ -432,6 +484,72 @@ def restarted(before: Engine) -> Engine:
     )
     assert lost == []
     return after
+
+
+ASKS_BACK = """
+[[rule]]
+name = "gap"
+missing_numbers = true
+[[rule]]
+name = "quiet"
+silent = "10m"
+[[rule]]
+name = "no temp"
+silent = "10m"
+field = "temp"
+[[rule]]
+name = "fast"
+when = "rate(temp) > 0.001"
+"""
+
+
+def test_a_rule_that_comes_back_knows_nothing_old(tmp_path: Path, send: Sender) -> None:
+    """What came while it was away, nobody noted."""
+    with_them, without = (rules(tmp_path, text).rules for text in (ASKS_BACK, HOT))
+    before = Engine(with_them)
+    before.feed(send(0, "temp=1"))
+    away = restarted(before, without)
+    away.feed(b"".join(send(60 * minute, "temp=20") for minute in range(1, 60)))
+    back = restarted(away, with_them)
+    assert back.feed(send(3600, "temp=20") + send(3660, "temp=20")) == []
+    assert {rule for rule, *_ in told(back.feed(send(3661, "temp=30", skip=1)))} == {"gap", "fast"}
+    assert len(back.advance(at(4300))) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "fires"),
+    [
+        ('for = "60s"', 60),
+        ('for = "2m"', 120),
+        ("", 0),
+        ('for = "10m"', 600),
+        ('clear = "temp < 3"\nfor = "5m"', 300),
+    ],
+)
+def test_another_for_counts_from_the_same_beginning(
+    tmp_path: Path, send: Sender, changed: str, fires: float
+) -> None:
+    hot = engine(tmp_path, HOT + 'for = "10m"\n')
+    hot.feed(send(0, "temp=31") + send(90, "x"))
+    then = restarted(hot, rules(tmp_path, HOT + changed).rules)
+    assert told(then.advance(at(1000))) == [("hot", "a", "fires", fires)]
+
+
+def test_another_condition_has_yet_to_hold(tmp_path: Path, send: Sender) -> None:
+    hot = engine(tmp_path, HOT + 'for = "60s"\n')
+    hot.feed(send(0, "temp=31"))
+    then = restarted(hot, rules(tmp_path, HOT.replace("30", "40") + 'for = "60s"\n').rules)
+    assert then.advance(at(100)) == []
+    assert told(then.feed(send(100, "temp=41")) + then.advance(at(200))) == [
+        ("hot", "a", "fires", 160)
+    ]
+
+
+def test_a_shorter_time_of_going_on(tmp_path: Path, send: Sender) -> None:
+    hot = engine(tmp_path, HOT + 'keep_firing_for = "1d"\n')
+    hot.feed(send(0, "temp=31") + send(10, "temp=1"))
+    then = restarted(hot, rules(tmp_path, HOT + 'keep_firing_for = "60s"\n').rules)
+    assert told(then.advance(at(100))) == [("hot", "a", "clears", 70)]
 
 
 def test_a_rule_that_is_gone_leaves_its_watches(tmp_path: Path, send: Sender) -> None:

@@ -1,4 +1,5 @@
 import errno
+import itertools
 import json
 import os
 import random
@@ -15,10 +16,12 @@ from ingest.layout import Layout
 from ingest.log.reading import lines
 from ingest.record import parse
 from ingest.watch.rules.alertlog import AlertLog
+from ingest.watch.rules.engine import Engine
 from ingest.watch.rules.nodes import SECOND
+from ingest.watch.rules.phases import Event
 from ingest.watch.rules.replay import replay
 from ingest.watch.rules.runner import Runner
-from ingest.watch.rules.state import Noted
+from ingest.watch.rules.state import Noted, State
 from ingest.watch.rules.surroundings import DiskTrend, Listener
 from tests.log.logs import write
 from tests.watch.rules.making import START, Sender, rules, told
@@ -326,6 +329,24 @@ def test_the_silence_of_a_removed_device_is_no_news(
             assert steps(runner) == []
 
 
+def test_a_device_that_was_removed_in_a_night_off(
+    layout: Layout, send: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fires on it clears, whatever it is. One that never was registered goes on."""
+    monkeypatch.setattr("ingest.watch.rules.runner._LOOK_AROUND", 0)
+    with Registry(layout.devices) as registry:
+        registry.add("a", "a token")
+        with running(layout, HOT, at=5) as runner:
+            add(layout, *(send(1, "temp=31", name) for name in ("a", "b")))
+            assert len(steps(runner)) == 2
+        registry.remove("a")
+        with running(layout, HOT, at=60) as runner:
+            (cleared,) = steps(runner)
+            assert told([cleared.event]) == [("hot", "a", "clears", 60)]
+            assert cleared.event.message == "a: the device was removed"
+            assert steps(runner) == []
+
+
 def test_when_a_disk_will_be_full(tmp_path: Path) -> None:
     trend = DiskTrend(tmp_path)
     assert trend.note(0, 1000) is None
@@ -347,8 +368,25 @@ def test_history_and_queues_stay_bounded(
         add(layout, *(send(second, f"temp={31 * (second % 2)}") for second in range(3002)))
         noted = steps(runner)
         assert len(noted) == 3001
-        assert runner.state.waiting()["webhook:http://127.0.0.1:1/"] <= 301
+        target = "webhook:http://127.0.0.1:1/"
+        assert runner.state.waiting()[target] <= 301
         assert len(runner.state.newest(5000)) <= 501
+        outcomes = runner.state.outcomes(range(2600, 3002))
+        assert {number for number, _ in outcomes} == set(range(2600, 2701))
+        assert outcomes[2700, target].failure == "dropped, as 300 newer ones waited"
+
+
+def test_to_drop_the_oldest_of_a_full_queue_is_cheap(tmp_path: Path) -> None:
+    """For each that waits a few instructions of SQLite; it was some for each pair of them."""
+    (hot,) = rules(tmp_path, HOT + HOOK).rules
+    state, engine, ticks = State(tmp_path / "rules.db"), Engine([hot]), itertools.count()
+    events = [Event("hot", "a", True, at, 0, at, at, "", "", {}) for at in range(11_000)]
+    state.save(engine, "{}", events[:-1])
+    state._database.set_progress_handler(lambda: next(ticks) < 0, 1000)
+    state.save(engine, "{}", events[-1:])
+    assert next(ticks) < 1_000
+    assert state.waiting() == {str(hot.then[0]): 10_000}
+    state.close()
 
 
 def test_a_state_of_a_newer_program_is_let_alone(layout: Layout) -> None:
