@@ -60,6 +60,10 @@ def backup(layout: Layout, file: Path, config: Path | None) -> None:
 
     FILE is new, and only its owner may read it. What was written is read again and checked. The
     log is not in it: copy its closed files as they are.
+
+    \b
+    Example:
+      ingest --data /var/lib/ingest backup ingest.tar --config /etc/ingest.toml
     """
     if not layout.devices.exists():
         raise click.ClickException(

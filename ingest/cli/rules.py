@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ingest.cli.common import moment
+from ingest.cli.common import TIMES, moment
 from ingest.cli.output import printable
 from ingest.layout import Layout
 from ingest.log.decompressing import DAMAGED
@@ -61,9 +61,21 @@ def check(file: Path) -> None:
     "--rules", "file", type=_FILE, required=True, envvar="INGEST_RULES", show_envvar=True,
     help="The file of rules.",
 )  # fmt: skip
-@click.option("--since", metavar="TIME", callback=moment, help="Begin there: 30d, 2026-11-01.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=moment,
+    help=f"Begin there: {TIMES}.  [default: the log's beginning]",
+)
 @click.option("--until", metavar="TIME", callback=moment, help="End there.  [default: now]")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table for a person, or an object of JSON for each alert.",
+)
 @click.option("--plot", type=_FILE, help="Draw a timeline to this file: .svg or .png.")
 @click.pass_obj
 def replay(
@@ -77,6 +89,10 @@ def replay(
     """Run rules over the old log: what would have fired, when, and for how long.
 
     Nobody is told. Rules about refusals and the disk are left out: the log does not hold them.
+
+    \b
+    Example:
+      ingest rules replay --rules rules.toml --since 30d --plot 30.svg
     """
     from ingest.watch.rules import replay as over  # noqa: PLC0415
 
