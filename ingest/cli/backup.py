@@ -114,7 +114,9 @@ def _copy_database(source: Path, target: Path) -> None:
         _copy_pages(source, target)
         _check_database(target)
     except sqlite3.Error as error:
-        raise click.ClickException(f"{source} can't be copied ({error})") from error
+        is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        hint = "; make room for FILE, or name one on another disk" if is_full else ""
+        raise click.ClickException(f"{source} can't be copied ({error}){hint}") from error
 
 
 def _copy_pages(source: Path, target: Path) -> None:

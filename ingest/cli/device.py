@@ -214,8 +214,9 @@ def _print_use(layout: Layout, name: str, token: str) -> None:
 def list_(layout: Layout, as_json: bool, connected: bool, silent: timedelta | None) -> None:
     """Print the devices.
 
-    With --connected or --silent the listener is asked when it heard each. Without it, or where
-    it does not run, that is what the registry has, which may be 15 seconds old.
+    With --connected or --silent the listener is asked when it heard those that are connected. Of
+    others, without these options, or where no listener runs, "last seen" is what the registry has,
+    which may be 15 seconds old.
     """
     connections: dict[str, Connection] = {}
     if connected:
