@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import click
@@ -18,6 +19,7 @@ from ingest.service.parts import DRAIN
 from ingest.service.reading import read_settings
 from ingest.service.settings import DEFAULT_LISTEN, Settings, option_name
 from ingest.service.tap import Options
+from ingest.watch.packages import PACKAGES
 from tests.support.listeners import Listener
 from tests.support.processes import INGEST
 from tests.support.waiting import PATIENCE
@@ -112,6 +114,13 @@ def test_dependencies_are_named_with_their_reasons() -> None:
     wanted = {re.split("[>=<]", requirement)[0] for requirement in required}
     named = {package.strip("`") for package, _ in rows(section("## Dependencies"))}
     assert named - {"package", "---", "|---|---|"} == wanted
+
+
+def test_all_of_the_extra_is_asked_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = {re.split("[>=<]", each)[0] for each in project["optional-dependencies"]["watch"]}
+    distributions = packages_distributions()
+    assert {distributions[name][0] for name in PACKAGES} == extra
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)

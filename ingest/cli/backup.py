@@ -60,6 +60,10 @@ def backup(layout: Layout, file: Path, config: Path | None) -> None:
 
     FILE is new, and only its owner may read it. What was written is read again and checked. The
     log is not in it: copy its closed files as they are.
+
+    \b
+    Example:
+      ingest --data /var/lib/ingest backup ingest.tar --config /etc/ingest.toml
     """
     if not layout.devices.exists():
         raise click.ClickException(
@@ -110,7 +114,9 @@ def _copy_database(source: Path, target: Path) -> None:
         _copy_pages(source, target)
         _check_database(target)
     except sqlite3.Error as error:
-        raise click.ClickException(f"{source} can't be copied ({error})") from error
+        is_full = error.sqlite_errorcode == sqlite3.SQLITE_FULL
+        hint = "; make room for FILE, or name one on another disk" if is_full else ""
+        raise click.ClickException(f"{source} can't be copied ({error}){hint}") from error
 
 
 def _copy_pages(source: Path, target: Path) -> None:

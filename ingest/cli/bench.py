@@ -215,6 +215,12 @@ def bench(**options: Any) -> None:
 
     Over loopback, load and listener share one machine: give each a core of its own, and see from
     the figure for the load whether it was the load that could do no more.
+
+    \b
+    Examples:
+      ingest bench --local --devices 5000 --pattern single --processes 2
+      ingest bench --devices 10000 --rate 1 --for 1m
+      ingest bench --to logs.example.com:7650 --token-file tokens.csv --scram
     """
     given = _Options(**options)
     given.check()

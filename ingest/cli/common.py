@@ -12,6 +12,9 @@ import click
 from ingest.units import parse_duration, parse_size
 from ingest.watch.packages import PACKAGES as WATCH_PACKAGES
 
+TIMES = "2026-11-22T11:39:00Z, 2026-11-22, a unix time, or 10m for ten minutes ago"
+"""What `moment` reads, for the help of an option; UTC unless an offset is given."""
+
 _UNIX_TIME = re.compile(r"[0-9]{10}(?:[0-9]{3}){0,3}(?:\.[0-9]{1,9})?")
 """Since 1970: ten digits of seconds, or as many more for milli-, micro- and nanoseconds."""
 
@@ -32,10 +35,7 @@ def moment(_ctx: click.Context, _param: click.Parameter, text: str | None) -> da
     try:
         return None if text is None else _moment(text)
     except (ValueError, OverflowError) as error:
-        raise click.BadParameter(
-            f"{text!r} is not a time; write 2026-11-22T11:39:00Z, 2026-11-22, a unix time"
-            " such as 1795347540, or 10m for ten minutes ago"
-        ) from error
+        raise click.BadParameter(f"{text!r} is not a time; write {TIMES}") from error
 
 
 def _moment(text: str) -> datetime:

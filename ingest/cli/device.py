@@ -97,6 +97,13 @@ def _format_option(*more: str, required: bool = False) -> Callable[[_Command], _
     )
 
 
+_token_option = click.option(
+    "--token",
+    help="What the device will prove that it knows; random if not given, which is safer: a command"
+    " line can be read by others.",
+)
+
+
 @click.group(cls=_Group)
 def device() -> None:
     """Say who may connect.
@@ -107,12 +114,18 @@ def device() -> None:
 
 @device.command()
 @click.argument("name", type=_new_device_name)
-@click.option("--token", help="What the device will prove that it knows; made if not given.")
+@_token_option
 @click.option("--note", default="", help="One line for people.")
 @_format_option()
 @click.pass_obj
 def add(layout: Layout, name: str, token: str | None, note: str, line_format: str | None) -> None:
-    """Register a device and print its token, this once."""
+    """Register a device and print its token, this once.
+
+    \b
+    Examples:
+      ingest device add sensor-1
+      ingest device add gps-7 --note 'truck 7' --format nmea
+    """
     token = make_token() if token is None else clean_token(token)
     is_new = not layout.devices.exists()
     check_note(note)
@@ -156,7 +169,7 @@ def _say_where(layout: Layout, *, is_new: bool) -> None:
 
 @device.command("new-token")
 @click.argument("name", type=_device_name)
-@click.option("--token", help="What the device will prove that it knows; made if not given.")
+@_token_option
 @click.pass_obj
 def new_token(layout: Layout, name: str, token: str | None) -> None:
     """Replace a device's token; its connection is cut."""
@@ -201,8 +214,9 @@ def _print_use(layout: Layout, name: str, token: str) -> None:
 def list_(layout: Layout, as_json: bool, connected: bool, silent: timedelta | None) -> None:
     """Print the devices.
 
-    With --connected or --silent the listener is asked when it heard each. Without it, or where
-    it does not run, that is what the registry has, which may be 15 seconds old.
+    With --connected or --silent the listener is asked when it heard those that are connected. Of
+    others, without these options, or where no listener runs, "last seen" is what the registry has,
+    which may be 15 seconds old.
     """
     connections: dict[str, Connection] = {}
     if connected:
@@ -287,7 +301,14 @@ def import_(layout: Layout, file: BinaryIO) -> None:
 
     FILE may be - for standard input. Its first line is the header name,token,note,format in any
     order; all but name may be missing. Blanks around a field are not part of it. Devices that are
-    registered already stay as they are.
+    registered already stay as they are. Tokens that are missing are made, and kept in
+    <data>/state/tokens-*.csv: hand them out, then delete that file.
+
+    \b
+    Example of a FILE:
+      name,token,note,format
+      sensor-1,,roof,
+      gps-7,s3cr3t,truck 7,nmea
     """
     entries, problems = parse_devices(file.read())
     for problem in problems:

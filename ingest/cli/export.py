@@ -7,7 +7,7 @@ from typing import cast
 
 import click
 
-from ingest.cli.common import moment, needs_watch
+from ingest.cli.common import TIMES, moment, needs_watch
 from ingest.layout import Layout
 
 _HELP = """
@@ -33,7 +33,9 @@ Examples:
     required=True,
     help="Parquet (zstd), CSV with a header, or Arrow IPC.",
 )
-@click.option("--since", metavar="TIME", callback=moment, help="Only records from then on.")
+@click.option(
+    "--since", metavar="TIME", callback=moment, help=f"Only records from then on: {TIMES}."
+)
 @click.option("--until", metavar="TIME", callback=moment, help="Only records before then.")
 @click.option("--device", metavar="GLOB", help="Only devices named so; * and ? stand for others.")
 @click.option(

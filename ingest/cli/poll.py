@@ -63,13 +63,24 @@ def _duration(text: str) -> float:
 @click.command()
 @click.argument("address", metavar="HOST:PORT", type=_address)
 @click.option(
-    "--send", type=unescape, help=r"What to ask; \n, \r, \t, \0, \\ and \x1f are understood."
+    "--send",
+    type=unescape,
+    metavar="TEXT",
+    help=r"What to ask; \n, \r, \t, \0, \\ and \x1f are understood.",
 )
-@click.option("--send-base64", type=_base64, help="The same in base64.")
+@click.option("--send-base64", type=_base64, metavar="BASE64", help="The same in base64.")
 @click.option("--until", type=unescape, metavar="TEXT", help=r"The answer ends before this: '\n'.")
-@click.option("--length", type=click.IntRange(min=1), help="The answer has so many bytes.")
 @click.option(
-    "--silence", type=_duration, metavar="DURATION", help="It ends when nothing came so long."
+    "--length",
+    type=click.IntRange(min=1),
+    metavar="BYTES",
+    help="The answer has so many bytes.",
+)
+@click.option(
+    "--silence",
+    type=_duration,
+    metavar="DURATION",
+    help="It ends when nothing came for so long: 200ms, 1s.",
 )
 @click.option("--close", is_flag=True, help="It ends when the device closes the connection.")
 @click.option(
@@ -90,13 +101,14 @@ def poll(
     close: bool,
     timeout: float,
 ) -> None:
-    r"""Ask a device that only answers, once, and print its answer.
+    """Ask a device that only answers, once, and print its answer.
 
     It needs no listener: it is to find out what a table [[dial]] of its settings should say. Where
     nothing says how the answer ends, it ends with the connection or after 0.5 s of silence.
 
     \b
-      ingest poll 192.168.1.100:12345 --send 'Hello, IoT!' --until '\n'
+    Example:
+      ingest poll 192.168.1.100:12345 --send 'Hello, IoT!' --until '\\n'
     """
     if send is not None and send_base64 is not None:
         raise click.UsageError("--send and --send-base64 are two ways to say the same")

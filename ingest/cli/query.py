@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import orjson
 
-from ingest.cli.common import moment, needs_watch, to_seconds, to_size
+from ingest.cli.common import TIMES, moment, needs_watch, to_seconds, to_size
 from ingest.cli.output import printable
 from ingest.layout import Layout
 
@@ -68,7 +68,9 @@ Examples:
     help="Draw the rows in place of printing them. The first column of times, or else of numbers,"
     " goes to the right. Each further column of numbers is a curve, one for each text beside it.",
 )
-@click.option("--since", metavar="TIME", callback=moment, help="Only records from then on.")
+@click.option(
+    "--since", metavar="TIME", callback=moment, help=f"Only records from then on: {TIMES}."
+)
 @click.option("--until", metavar="TIME", callback=moment, help="Only records before then.")
 @click.option("--device", metavar="GLOB", help="Only devices named so; * and ? stand for others.")
 @click.option(

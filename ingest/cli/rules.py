@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ingest.cli.common import moment
+from ingest.cli.common import TIMES, moment, needs_watch
 from ingest.cli.output import printable
 from ingest.layout import Layout
 from ingest.log.decompressing import DAMAGED
@@ -47,6 +46,7 @@ def rules() -> None:
 
 @rules.command()
 @click.argument("file", type=_FILE)
+@needs_watch
 def check(file: Path) -> None:
     """Check a file of rules: say what is wrong, in which rule, on which line, and what to do.
 
@@ -61,11 +61,24 @@ def check(file: Path) -> None:
     "--rules", "file", type=_FILE, required=True, envvar="INGEST_RULES", show_envvar=True,
     help="The file of rules.",
 )  # fmt: skip
-@click.option("--since", metavar="TIME", callback=moment, help="Begin there: 30d, 2026-11-01.")
+@click.option(
+    "--since",
+    metavar="TIME",
+    callback=moment,
+    help=f"Begin there: {TIMES}.  [default: the log's beginning]",
+)
 @click.option("--until", metavar="TIME", callback=moment, help="End there.  [default: now]")
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table for a person, or an object of JSON for each alert.",
+)
 @click.option("--plot", type=_FILE, help="Draw a timeline to this file: .svg or .png.")
 @click.pass_obj
+@needs_watch
 def replay(
     layout: Layout,
     file: Path,
@@ -77,6 +90,10 @@ def replay(
     """Run rules over the old log: what would have fired, when, and for how long.
 
     Nobody is told. Rules about refusals and the disk are left out: the log does not hold them.
+
+    \b
+    Example:
+      ingest rules replay --rules rules.toml --since 30d --plot 30.svg
     """
     from ingest.watch.rules import replay as over  # noqa: PLC0415
 
@@ -102,6 +119,7 @@ def replay(
 
 @rules.command()
 @click.argument("file", type=_FILE)
+@needs_watch
 def test(file: Path) -> None:
     """Run given records against expected alerts.
 
@@ -115,7 +133,6 @@ def test(file: Path) -> None:
 
     Ends with 0 if all that fires is expected, and the other way round; else with 1.
     """
-    _need()
     from ingest.watch.rules.cases import CasesError, read_cases  # noqa: PLC0415
     from ingest.watch.rules.rulesfile import RulesError  # noqa: PLC0415
 
@@ -134,13 +151,7 @@ def test(file: Path) -> None:
     click.get_current_context().exit(1 if failed else 0)
 
 
-def _need() -> None:
-    if find_spec("cel_expr_python") is None:
-        raise click.ClickException("rules need more packages: pip install 'ingest[watch]'")
-
-
 def _read(file: Path) -> "Rules":
-    _need()
     from ingest.watch.rules.rulesfile import RulesError, read_rules  # noqa: PLC0415
 
     try:
@@ -192,8 +203,6 @@ def _duration(seconds: float) -> str:
 
 
 def _draw(fired: "Sequence[Firing]", since: datetime | None, end: datetime, path: Path) -> None:
-    if find_spec("matplotlib") is None:
-        raise click.ClickException("pictures need more packages: pip install 'ingest[watch]'")
     from ingest.watch.rules.nodes import SECOND  # noqa: PLC0415
     from ingest.watch.rules.timeline import draw  # noqa: PLC0415 - it takes half a second
 

@@ -33,7 +33,8 @@ _ADDRESS = re.compile(r"(?:\[([^\[\]]+)\]|([^\[\]:]+))(?::([0-9]{1,5}))?")
 _CHUNK = 1 << 16
 _MAX_LINE = 1 << 22  # bytes; a file that has no LF at all must not fill the memory
 _HINTS = {
-    "auth-failed": "; register it with: ingest device add {name}",
+    "auth-failed": "; on the listener's host `ingest device show {name}` tells whether it is there"
+    " and enabled",
     "plaintext-refused": "; prove the token without showing it, with --scram, or use --tls",
 }
 
@@ -117,6 +118,13 @@ def send(
     With --spool the lines are kept in a folder first, so the listener need not be there: what it
     has not acknowledged when FILE has ended, or when this command is killed, is sent by the next
     `ingest send` with the same folder, once and in order.
+
+    \b
+    Examples:
+      echo temp=20.5 | INGEST_TOKEN=s3cr3t ingest send sensor-1
+      ingest send sensor-1 readings.txt --token-file token --scram --to logs.example.com
+      tail -F app.log | ingest send app --token-file token --ca ca.pem --spool spool \\
+          --to logs.example.com:7651
     """
     token = _read_token(token_file)
     try:
@@ -334,5 +342,7 @@ def _explain(error: OSError | ClientError, name: str, address: Address) -> str:
             f"can't push to {address}: its certificate is not trusted: {error.verify_message}; "
             "give the one to trust by --ca FILE, and the host as it is named there"
         )
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return f"can't push to {address}: no TLS is spoken there; is that the port of TLS?"
     reason = error.strerror or str(error)
     return f"can't push to {address}: {reason}; is the listener running there?"

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import orjson
 
-from ingest.cli.common import moment
+from ingest.cli.common import TIMES, moment
 from ingest.cli.output import Output, printable, printable_json, warn_of_left_out
 from ingest.layout import Layout
 from ingest.log.decompressing import DAMAGED
@@ -47,7 +47,7 @@ def _regex(
     "--since",
     metavar="TIME",
     callback=moment,
-    help="Only from then on: 2026-11-22T11:39:00Z, a unix time, or 10m ago.",
+    help=f"Only from then on: {TIMES}.",
 )
 @click.option("--until", metavar="TIME", callback=moment, help="Only before then.")
 @click.option("--grep", metavar="REGEX", callback=_regex, help="Only lines in which this is found.")
@@ -70,7 +70,14 @@ def tail(
     as_json: bool | None,
     alerts: bool,
 ) -> None:
-    """Show the last records of the log."""
+    """Show the last records of the log, over all its files: closed, compressed and active.
+
+    \b
+    Examples:
+      ingest tail -f --device 'sensor-*'
+      ingest tail --since 10m --grep 'temp=2[0-9]'
+      ingest tail --since 1d --json | jq -r '.text // empty'
+    """
     folder = layout.alerts_folder if alerts else layout.log_folder
     if count is None and since is None and until is None:
         count = 10

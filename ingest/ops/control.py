@@ -130,7 +130,14 @@ def ask(path: Path, command: str, timeout: float = TIMEOUT) -> Any:
         return question.answer(timeout)
 
 
-def ask_patiently(path: Path, command: str, wait: Callable[[], object]) -> Any:
+def ask_patiently(
+    path: Path,
+    command: str,
+    wait: Callable[[], object],
+    *,
+    soon: float = SOON,
+    timeout: float = TIMEOUT,
+) -> Any:
     """Send a command that may have to wait for the disk, and return its answer; blocks.
 
     It is sent once the listener has answered something else: one that is frozen never gets it, and
@@ -139,17 +146,24 @@ def ask_patiently(path: Path, command: str, wait: Callable[[], object]) -> Any:
     Args:
         path: the socket.
         command: its name.
-        wait: called once when the answer is not there within `SOON`, though the listener is well.
+        wait: called once when the answer is not there soon, though the listener is well.
+        soon: seconds that a listener which is well may take to say anything.
+        timeout: seconds that the command may wait for the disk.
 
     Raises:
-        ControlError: no listener answers there, or not within `TIMEOUT`, or it says no.
+        ControlError: no listener answers there, or not in time, or it says no.
     """
-    with _Question(path, "", SOON) as another, suppress(Refusal):
-        another.answer(SOON)
-    with _Question(path, command, SOON) as question:
-        if not question.is_answered(SOON):
+    with _Question(path, "", soon) as another, suppress(Refusal):
+        another.answer(soon)
+    with _Question(path, command, soon) as question:
+        if not question.is_answered(soon):
             wait()
-        return question.answer(TIMEOUT)
+            if not question.is_answered(timeout):
+                raise ControlError(
+                    f"the listener's disk still takes nothing after {timeout:g} s: `ingest status`"
+                    f" says why; {command} is done when it does, so do not ask again"
+                )
+        return question.answer(soon)
 
 
 class _Question:

@@ -40,6 +40,12 @@ from ingest.service.settings import (
 _UNKNOWN = re.compile(r"option (--\S+) not recognized")
 _PID_FILE = "twistd.pid"  # unless `twistd --pidfile` says otherwise
 _LOG_FILE = "twistd.log"  # unless `twistd --logfile` does
+_EXAMPLES = """\
+Examples of options:
+    --listen tcp:7650 --listen ssl:7651:privateKey=key.pem:certKey=cert.pem
+    --listen syslog=tcp:514 --listen-option networks=10.0.0.0/8
+    --data /var/lib/ingest --keep-days 90 --compress zstd
+"""
 
 
 class Options(usage.Options):
@@ -87,7 +93,7 @@ class Options(usage.Options):
         listed = "".join(
             f"    {maker.name}: {maker.summary}\n" for _, maker in sorted(protocols().items())
         )
-        return f"{super().getUsage(width)}\nProtocols for --listen:\n{listed}"
+        return f"{super().getUsage(width)}\nProtocols for --listen:\n{listed}\n{_EXAMPLES}"
 
     def opt_version(self) -> None:
         """Print the version and exit."""
@@ -110,9 +116,6 @@ class Options(usage.Options):
     opt_l = opt_listen
 
     def opt_listen_option(self, pair: str) -> None:
-        """NAME=VALUE, an option of the protocol of the --listen before it, such as
-        networks=10.0.0.0/8, device=gateway or shared-key-file=PATH; see PROTOCOLS.md. In the file
-        these stand in a table [[listen]] beside endpoint and protocol"""
         name, equals, value = pair.partition("=")
         if not equals or not self.listen:
             raise usage.UsageError("--listen-option NAME=VALUE stands behind its --listen")
@@ -124,6 +127,12 @@ class Options(usage.Options):
         except ValueError as error:
             raise usage.UsageError(f"--listen-option {error}") from None
         self.listen[-1] = replace(listen, options=options)
+
+    opt_listen_option.__doc__ = (  # a docstring's own line breaks would stand in the help
+        "NAME=VALUE, an option of the protocol of the --listen before it, such as"
+        " networks=10.0.0.0/8, device=gateway or shared-key-file=PATH; see PROTOCOLS.md. In the"
+        " file these stand in a table [[listen]] beside endpoint and protocol"
+    )
 
     def parseOptions(self, options: Any = None) -> None:
         """Parse, and end the program with one line where the command line makes no sense."""

@@ -2,4 +2,5 @@
 
 from typing import Final
 
-PACKAGES: Final = ("duckdb", "matplotlib", "numpy", "pyarrow")
+PACKAGES: Final = ("cel_expr_python", "duckdb", "matplotlib", "numpy", "pyarrow", "re2")
+"""By the names that they are imported by."""

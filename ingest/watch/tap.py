@@ -46,9 +46,12 @@ class Options(usage.Options):
         self.hosts: list[str] = []
 
     def opt_host(self, name: str) -> None:
-        """a name besides localhost by which browsers call the page, as behind a proxy on this
-        machine; may be given several times"""
         self.hosts.append(name.lower())
+
+    opt_host.__doc__ = (  # a docstring's own line breaks would stand in the help
+        "a name besides localhost by which browsers call the page, as behind a proxy on this"
+        " machine; may be given several times"
+    )
 
     def opt_version(self) -> None:
         """Print the version and exit."""

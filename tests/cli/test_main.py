@@ -1,6 +1,8 @@
 """What all of `ingest` has in common."""
 
+from collections.abc import Iterator
 from importlib.metadata import version
+from typing import cast
 
 import click
 import pytest
@@ -35,6 +37,37 @@ def test_did_you_mean(arguments: tuple[str, ...], meant: str | None) -> None:
         assert "there are add, disable, " in last
     else:
         assert last.endswith(f"did you mean {meant}?")
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    """Go through the commands of a group, and of the groups in it, by their names."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*path, name)
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+
+
+def found(path: tuple[str, ...]) -> click.Command:
+    """Return the command of these names."""
+    command: click.Command | None = main
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), name)
+    assert command is not None
+    return command
+
+
+@pytest.mark.parametrize("path", [*commands(cast(click.Group, main))], ids=" ".join)
+def test_help_is_written_for_people(path: tuple[str, ...]) -> None:
+    """Each option says something, and nothing of how the help is made shows in it."""
+    assert r"\b" not in run(*path, "--help").stdout
+    for option in found(path).params:
+        if isinstance(option, click.Option):
+            assert option.help, option
+            # Without one the name of a function of ours stands there.
+            assert option.metavar or not isinstance(option.type, click.types.FuncParamType), option
 
 
 def test_every_command_is_explained() -> None:

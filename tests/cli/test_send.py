@@ -113,7 +113,8 @@ def test_what_the_server_refuses_is_one_line(tmp_path: Path) -> None:
         result = run("sensor-1", "--to", f"127.0.0.1:{port}", file)
     assert result.output == (
         f"Error: 127.0.0.1:{port} refused sensor-1: auth-failed: unknown device; "
-        "register it with: ingest device add sensor-1\n"
+        "on the listener's host `ingest device show sensor-1` tells whether it is there"
+        " and enabled\n"
     )
     assert result.exit_code == 1
 
@@ -305,3 +306,18 @@ def test_over_tls(tmp_path: Path, trusted: bool) -> None:
         assert "its certificate is not trusted: " in result.stderr
         assert "--ca FILE" in result.stderr
         assert "is the listener running" not in result.stderr
+
+
+def test_a_port_without_tls_is_said(tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.touch()
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(b"ERR bad-frame this port does not speak TLS\n")
+
+    with serve_once(serve) as port:
+        result = run("sensor-1", "--tls", "--to", f"127.0.0.1:{port}", file)
+    assert result.output == (
+        f"Error: can't push to 127.0.0.1:{port}: no TLS is spoken there; is that the port of TLS?\n"
+    )

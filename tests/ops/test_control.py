@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from ingest.ops.control import CONNECTIONS, ControlError, ControlSocket, ask
+from ingest.ops.control import CONNECTIONS, ControlError, ControlSocket, ask, ask_patiently
 from tests.support.waiting import PATIENCE
 
 reactor: Any = global_reactor
@@ -27,6 +27,7 @@ def refuse() -> object:
 COMMANDS = {
     "add": lambda: 1 + 1,
     "wait": lambda: Deferred.fromCoroutine(_later()),
+    "never": Deferred,
     "refuse": refuse,
     "unspeakable": object,
 }
@@ -73,6 +74,26 @@ class ControlTests(TestCase):
     def test_an_unknown_command(self) -> Deferred[Any]:
         return self.assertFailure(self.ask("dance"), ControlError).addCallback(
             lambda error: self.assertEqual(str(error), "unknown command")
+        )
+
+    def test_a_command_that_waits_for_the_disk(self) -> Deferred[Any]:
+        """The listener is well: nobody is told to restart it."""
+
+        def patiently() -> object:
+            return ask_patiently(
+                self.path, "never", lambda: said.append("waiting"), soon=0.1, timeout=0.1
+            )
+
+        said: list[str] = []
+        return self.assertFailure(deferToThread(patiently), ControlError).addCallback(
+            lambda error: self.assertEqual(
+                (said, str(error)),
+                (
+                    ["waiting"],
+                    "the listener's disk still takes nothing after 0.1 s: `ingest status` says why;"
+                    " never is done when it does, so do not ask again",
+                ),
+            )
         )
 
     def test_questions_that_are_none(self) -> Deferred[Any]:
