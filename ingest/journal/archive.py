@@ -114,15 +114,16 @@ class Archivist:
             self._failing = ""
         except FolderReplacedError:
             pass  # the writer tells
-        except OSError as error:
-            if str(error) != self._failing:  # said once, tried again each time
-                self._failing = str(error)
+        except Exception as error:  # a fault of ours, too: the next look may succeed
+            if repr(error) != self._failing:  # said once, tried again each time
+                self._failing = repr(error)
                 self._report(ArchiveFailing(error))
         return _INTERVAL
 
     def _run(self) -> None:
-        # Linux gives each thread a priority of its own.
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        # Linux gives each thread a priority of its own; where a sandbox forbids that, it has ours.
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
         while not self._stopped:
             self._woken.clear()
             self._woken.wait(self.step())

@@ -4,6 +4,7 @@
 """
 
 import errno
+import sqlite3
 import sys
 import traceback
 from collections.abc import Callable
@@ -165,10 +166,10 @@ class ClockLeapt(Event):
 class ArchiveFailing(Event):
     """Closed files can't be compressed or removed; said once for each error."""
 
-    error: OSError
+    error: Exception
 
     def __str__(self) -> str:
-        return f"closed files can't be looked after: {self.error}"
+        return f"closed files can't be looked after: {_in_words(self.error)}"
 
 
 # What a start finds.
@@ -263,8 +264,8 @@ class PositionsFailing(Event):
 
     def __str__(self) -> str:
         return (
-            f"{self.path} can't be written: {self.error}; it is tried again, and until then no"
-            " closed file that a start would need is removed"
+            f"{self.path} can't be written: {_in_words(self.error)}; it is tried again, and until"
+            " then no closed file that a start would need is removed"
         )
 
 
@@ -312,6 +313,24 @@ class FlowControlFailed(Event):
 
     def __str__(self) -> str:
         return f"the flow of records could not be told to {self.call}: {_located(self.error)}"
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureFailed(Event):
+    """Whoever is told what the journal measures raised an exception, and is told no more."""
+
+    error: Exception
+
+    def __str__(self) -> str:
+        return (
+            f"a measure could not be noted: {_located(self.error)}; it is taken no more until the"
+            " next start, and records are taken as before"
+        )
+
+
+def _in_words(error: Exception) -> str:
+    """Write what the system or SQLite says; any other exception is a fault of ours."""
+    return str(error) if isinstance(error, OSError | sqlite3.Error) else _located(error)
 
 
 def _located(error: BaseException) -> str:

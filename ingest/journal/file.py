@@ -113,9 +113,9 @@ class FileJournal:
         self._disk_trouble: Trouble | None = None
         self._positions_trouble: Trouble | None = None
         self._positions_path = layout.positions
-        self._measures = measures or Measures()
+        self._measures = (measures or Measures()).guarded(self.tell)
         clock = clock or Clock()
-        disk = disk or (TimedDisk(measures.sync_seconds) if measures else Disk())
+        disk = disk or (TimedDisk(self._measures.sync_seconds) if measures else Disk())
         self._probe = Probe(clock.monotonic, self._measures.ack_seconds)
         # The folder may be a link, and what the link leads to another disk, which may go.
         home = Home((layout.log_folder, layout.log_folder.resolve(), layout.lock), disk, clock)

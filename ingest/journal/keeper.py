@@ -126,7 +126,7 @@ class Keeper:
                 self._save_or_make_anew(taken)
             self._numbers.settle()
             self._tell_what_is_saved(taken.mark)
-        except (sqlite3.Error, OSError) as error:  # tried again the next time
+        except Exception as error:  # a fault of ours, too: it is tried again the next time
             self._numbers.put_back(taken)
             # Of a disk that fails, and of a folder that was replaced, the writer tells.
             if code_of(error) not in _OF_THE_DISK and self._is_ours_to_make():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ingest.journal.disk import Disk
+from ingest.journal.events import MeasureFailed, Report
 from ingest.journal.interface import Lease
 
 Observe = Callable[[float], object]
@@ -32,6 +33,27 @@ class Measures:
     commit_seconds: Observe = _ignore
     sync_seconds: Observe = _ignore
     ack_seconds: Observe = _ignore
+
+    def guarded(self, report: Report) -> "Measures":
+        """Return the same, of which none raises: nothing that is measured stops the journal.
+
+        Args:
+            report: hears of each that fails, which is told no more; may be called from any thread.
+        """
+        observers = self.commit_bytes, self.commit_seconds, self.sync_seconds, self.ack_seconds
+        return Measures(*(_guarded(observe, report) for observe in observers))
+
+
+def _guarded(observe: Observe, report: Report) -> Observe:
+    def tell(value: float) -> None:
+        nonlocal observe
+        try:
+            observe(value)
+        except Exception as error:
+            observe = _ignore
+            report(MeasureFailed(error))
+
+    return tell
 
 
 class TimedDisk(Disk):

@@ -179,11 +179,13 @@ class Connection(Protocol):
         if self.phase is Phase.QUEUED:
             self._enter(Phase.GREETING)
 
-    @guarded
     def fail(self, error: PeerError) -> None:
         """End the conversation from our side, with all that was accepted acknowledged."""
         if self.phase in TAKING:
-            self._carry_out(self._conversation.fail(error))
+            try:
+                self._carry_out(self._conversation.fail(error))
+            except Exception:  # a `PeerError` too: there is no second end to tell it at
+                self.give_up()
 
     @guarded
     def update_reading(self) -> None:
@@ -368,6 +370,13 @@ class Connection(Protocol):
         self.since = now
         self.update_reading()
 
+    def blame(self, error: PeerError) -> None:
+        """See `Guarded.blame`; once its conversation has ended, a peer can do nothing wrong."""
+        if self.phase in TAKING:
+            self.fail(error)
+        else:
+            self.give_up()
+
     def give_up(self) -> None:
         """Called when a fault of ours has shown: say so, give back what it held, and cut it."""
         self._log.failure("the connection of {device!r} has failed and is cut", device=self.claimed)
@@ -381,7 +390,7 @@ class Connection(Protocol):
         """Give back all that the connection holds."""
         if self.phase is Phase.LOST:
             return
-        self._enter(Phase.LOST)
+        self.phase = Phase.LOST  # from wherever it is; nothing that entering does may keep it here
         if self._countdown is not None:
             self._countdown.stop()
             self._countdown = None  # it knows us, as the outlet does

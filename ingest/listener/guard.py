@@ -10,8 +10,8 @@ from ingest.wire.errors import PeerError
 class Guarded(Protocol):
     """Whose turns are guarded."""
 
-    def fail(self, error: PeerError) -> None:
-        """End the conversation, and tell the peer why."""
+    def blame(self, error: PeerError) -> None:
+        """Called within `except`, when its turn ends by what the peer did; never raises."""
 
     def give_up(self) -> None:
         """Called within `except`, when a fault of ours has shown: cut the connection; never raises.
@@ -40,7 +40,7 @@ def guarded(
         try:
             call(self, *args)
         except PeerError as error:
-            self.fail(error.without_traceback())
+            self.blame(error.without_traceback())
         except Exception:
             self.give_up()
 

@@ -28,7 +28,10 @@ class Deadline(Enum):
 
 
 class _Rule(NamedTuple):
-    """What holds in a phase: whether we read, whose time runs, and what may come next."""
+    """What holds in a phase: whether we read, whose time runs, and what may come next.
+
+    A connection may be lost in each; see `Connection._leave`.
+    """
 
     reads: bool
     deadline: Deadline
@@ -36,7 +39,7 @@ class _Rule(NamedTuple):
 
 
 def _rule(reads: bool, deadline: Deadline, *following: Phase) -> _Rule:
-    return _Rule(reads, deadline, frozenset({*following, Phase.LOST}))
+    return _Rule(reads, deadline, frozenset(following))
 
 
 _P, _D = Phase, Deadline
@@ -48,7 +51,7 @@ PHASES = {
     _P.OPEN: _rule(True, _D.IDLE, _P.DRAINING),
     _P.DRAINING: _rule(False, _D.ANSWER, _P.LINGERING),
     _P.LINGERING: _rule(True, _D.LINGER),
-    _P.LOST: _Rule(False, _D.NONE, frozenset()),
+    _P.LOST: _rule(False, _D.NONE),
 }
 TAKING = frozenset({_P.GREETING, _P.QUEUED, _P.CHECKING, _P.CLAIMING, _P.OPEN})
 """The phases in which the conversation has not ended."""

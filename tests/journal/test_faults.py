@@ -1,12 +1,26 @@
 """Whoever the journal calls may fail: that hurts nobody else."""
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from ingest.journal import file as file_module
-from ingest.journal.events import FlowControlFailed, HolderFailed
+from ingest.journal import keeper as keeper_module
+from ingest.journal.archive import Archivist
+from ingest.journal.events import (
+    ArchiveFailing,
+    Event,
+    FlowControlFailed,
+    HolderFailed,
+    MeasureFailed,
+    PositionsFailing,
+    PositionsRecovered,
+)
+from ingest.journal.measures import Measures
+from ingest.journal.numbers import Numbers
+from ingest.journal.positions import Positions, read_positions
 from tests.support import journals
 from tests.support.journals import (
     Driven,
@@ -19,6 +33,7 @@ from tests.support.journals import (
     YieldingHolder,
     append,
 )
+from tests.support.waiting import wait_for
 
 
 class Neighbours:
@@ -206,6 +221,64 @@ def test_a_reporter_that_fails(
     assert driven.flow.paused == driven.flow.resumed
     driven.close()
     assert "FaultError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("measure", [field.name for field in fields(Measures)])
+def test_a_measure_that_can_not_be_noted(measure: str, tmp_path: Path) -> None:
+    def fail(value: float) -> None:
+        raise FaultError(value)
+
+    driven = DrivenFile(tmp_path, measures=Measures(**{measure: fail}))
+    neighbours = Neighbours(driven, Holder())
+    for _ in range(3):
+        neighbours.push()
+    neighbours.check(3)
+    driven.close()
+    assert [type(each) for each in driven.events()] == [MeasureFailed]
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "told"),
+    [
+        (Positions, "is_as_left", [PositionsFailing, PositionsRecovered]),
+        (Positions, "save", [PositionsFailing, PositionsRecovered]),
+        (Numbers, "settle", [PositionsFailing, PositionsRecovered]),
+        (Archivist, "tidy", [ArchiveFailing]),
+    ],
+)
+def test_a_thread_goes_on_after_a_fault_of_ours(
+    part: type,
+    name: str,
+    told: list[type[Event]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(keeper_module, "_PERIOD", 0.01)
+    monkeypatch.setattr(keeper_module, "_LONGEST_PERIOD", 0.01)
+    driven = DrivenFile(tmp_path)
+    neighbours = Neighbours(driven, Holder())
+    works, calls = getattr(part, name), list[object]()
+
+    def fail_twice(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) <= 2:
+            raise FaultError("once more")
+        return works(*arguments)
+
+    monkeypatch.setattr(part, name, fail_twice)
+    neighbours.push()
+
+    def is_well() -> bool:
+        driven.journal.archivist.wake()
+        return len(calls) > 2
+
+    wait_for(is_well)
+    driven.settle(lambda: len(driven.events()) == len(told))
+    neighbours.push()
+    neighbours.check(2)
+    driven.close()
+    assert [type(each) for each in driven.events()] == told
+    assert read_positions(driven.layout.positions) == {"before": 2, "bad": 2, "after": 2}
 
 
 def test_a_journal_closes_whoever_fails(tmp_path: Path) -> None:

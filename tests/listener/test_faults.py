@@ -23,6 +23,9 @@ class Broken(Exception):  # noqa: N818 - it is no error of anything
     """What is injected."""
 
 
+PEERS_FAULT = PeerError(ErrorCode.BAD_FRAME, "injected")
+
+
 def fail(*_: object, **__: object) -> Any:
     raise Broken
 
@@ -85,7 +88,7 @@ LIFE: tuple[Step, ...] = (greet, send, commit, send)
 ENDS: tuple[Step, ...] = (close_side, reset, close, revoke, take_over, wait, press)
 CONVERSATION = ("receive", "checked", "granted", "acknowledge", "fail", "end_of_stream", "farewell")
 OUTLET = ("send", "acknowledge", "finish")
-FLEET = ("let_in", "ended", "took", "stamp", "queue_up", "identities")
+FLEET = ("let_in", "ended", "took", "stamp", "queue_up", "identities", "now")
 JOURNAL = ("claim", "withdraw", "append")
 PLACES = [
     *(("_conversation", name) for name in CONVERSATION),
@@ -100,22 +103,25 @@ PLACES = [
 class Breaking:
     """Stands for a part of a connection; all it is asked works but for one name."""
 
-    def __init__(self, part: object, name: str) -> None:
-        self.__dict__.update(part=part, name=name)
+    def __init__(self, part: object, name: str, error: Exception | None = None) -> None:
+        self.__dict__.update(part=part, name=name, error=error or Broken())
 
     def __getattr__(self, name: str) -> Any:
-        return fail if name == self.name else getattr(self.part, name)
+        return self.fail if name == self.name else getattr(self.part, name)
 
     def __setattr__(self, name: str, value: object) -> None:
         if name == self.name:
-            raise Broken
+            raise self.error
         setattr(self.part, name, value)
 
+    def fail(self, *_: object, **__: object) -> Any:
+        raise self.error
 
-def break_(device: Connection, part: str, name: str) -> None:
+
+def break_(device: Connection, part: str, name: str, error: Exception | None = None) -> None:
     whole = getattr(device, part)
     if whole is not None:
-        setattr(device, part, Breaking(whole, name))
+        setattr(device, part, Breaking(whole, name, error))
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda step: step.__name__)
@@ -124,12 +130,28 @@ def break_(device: Connection, part: str, name: str) -> None:
 def test_a_fault_is_one_connections_own(
     parts: Listener, part: str, name: str, begin: int, end: Step
 ) -> None:
+    check_one(parts, part, name, begin, end, Broken())
+
+
+@pytest.mark.parametrize("end", [close_side, revoke])
+@pytest.mark.parametrize("begin", [0, 2, 4])
+@pytest.mark.parametrize("name", CONVERSATION)
+def test_a_conversation_may_blame_the_peer_at_any_time(
+    parts: Listener, name: str, begin: int, end: Step
+) -> None:
+    """Also where it has ended already, or is told to end."""
+    check_one(parts, "_conversation", name, begin, end, PEERS_FAULT)
+
+
+def check_one(
+    parts: Listener, part: str, name: str, begin: int, end: Step, error: Exception
+) -> None:
     parts.add("victim")
     neighbour, heard = parts.log_in("neighbour")
     victim, transport = parts.connect()
     for step in LIFE[:begin]:
         step(parts, victim, transport)
-    break_(victim, part, name)
+    break_(victim, part, name, error)
     for step in (*LIFE[begin:], end):
         if victim.phase is not Phase.LOST:
             step(parts, victim, transport)

@@ -13,6 +13,7 @@ from ingest.journal import keeper
 from ingest.journal.events import Event
 from ingest.journal.file import FileJournal, JournalPolicy
 from ingest.journal.interface import Journal, Lease
+from ingest.journal.measures import Measures
 from ingest.journal.memory import MemoryJournal
 from ingest.journal.positions import read_positions
 from ingest.layout import Layout
@@ -200,6 +201,7 @@ class DrivenFile:
         *,
         flow: Flow | None = None,
         report: Report | None = None,
+        measures: Measures | None = None,
     ) -> None:
         self.layout = Layout(data)
         self.layout.create()
@@ -209,7 +211,12 @@ class DrivenFile:
         self._answers: queue.SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]]]
         self._answers = queue.SimpleQueue()
         self.journal = FileJournal(
-            self.layout, policy or JournalPolicy(), self._call_soon, self.flow, self.report
+            self.layout,
+            policy or JournalPolicy(),
+            self._call_soon,
+            self.flow,
+            self.report,
+            measures=measures,
         )
         self.journal.start()
 
