@@ -64,7 +64,8 @@ class Poller:
 
     def adopt(self, connection: Connection) -> None:
         """Serve a connection from now on, which the reactor has read from so far."""
-        is_writing = connection in self._reactor.getWriters()  # few, since the others are here
+        # Not `getWriters`: all stand there that the dialer is connecting to, dead ones for long.
+        is_writing = bool(connection.dataBuffer or connection._tempDataLen)
         connection.stopReading()
         connection.stopWriting()
         connection.reactor = cast(IReactorFDSet, self)

@@ -20,14 +20,14 @@ FIRST = {"early": 1.0, "late": 4.0}
 class Devices:
     """Devices that are dialled, and answer at once."""
 
-    def __init__(self, parts: Listener) -> None:
+    def __init__(self, parts: Listener, every: float = EVERY) -> None:
         self._parts = parts
         self._reactor = MemoryReactorClock()
         self._reactor.advance(parts.clock.seconds())
         parts.add(*FIRST)
         Dialer(parts.fleet, self._reactor).dial(
             [
-                Dial(f"tcp:{name}:1", Question(name, b"?", Ending(until=b"\n"), 5.0), EVERY)
+                Dial(f"tcp:{name}:1", Question(name, b"?", Ending(until=b"\n"), 5.0), every)
                 for name in FIRST
             ]
         )
@@ -67,6 +67,26 @@ def test_devices_that_were_called_at_once_are_spread_again(devices: Devices) -> 
         assert len(devices.called_after(seconds)) == 1
     assert sorted(devices.called_after(21.0)) == ["early", "late"]
     assert [devices.called_after(1.0) for _ in range(9)] == [*[[]] * 5, ["early"], [], [], ["late"]]
+
+
+def test_calls_that_are_due_soon_after_each_other_are_made_together(
+    parts: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firsts = iter([1.01, 1.05])
+    monkeypatch.setattr("random.uniform", lambda low, high: next(firsts))
+    devices = Devices(parts)
+    for pause in (1.055, EVERY - 0.01, EVERY - 0.01):  # they do not come later each time
+        assert devices.called_after(pause) == []
+        assert sorted(devices.called_after(0.01)) == ["early", "late"]
+
+
+def test_a_device_that_is_called_often_is_called_on_time(
+    parts: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
+    devices = Devices(parts, every=0.01)
+    devices.called_after(0.0)
+    assert [len(devices.called_after(0.01)) for _ in range(10)] == [2] * 10
 
 
 def test_a_look_up_that_fails_in_any_way_is_made_again(
