@@ -6,6 +6,7 @@ history can be lived through again, step by step.
 
 import shutil
 import tempfile
+from bisect import bisect
 from collections import deque
 from collections.abc import Callable
 from itertools import accumulate
@@ -14,7 +15,6 @@ from random import Random
 from random import seed as seed_global
 from unittest.mock import patch
 
-from ingest.devices.registry import Registry
 from ingest.journal import file
 from ingest.journal.file import JournalPolicy
 from ingest.journal.rotation import RotationPolicy
@@ -31,7 +31,7 @@ from tests.simulation.disk import (
     ModelDisk,
     Weather,
 )
-from tests.simulation.listener import Listener, Time, verifier
+from tests.simulation.listener import EmptyRegistry, Listener, Time, verifier
 from tests.simulation.promises import Promises
 from tests.simulation.wire import Message, Wire
 
@@ -98,7 +98,7 @@ class History:
         self._layout = Layout(folder / "data")
         self._layout.create()
         self._time = Time()
-        self._registry = Registry(":memory:")
+        self._registry = EmptyRegistry(":memory:")
         names = NAMES[: chance.randint(1, len(NAMES))]
         self._registry.add_many((name, verifier(TOKEN), "") for name in names)
         self._devices = {name: Device(name) for name in names}
@@ -182,8 +182,7 @@ class History:
         """Let something happen."""
         noted = self._noted
         while self._noted == noted:
-            (act,) = self.chance.choices(self._acts, cum_weights=self._weights)
-            act()
+            self._acts[bisect(self._weights, self.chance.random() * self._weights[-1])]()
 
     def _do(self, act: Callable[[], None]) -> None:
         try:

@@ -14,6 +14,12 @@ test that gives up has found a fault, and one that passes never waits for this.
 """
 
 
+_SHORTEST, _LONGEST = 0.005, 0.05
+"""Seconds between two looks, the first and the last. Looks take time of the cores for which what is
+awaited may wait itself: so pauses grow by a tenth each, and a wait by about as much."""
+_GROWTH = 1.1
+
+
 def wait_for(condition: Callable[[], T | None], what: str = "what was expected") -> T:
     """Look until `condition` holds, and return what it then returned.
 
@@ -21,7 +27,9 @@ def wait_for(condition: Callable[[], T | None], what: str = "what was expected")
         AssertionError: it did not in `PATIENCE` seconds.
     """
     deadline = time.monotonic() + PATIENCE
+    pause = _SHORTEST
     while not (found := condition()):
         assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.005)
+        time.sleep(pause)
+        pause = min(pause * _GROWTH, _LONGEST)
     return found

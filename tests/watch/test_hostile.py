@@ -225,7 +225,7 @@ def test_who_holds_connections_keeps_nobody_out(page: Page) -> None:
         for number in range(600):
             slow = stack.enter_context(socket.create_connection((host, int(port)), PATIENCE))
             slow.sendall(b"GET / HTTP/1.1\r\nX: " if number % 2 else b"")
-            if number % 100 == 0:
+            if number % 25 == 0:  # before more than the kernel holds for it wait to be accepted
                 assert page.get("status")["time"] > 0
         assert page.get("status")["time"] > 0
         descriptors = len(list(Path(f"/proc/{page.pid}/fd").iterdir()))

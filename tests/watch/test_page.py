@@ -245,7 +245,11 @@ def test_a_silent_device_is_found_with_its_lines_and_fields(tmp_path: Path) -> N
 
 
 def test_it_serves_beside_a_listener_that_is_down_or_frozen(tmp_path: Path) -> None:
-    with Listener(tmp_path / "data") as listener, Page(listener.data) as page:
+    pauses = {"ingest.watch.contact._TIMEOUT": 1.0, "ingest.watch.repeated._REGISTRY": 0.1}
+    with (
+        Listener(tmp_path / "data") as listener,
+        Page(listener.data, pauses=pauses) as page,
+    ):
         listener.add("a")
         wait_for(lambda: page.get("status")["health"] == "ok", "the listener")
         os.kill(listener.pid, signal.SIGSTOP)
