@@ -295,9 +295,23 @@ class ActiveFile:
             self._rename()  # first, so that a `tail -F` has left the file when it is cut
         self._disk.ftruncate(self._fd, self.size)
         self._disk.fsync(self._fd)  # or the tail may be back after a power cut, beside its copy
+        if not self.size:
+            self._remove_empty()
         self._close_file()
         self._written = self._announced = 0
         self._trusted = True
+
+    def _remove_empty(self) -> None:
+        """Remove the file that was given up, since no line in it is durable.
+
+        While the disk fails, each of the tries, four a second, would leave such a file behind, and
+        retention would remove older ones to keep them.
+        """
+        closed = self._folder / (self._closed or ACTIVE)
+        if self._disk.identity(closed) == self._identity:
+            self._intent.put(self._identity, 0, ())  # what it says of this file is over too
+            self._disk.unlink(closed)
+            self._closed = self._follows
 
     def _await_successor(self) -> os.stat_result | None:
         """Give who has just moved the file a moment to put a new one there, as logrotate does.

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from ingest.units import format_count
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -233,8 +235,8 @@ class PositionsRebuilt(Event):
 
     def __str__(self) -> str:
         return (
-            f"{self.path} is rebuilt from {self.files} files of the log:"
-            f" {self.devices} devices, in {self.seconds:.1f} s"
+            f"{self.path} is rebuilt from {format_count(self.files, 'file')} of the log:"
+            f" {format_count(self.devices, 'device')}, in {self.seconds:.1f} s"
         )
 
 

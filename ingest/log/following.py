@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ingest.log.log import LinesMissingError, Log
@@ -53,7 +55,18 @@ def follow(
             if block:
                 yield from wanted.matching(block)
             else:
+                wanted = _of_what_comes(wanted)
                 wait()
+
+
+def _of_what_comes(wanted: Filter) -> Filter:
+    """Return the filter of lines that are not written yet.
+
+    They come after any time that has passed, also when their stamps say something else, since the
+    clock was set back.
+    """
+    has_passed = wanted.since is not None and wanted.since <= datetime.now(UTC)
+    return replace(wanted, since=None) if has_passed else wanted
 
 
 def _begin(

@@ -11,9 +11,15 @@ from twisted.logger import Logger
 
 from ingest.service.hangup import HANGUP
 
+_WITHOUT_MEANING = (signal.SIGUSR1, signal.SIGUSR2)
+"""By which other servers reopen their logs; they would end the process."""
+
 
 class Signals(Service):
-    """SIGHUP reloads. SIGINT and SIGTERM stop the reactor once; when repeated, at once."""
+    """SIGHUP reloads. SIGINT and SIGTERM stop the reactor once; when repeated, at once.
+
+    SIGUSR1 and SIGUSR2 do nothing, and say so.
+    """
 
     def __init__(self, reactor: Any, reload: Callable[[], None], hurry: Callable[[], None]) -> None:
         """Make the service.
@@ -35,6 +41,8 @@ class Signals(Service):
         """Begin to act on signals."""
         super().startService()
         HANGUP.act(lambda: self._reactor.callFromThread(self._request_reload))
+        for number in _WITHOUT_MEANING:
+            signal.signal(number, self._caught_other)
         self._catch_stops()
         self._reactor.callLater(0, self._catch_stops)  # again, once the reactor has set its own
 
@@ -66,6 +74,16 @@ class Signals(Service):
         else:
             self._stopping = True
             first(number, frame)  # stops the reactor, and lets the process end by this signal
+
+    def _caught_other(self, number: int, _frame: FrameType | None) -> None:
+        self._reactor.callFromThread(self._say_other, signal.Signals(number).name)
+
+    def _say_other(self, name: str) -> None:
+        self._log.warn(
+            "{signal} means nothing here: SIGHUP reopens the log and reads the settings again,"
+            " SIGTERM stops",
+            signal=name,
+        )
 
     def _stop_again(self, name: str) -> None:
         self._log.info("{signal} again: not waiting for devices", signal=name)

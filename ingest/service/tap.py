@@ -22,6 +22,7 @@ from twisted.python.logfile import LogFile
 
 from ingest.listener.protocols import DEFAULT, protocols
 from ingest.ops.jsonlog import json_observer
+from ingest.ops.twistd import LOG_FILE, settle_files
 from ingest.service.reading import (
     did_you_mean,
     options_with_files,
@@ -38,8 +39,6 @@ from ingest.service.settings import (
 )
 
 _UNKNOWN = re.compile(r"option (--\S+) not recognized")
-_PID_FILE = "twistd.pid"  # unless `twistd --pidfile` says otherwise
-_LOG_FILE = "twistd.log"  # unless `twistd --logfile` does
 _EXAMPLES = """\
 Examples of options:
     --listen tcp:7650 --listen ssl:7651:privateKey=key.pem:certKey=cert.pem
@@ -159,11 +158,8 @@ class Options(usage.Options):
             self.settings = self.read()
         except SettingsError as error:
             raise usage.UsageError(str(error)) from error
-        # In the foreground whoever started us knows our pid. A file would only be in the way: in a
-        # container, where each start has the same pid, a stale one passes for a running twistd.
         twistd = self.parent
-        if twistd is not None and twistd["nodaemon"] and twistd["pidfile"] == _PID_FILE:
-            twistd["pidfile"] = ""
+        settle_files(twistd)
         if twistd is not None and self.settings.log_format == "json":
             self.make_observer = _json_log(twistd)
 
@@ -195,7 +191,7 @@ def _json_log(twistd: usage.Options) -> Callable[[], ILogObserver]:
         if twistd[other]:
             raise usage.UsageError(f"--log-format json makes no sense with twistd's --{other}")
     in_background = not twistd["nodaemon"]
-    name = twistd["logfile"] or (_LOG_FILE if in_background else "-")
+    name = twistd["logfile"] or (LOG_FILE if in_background else "-")
     if name == "-" and in_background:
         raise usage.UsageError("in the background there is no standard output to log to")
     return lambda: json_observer(sys.stdout if name == "-" else LogFile.fromFullPath(name))

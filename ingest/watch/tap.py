@@ -11,11 +11,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
 from ingest.layout import DEFAULT_DATA
+from ingest.ops.twistd import settle_files
 from ingest.watch.packages import PACKAGES
 
 DEFAULT_HTTP: Final = "tcp:7681:interface=127.0.0.1"
-
-_PID_FILE: Final = "twistd.pid"  # unless `twistd --pidfile` says otherwise
 
 
 class Options(usage.Options):
@@ -87,10 +86,7 @@ class Options(usage.Options):
                 raise usage.UsageError(f"--{name}: there is no file {self[name]}")
         if self["columns"] not in ("on", "off"):
             raise usage.UsageError(f"--columns: {self['columns']!r} is neither on nor off")
-        # In the foreground whoever started us knows our pid; see `ingest.service.tap`.
-        twistd = self.parent
-        if twistd is not None and twistd["nodaemon"] and twistd["pidfile"] == _PID_FILE:
-            twistd["pidfile"] = ""
+        settle_files(self.parent)
 
 
 def makeService(options: Options) -> IService:

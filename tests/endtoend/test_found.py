@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.devices import TextDevice
 from tests.support.listeners import ANY_PORT, Listener
-from tests.support.processes import TWISTD, run_tool
+from tests.support.processes import TWISTD, run, run_tool
 from tests.support.waiting import PATIENCE, wait_for
 
 _SHIM = r"""
@@ -209,6 +209,14 @@ def test_interrupted_three_times(tmp_path: Path) -> None:
     assert "Traceback" not in listener.output
 
 
+def test_signals_of_other_servers_end_nothing(tmp_path: Path) -> None:
+    with Listener(tmp_path / "data") as listener:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            os.kill(listener.pid, number)
+            wait_for(lambda: f"{number.name} means nothing" in listener.output, "a word")  # noqa: B023
+        assert listener.status()["health"] == "ok"
+
+
 def test_bytes_that_waited_while_the_process_was_stopped(tmp_path: Path) -> None:
     with Listener(tmp_path / "data", "--handshake-timeout", "1s") as listener:
         listener.add("a")
@@ -326,6 +334,14 @@ def test_why_a_start_in_the_background_fails(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "is in use by another listener" in done.stderr
     assert not (tmp_path / "twistd.pid").exists()
+
+
+@pytest.mark.parametrize("plugin", ["ingest", "ingest-watch"])
+def test_a_file_that_twistd_cannot_write_is_one_line(tmp_path: Path, plugin: str) -> None:
+    ended = run(TWISTD, "--logfile", tmp_path / "missing" / "log", plugin, "--data", tmp_path)
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 1
+    assert f"twistd's --logfile {tmp_path}/missing/log: there is no folder" in ended.stderr
 
 
 def test_a_stale_pid_file_is_no_matter_in_the_foreground(tmp_path: Path) -> None:

@@ -96,6 +96,26 @@ def test_after_a_failed_sync_the_file_is_left_at_its_last_durable_line(
     assert active.mark.closed == closed.name
 
 
+@pytest.mark.parametrize("call", ["fdatasync", "fallocate"])
+def test_while_syncs_fail_no_empty_files_are_left(
+    call: str, active: ActiveFile, folder: Path, disk: FaultyDisk
+) -> None:
+    first, *rest = _blocks(10)
+    active.append([first], sync=True)
+    active.rotate()
+    with disk.failing(errno.EIO, call):
+        with pytest.raises(OSError):
+            active.append(rest, sync=True)
+        for _ in range(5):
+            with pytest.raises(OSError):
+                active.resume(sync=True)
+    active.resume(sync=True)
+    (closed,) = folder.glob("ingest-*.log")
+    assert closed.read_bytes() == first
+    assert (folder / ACTIVE).read_bytes() == b"".join(rest)
+    assert active.mark.closed == closed.name
+
+
 def test_a_file_is_closed_under_a_later_name_each_time(active: ActiveFile, folder: Path) -> None:
     blocks = _blocks(3)
     for block in blocks:

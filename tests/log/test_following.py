@@ -162,8 +162,19 @@ def test_a_file_that_was_emptied_without_a_copy_is_read_from_its_start(tmp_path:
 def test_only_wanted_lines_are_followed(tmp_path: Path) -> None:
     (tmp_path / ACTIVE).write_bytes(line(1, device="b") + b"\n")
     log = WrittenLog(tmp_path)
-    lines = follow(tmp_path, Filter("a", since=at(2)), first=9, wait=played(log, [[put(3)]]))
+    put(2)(log)
+    lines = follow(tmp_path, Filter("a", since=at(2)), first=9, wait=played(log, [[put(1)]]))
     assert [next(lines), next(lines)] == log.lines[1:]
+    lines.close()  # type: ignore[attr-defined]
+
+
+def test_what_comes_is_new_although_the_clock_was_set_back(tmp_path: Path) -> None:
+    log = WrittenLog(tmp_path)
+    log.clock = 3600.0 - _TEN_YEARS
+    put(1)(log)
+    back: list[Step] = [set_clock(-_TEN_YEARS), put(2)]
+    lines = follow(tmp_path, Filter(since=at(log.clock)), first=None, wait=played(log, [back]))
+    assert [next(lines) for _ in range(3)] == log.lines
     lines.close()  # type: ignore[attr-defined]
 
 
