@@ -67,6 +67,9 @@ from typing import (
 )
 
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+# A name, an IPv4 or an IPv6 address: `host:7650`, `[::1]` and `https://host` would never be found.
+_HOST = re.compile(r"[^\s:/\[\]\0]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[^\s\0]+)?")
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f]")
 _CHUNK = 65536  # bytes to read at once, and to gather before a send waits for the socket
 _MAX_FRAME = 65536  # bytes; the listener's default, until its OK says what holds
 _MAX_TOKEN = 1024  # bytes
@@ -346,14 +349,19 @@ class Options:
             if getattr(self, option) not in words:
                 allowed = ", ".join(map(repr, words))
                 raise ValueError(f"{option}={getattr(self, option)!r} is none of {allowed}")
-        for option, kinds, least in _NUMBERS:
-            _check_number(option, getattr(self, option), kinds, least)
+        for option, kinds, least, most in _NUMBERS:
+            _check_number(option, getattr(self, option), kinds, least, most)
         if self.retry is not None:
             _check_number("retry", self.retry, (int, float), 0)
         self._check_identity()
+        self._check_paths()
         pause: Any = self.pause
-        if not isinstance(pause, tuple) or len(pause) != 2 or not 0 < pause[0] <= pause[1]:
-            raise ValueError(f"pause={pause!r} is not two numbers (shortest, longest) above 0")
+        if not isinstance(pause, tuple) or len(pause) != 2:
+            raise ValueError(f"pause={pause!r} is not two numbers (shortest, longest)")
+        for seconds in pause:
+            _check_number("pause", seconds, (int, float), 0.001, _MOST_SECONDS)
+        if pause[0] > pause[1]:
+            raise ValueError(f"pause={pause!r} is not (shortest, longest)")
         if not callable(self.on_event):
             raise TypeError("on_event must be a function of one argument")
         if self.spool is not None and self.ack == "none":
@@ -366,16 +374,28 @@ class Options:
                 raise TypeError(f"{option} must be str, not {type(value).__name__}")
             if not value:
                 raise ValueError(f"{option} is empty")
-        if self.port > 65535:
-            raise ValueError(f"port={self.port!r} is above 65535")
         if not _DEVICE_NAME.fullmatch(self.device):
             raise ValueError(f"{self.device!r} is no device name: 1 to 128 of A-Z a-z 0-9 . _ : -")
-        if "\0" in self.token or len(self.token.encode()) > _MAX_TOKEN:
-            raise ValueError(f"the token has a NUL, or more than {_MAX_TOKEN:,} bytes")
+        if _CONTROL.search(self.token):
+            raise ValueError("the token has a control character, such as the end of a line")
+        if len(self.token.encode()) > _MAX_TOKEN:
+            raise ValueError(f"the token has more than {_MAX_TOKEN:,} bytes")
+        if not _HOST.fullmatch(self.host):
+            raise ValueError(f"host={self.host!r} is not a name or an address alone")
         try:
             self.host.encode("idna")
         except UnicodeError as error:
             raise ValueError(f"host={self.host!r} is no name of a host: {error}") from None
+
+    def _check_paths(self) -> None:
+        for option in ("ca", "spool"):
+            path = getattr(self, option)
+            if path is None:
+                continue
+            if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
+                raise TypeError(f"{option} must be str or a path, not {type(path).__name__}")
+            if not os.fspath(path):
+                raise ValueError(f"{option} is empty: leave it out, or name a place")
 
     def context(self) -> ssl.SSLContext | None:
         """Return what a connection is wrapped with; None for one in clear.
@@ -389,7 +409,7 @@ class Options:
         if self.ca is not None:
             if tls is False or isinstance(tls, ssl.SSLContext):
                 raise ValueError("ca makes a context of its own: give it with tls=True, or alone")
-            return ssl.create_default_context(cafile=Path(self.ca).expanduser())
+            return _trusting(Path(self.ca).expanduser())
         if isinstance(tls, ssl.SSLContext):
             return tls
         return ssl.create_default_context() if tls else None
@@ -412,20 +432,34 @@ _WORDS = {
     "full": ("wait", "drop-oldest", "drop-newest"),
     "out_of_step": ("resend", "stop"),
 }
-_NUMBERS: tuple[tuple[str, tuple[type, ...], float], ...] = (  # an option, its types, the least
-    ("port", (int,), 1),
-    ("queue", (int,), 1),
-    ("spool_size", (int,), 1024),
-    ("timeout", (int, float), 0.001),
-    ("peer_timeout", (int, float), 8),
+_MOST_SECONDS = 1e6  # 11 days: sockets of Python take no more than 24
+_NUMBERS: tuple[tuple[str, tuple[type, ...], float, float], ...] = (  # its types, the least, most
+    ("port", (int,), 1, 65535),
+    ("queue", (int,), 1, math.inf),
+    ("spool_size", (int,), 1024, math.inf),
+    ("timeout", (int, float), 0.001, _MOST_SECONDS),
+    ("peer_timeout", (int, float), 8, math.inf),
 )
 
 
-def _check_number(option: str, value: Any, kinds: tuple[type, ...], least: float) -> None:
+def _check_number(
+    option: str, value: Any, kinds: tuple[type, ...], least: float, most: float = math.inf
+) -> None:
     if isinstance(value, bool) or not any(isinstance(value, kind) for kind in kinds):
         raise TypeError(f"{option}={value!r} is not a number of the right kind")
     if not value >= least:
         raise ValueError(f"{option}={value!r} is less than {least:g}")
+    if value > most:
+        raise ValueError(f"{option}={value!r} is above {most:.10g}")
+
+
+def _trusting(ca: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except ssl.SSLError as error:
+        raise OSError(errno.EINVAL, f"ca holds no PEM certificates: {error}", str(ca)) from None
+    except OSError as error:  # Python does not say which file
+        raise OSError(error.errno, f"ca: {error.strerror}", str(ca)) from None
 
 
 # The two dialects
@@ -1625,6 +1659,8 @@ def _is_permanent(error: BaseException) -> bool:
 # Offsets in Linux's struct tcp_info: segments that are not confirmed (tcpi_unacked), and the
 # milliseconds since the other host has confirmed anything (tcpi_last_ack_recv).
 _UNACKED, _LAST_ACK_RECV, _TCP_INFO_SIZE = 24, 56, 64
+_MAX_KEEP_ALIVE = 32767  # seconds; Linux takes no more for TCP_KEEPIDLE and TCP_KEEPINTVL
+_MOST_PATIENCE = 3600.0  # seconds of one wait for a socket; epoll takes 24 days
 
 
 def _watch_peer(connection: Any, peer_timeout: float) -> None:
@@ -1634,7 +1670,8 @@ def _watch_peer(connection: Any, peer_timeout: float) -> None:
     # macOS has no TCP_KEEPIDLE under this name before Python 3.10.
     for name, value in (("TCP_KEEPIDLE", peer_timeout / 2), ("TCP_KEEPINTVL", peer_timeout / 8)):
         if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), int(value))
+            seconds = int(min(value, _MAX_KEEP_ALIVE))
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), seconds)
     if hasattr(socket, "TCP_KEEPCNT"):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
@@ -1892,13 +1929,14 @@ class _Shell:
             left = deadline - time.monotonic()
             if self._goal is _Goal.ABORT:
                 raise ClientError("this client is closed")
-            if left <= 0:
+            if not left > 0:  # nor a NaN
                 return
             yield self._change(None if left == math.inf else left)
 
     def _change(self, seconds: float | None) -> Callable[[], Any]:
         """Return the call that waits until anything changes from now on, or for so long."""
-        return functools.partial(self._pause, self._changes, seconds)
+        most = None if seconds is None else min(seconds, _MOST_SECONDS)
+        return functools.partial(self._pause, self._changes, most)
 
     def _raise_if_over(self) -> None:
         self._raise_failure()
@@ -2014,12 +2052,12 @@ class _Shell:
         """
         if self.connected:
             _check_peer(link.socket, self._options.peer_timeout)
-            return self._options.peer_timeout / 4
+            return min(self._options.peer_timeout / 4, _MOST_PATIENCE)
         left = deadline - time.monotonic()
         if left <= 0:
             message = f"no answer in {self._options.timeout:g} s"
             raise TimeoutError(errno.ETIMEDOUT, message)
-        return left
+        return min(left, _MOST_PATIENCE)
 
     def _report(self) -> None:
         events = self._core.events

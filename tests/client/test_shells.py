@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import socket
 import ssl
 import threading
@@ -500,12 +501,19 @@ def test_close_leaves_in_the_spool_what_is_not_acknowledged(shell: Shell, tmp_pa
         ({"device": "a b"}, "no device name"),
         ({"device": ""}, "device is empty"),
         ({"token": ""}, "token is empty"),
-        ({"token": "a\0b"}, "NUL"),
+        *(({"token": f"a{char}"}, "control character") for char in "\0\n\r\x7f\x85"),
         ({"host": ""}, "host is empty"),
+        *(({"host": host}, "not a name or an address alone")
+          for host in ("listener:7650", "[::1]", "https://listener", "a b", "a\0b", "host\n")),
         ({"port": 0}, "port=0 is less than 1"),
         ({"port": 65536}, "port=65536 is above 65535"),
+        ({"timeout": float("inf")}, "timeout=inf is above 1000000"),
+        ({"pause": (1, float("inf"))}, "pause=inf is above 1000000"),
+        ({"pause": (0, 1)}, "pause=0 is less than 0.001"),
+        ({"spool": ""}, "spool is empty"),
+        ({"ca": ""}, "ca is empty"),
     ],
-)
+)  # fmt: skip
 def test_options_that_are_none(shell: Shell, options: dict[str, Any], message: str) -> None:
     good: dict[str, Any] = {"host": "127.0.0.1", "port": 1, "device": "a", "token": "t"}
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
@@ -515,17 +523,51 @@ def test_options_that_are_none(shell: Shell, options: dict[str, Any], message: s
 @pytest.mark.parametrize(
     "options",
     [{"timeout": "1"}, {"queue": 1.5}, {"queue": True}, {"tls": "yes"}, {"token": b"t"},
-     {"port": "7650"}, {"on_event": 1}, {"machanism": "PLAIN"}],
+     {"port": "7650"}, {"on_event": 1}, {"machanism": "PLAIN"}, {"pause": ("1", "2")},
+     {"pause": (1, None)}, {"ca": 5}, {"spool": 5}, {"spool": b"spool"}],
 )  # fmt: skip
 def test_options_of_another_type(options: dict[str, Any]) -> None:
     good: dict[str, Any] = {"host": "127.0.0.1", "port": 1, "device": "a", "token": "t"}
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=next(iter(options))):
         Client(**(good | options))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"peer_timeout": 1e6}, {"peer_timeout": math.inf}, {"timeout": 1e6}, {"retry": math.inf},
+     {"pause": (1e6, 1e6)}],
+)  # fmt: skip
+def test_the_largest_options_work(shell: Shell, options: dict[str, Any]) -> None:
+    with Server() as server:
+        with to(server, shell, **options) as client:
+            client.send("a")
+            client.wait(PATIENCE)
+        assert server.stored == [b"a"]
+
+
+def test_a_time_that_is_no_number_is_over_at_once(shell: Shell) -> None:
+    client = shell("127.0.0.1", free_port(), "a", "t")
+    client.send("a")
+    with pytest.raises(TimeoutError):
+        client.wait(math.nan)
+    client.abort()
+
+
+@pytest.mark.parametrize("host", ["::1", "fe80::1%eth0", "::ffff:127.0.0.1", "a-b.example", "ü"])
+def test_hosts(host: str) -> None:
+    Client(host, 1, "a", "t").abort()
+
+
 def test_a_ca_file_that_is_not_there(shell: Shell, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match=r"none\.pem"):
         shell("127.0.0.1", 1, "a", "t", ca=tmp_path / "none.pem")
+
+
+def test_a_ca_file_without_certificates(shell: Shell, tmp_path: Path) -> None:
+    path = tmp_path / "empty.pem"
+    path.write_text("none\n")
+    with pytest.raises(OSError, match=r"no PEM certificates.*empty\.pem"):
+        shell("127.0.0.1", 1, "a", "t", ca=path)
 
 
 # SCRAM and TLS
