@@ -11,8 +11,9 @@ const COLUMNS = [
 const FIRST_DOWN = new Set(["last", "rate", "next", "waiting", "error"]);
 
 export function devicesPage(view, { query }) {
-  const asked = { q: query.get("q") ?? "", state: query.get("state") ?? "",
-    sort: query.get("sort") ?? "name", page: Number(query.get("page")) || 1 };
+  const known = (name, values) => (values.includes(query.get(name)) ? query.get(name) : values[0]);
+  const asked = { q: query.get("q") ?? "", state: known("state", ["", ...Object.keys(STATES)]),
+    sort: known("sort", ["name", ...COLUMNS.flatMap(([name]) => [name, `-${name}`])]), page: Math.max(1, parseInt(query.get("page"), 10) || 1) };
   let typing = null;
   const search = h("input", { type: "search", placeholder: "Name, note or address", value: asked.q,
     "aria-label": "Search devices", autocomplete: "off", spellcheck: "false",
@@ -24,8 +25,8 @@ export function devicesPage(view, { query }) {
     h("button", { type: "button", onclick: () => go({ sort: turned(name), page: 1 }) }, title)));
   const body = h("tbody");
   const summary = h("p", { class: "quiet", role: "status" });
-  const back = h("button", { type: "button", onclick: () => go({ page: asked.page - 1 }) }, "‹ Back");
-  const on = h("button", { type: "button", onclick: () => go({ page: asked.page + 1 }) }, "On ›");
+  const back = h("button", { type: "button", onclick: () => go({ page: asked.page - 1 }) }, "‹ Previous");
+  const on = h("button", { type: "button", onclick: () => go({ page: asked.page + 1 }) }, "Next ›");
   const where = h("span");
   view.append(
     h("h1", {}, "Devices"),
