@@ -187,6 +187,15 @@ def test_the_table_of_devices_is_searched_and_sorted(desk: Browser, page: Page) 
     wait_for(lambda: texts(desk, "tbody td.name") == ["off"], "the filter")
 
 
+def test_what_is_selected_in_the_table_stays_so(desk: Browser, page: Page) -> None:
+    go(desk, page, "#/devices?q=good")
+    wait_for(lambda: "good" in texts(desk, "tbody td.name"), "the table")
+    desk.execute_script("getSelection().selectAllChildren(document.querySelector('td.name a'))")
+    before = texts(desk, "tbody td.next")
+    wait_for(lambda: texts(desk, "tbody td.next") != before, "the next answer")
+    assert desk.execute_script("return getSelection().toString()") == "good"
+
+
 def test_the_table_of_devices_is_paged_by_keyboard(desk: Browser, page: Page) -> None:
     def where() -> str:
         return texts(desk, ".pager span")[0]
@@ -412,6 +421,7 @@ def test_the_end_of_the_listener_is_shown_at_once(tmp_path: Path) -> None:
         wait_for(lambda: texts(driver, ".word") == ["● ok"], "the health")
         listener.stop()
         wait_for(lambda: texts(driver, ".word") == ["✕ down"], "the news")
+        assert driver.title == "✕ overview · ingest"
         assert "The listener is down" in texts(driver, "#banner")[0]
         assert "Not known: the listener does not answer." in seen(driver)
         page.stop()

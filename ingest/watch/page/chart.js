@@ -39,6 +39,7 @@ export class Chart {
     this.shape = "";
     this.title = title;
     this.figure = h("div", { class: "plot", role: "img", "aria-label": title });
+    this.figure.style.minHeight = `${height}px`; // nothing moves when it is drawn
     this.latest = h("span", { class: "latest" });
     this.caption = h("figcaption", {}, h("span", {}, plain(title)), " ", this.latest);
     this.element = h("figure", { class: "card chart" }, this.caption, this.figure);

@@ -2,8 +2,8 @@
 
 import { get, repeat } from "./api.js";
 import { Chart } from "./chart.js";
-import { h, plain, setText, withCode } from "./dom.js";
-import { ago, bytes, clock, count, duration, rate, state } from "./format.js";
+import { h, plain, refill, setText, withCode } from "./dom.js";
+import { ago, bytes, clock, clocks, count, duration, rate, state } from "./format.js";
 import { Lines } from "./lines.js";
 
 const MANY = 24; // charts that are drawn without being asked for
@@ -13,7 +13,7 @@ const TOGETHER = 8; // curves of one request
 export function devicePage(view, { name }) {
   const heading = h("h1", {}, plain(name));
   const mark = h("span");
-  const why = h("p", { class: "why", role: "status" });
+  const why = h("p", { class: "why", role: "status" }, "…");
   const facts = h("dl", { class: "facts" });
   const connection = h("section", { class: "card", hidden: true }, h("h2", {}, "Connection"), facts);
   const charts = h("div", { class: "charts" });
@@ -88,7 +88,7 @@ export function devicePage(view, { name }) {
 function showFacts(list, device) {
   const { connection } = device;
   const rows = [
-    ["Last seen", device.last ? `${ago(device.last)} (${clock(device.last)})` : "never"],
+    ["Last seen", device.last ? `${ago(device.last)} (${clock(device.last)})` : "never", device.last && clocks(device.last)],
     ["Frames a second", rate(device.rate)],
     ["Next number", count(device.next)],
     ["Peer", device.peer || "–"],
@@ -100,5 +100,6 @@ function showFacts(list, device) {
     ["Registered", device.created ? clock(Date.parse(device.created) / 1000) : "no"],
     ...(device.note ? [["Note", device.note]] : []),
   ];
-  list.replaceChildren(...rows.map(([name, value]) => h("div", { class: name === "Note" ? "wide" : "" }, h("dt", {}, name), h("dd", {}, plain(value)))));
+  refill(list, rows.map(([name, value, title]) =>
+    h("div", { class: name === "Note" ? "wide" : "" }, h("dt", {}, name), h("dd", { title }, plain(value)))));
 }

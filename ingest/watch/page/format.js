@@ -52,6 +52,11 @@ export function clock(time) {
   return `${new Date(time * 1000).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
 
+// The same, and what the clock says where the reader is.
+export function clocks(time) {
+  return `${clock(time)}\n${new Date(time * 1000).toLocaleString()} where you are`;
+}
+
 // Labels of a time axis, in UTC: at the first of them, and where a day or a year begins, which it is.
 export function ticks(times, step) {
   const [whole, part] = step >= 86400 ? [[0, 4], [5, 10]] : [[0, 10], [11, step < 1 ? 23 : step < 60 ? 19 : 16]];

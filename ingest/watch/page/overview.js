@@ -3,12 +3,12 @@
 import { alertsCard } from "./alerts.js";
 import { get, post, repeat } from "./api.js";
 import { Chart, SIZES } from "./chart.js";
-import { h, plain, setText } from "./dom.js";
+import { h, plain, refill, setText } from "./dom.js";
 import { ago, bytes, clock, count, duration, noun, rate, state, STATES } from "./format.js";
 
 export function overviewPage(view, { onStatus }) {
-  const word = h("p", { class: "word" });
-  const reason = h("p", { class: "reason" });
+  const word = h("p", { class: "word" }, "…");
+  const reason = h("p", { class: "reason" }, "…");
   const tiles = Object.keys(STATES).map((name) => {
     const number = h("b", {}, "–");
     return [name, number, h("a", { class: "tile", href: `#/devices?state=${name}` }, number, state(name))];
@@ -68,8 +68,8 @@ function verdict(status) {
 function showFigures(list, status) {
   const listener = status.listener;
   if (!listener) {
-    list.replaceChildren(...pair("State", status.unreachable ? "not known" : "it does not answer"),
-      ...pair("Last asked", status.asked ? clock(status.asked) : "–"));
+    refill(list, [...pair("State", status.unreachable ? "not known" : "it does not answer"),
+      ...pair("Last asked", status.asked ? clock(status.asked) : "–")]);
     return;
   }
   const settings = Object.entries(listener.settings ?? {})
@@ -88,7 +88,7 @@ function showFigures(list, status) {
     ["Running for", duration(listener.uptime_s)],
     ["Version", plain(listener.version)],
   ];
-  list.replaceChildren(...rows.filter(([, value]) => value !== null).flatMap((row) => pair(...row)));
+  refill(list, rows.filter(([, value]) => value !== null).flatMap((row) => pair(...row)));
 }
 
 function latency(listener) {
@@ -114,9 +114,10 @@ function showErrors(box, status) {
     h("td", { class: "number" }, count(number))));
   const strangers = (status.strangers ?? []).map(({ name, error, at, host }) => h("li", {},
     h("a", { href: `#/device/${encodeURIComponent(name)}` }, plain(name)), `, ${plain(error)}, ${ago(at)} from ${plain(host)}`));
-  box.replaceChildren(
+  refill(box, [
     rows.length ? h("table", {}, h("tbody", {}, rows))
       : h("p", { class: "quiet" }, status.listener ? "Nothing, since it started." : "Not known: the listener does not answer."),
     ...(strangers.length ? [h("h3", {}, "Names that no device has"), h("ul", { class: "plain" }, strangers)] : []),
-    ...problems.slice(-5).map((problem) => h("p", { class: "problem" }, `${clock(problem.time)}: ${plain(problem.text)}`)));
+    ...problems.slice(-5).map((problem) => h("p", { class: "problem" }, `${clock(problem.time)}: ${plain(problem.text)}`)),
+  ]);
 }
