@@ -123,7 +123,7 @@ def _not_connected(entry: Entry, now: float) -> str:
         start = f"It is not connected.{last}"
     if entry.error_at > entry.last:
         return start + _last_error(entry, now)
-    if now - entry.last < SILENT_AFTER:
+    if entry.last and not entry.stays:
         start += " If it connects only to deliver, all is well."
     return f"{start} Nothing is known of an attempt: is it switched on, and is its network there?"
 

@@ -41,6 +41,8 @@ FRESH: Final = 10.0
 
 It is asked for its connections no more often.
 """
+MISSED: Final = 3
+"""How many times its usual pause a device that connects only to deliver may take."""
 
 SLOT: Final = 30.0
 """Seconds over which frames are counted for the rate."""
@@ -62,6 +64,9 @@ class Entry:
         seq: the number of that record; 0 if it is not known.
         connection: what the listener says of its connection; None without one.
         asked: when it said so.
+        stays: whether it was ever seen connected for longer than `FRESH`; others come, deliver, and
+            go, such as those that the listener calls.
+        pause: seconds between its newest records, which came apart.
         error: the code for which it was refused last; empty for none.
         error_at: when that was.
         error_text: the reason, as the listener gives it.
@@ -76,6 +81,8 @@ class Entry:
     seq: int = 0
     connection: Mapping[str, Any] | None = None
     asked: float = 0.0
+    stays: bool = False
+    pause: float = 0.0
     error: str = ""
     error_at: float = 0.0
     error_text: str = ""
@@ -130,7 +137,8 @@ class Entry:
         What the listener said may be some seconds old. A record is newer news.
         """
         if self.connection is None:
-            begun = now - FRESH
+            usual = 0.0 if self.stays else min(MISSED * self.pause, SILENT_AFTER)
+            begun = now - max(FRESH, usual)
         elif self.connection["is_proved"]:
             return True
         else:
@@ -241,6 +249,8 @@ class Roster:
             now: seconds since 1970.
         """
         entry = self.entry(name)
+        if last > entry.last > 0:
+            entry.pause = last - entry.last
         entry.last, entry.seq = max(entry.last, last), max(entry.seq, seq)
         if frames:
             entry.count(frames, now)
@@ -277,6 +287,7 @@ class Roster:
             elif not entry.waits_since:
                 entry.waits_since = now
             entry.connection, entry.asked = connection, now
+            entry.stays = entry.stays or connection["connected_s"] > FRESH
         self._connected = set(found) & set(self.entries)
 
     def note_incidents(self, incidents: Iterable[Mapping[str, Any]]) -> None:

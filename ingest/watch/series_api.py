@@ -38,6 +38,7 @@ class Wanted:
         until: seconds since 1970; later than `since`.
         width: seconds of a bucket.
         form: `json`, or one of `TYPES`.
+        is_fine: whether the newest values, too, are read from the log where memory is too coarse.
     """
 
     curves: list[tuple[str, str]]
@@ -45,6 +46,7 @@ class Wanted:
     until: float
     width: float
     form: str
+    is_fine: bool
 
 
 class SeriesApi:
@@ -74,7 +76,7 @@ class SeriesApi:
         """Return curves as far as memory has them; None if the log has more, or finer ones."""
         memory = self._known.curves
         is_old = wanted.until < time.time() - 2 * memory.width
-        is_finer = wanted.width < memory.width / 2 and is_old
+        is_finer = wanted.width < memory.width / 2 and (is_old or wanted.is_fine)
         if wanted.since < memory.since - memory.width or is_finer:
             return None
         progress = self._known.follower.progress
@@ -130,7 +132,9 @@ def read_wanted(request: PageRequest, now: float) -> Wanted:
         raise RequestError("from must be before to")
     if form != "json" and form not in TYPES:
         raise RequestError(f"format is json, {', '.join(TYPES)}")
-    return Wanted(_pairs(request), since, until, round_width((until - since) / points), form)
+    width = round_width((until - since) / points)
+    is_fine = number(request, "fine", 0, 0, 1) == 1
+    return Wanted(_pairs(request), since, until, width, form, is_fine)
 
 
 def _pairs(request: PageRequest) -> list[tuple[str, str]]:

@@ -90,11 +90,12 @@ def test_a_result_is_a_table_and_a_curve(desk: Browser, page: Page) -> None:
 
 
 def test_a_query_of_an_address_waits_to_be_run(desk: Browser, page: Page) -> None:
-    go(desk, page, "#/ask?sql=SELECT%20123456")
+    go(desk, page, "#/ask?sql=SELECT%20123456&span=3600&device=b*")
     box = desk.find_element(By.CSS_SELECTOR, "textarea")
     assert box.get_property("value") == "SELECT 123456"
     box.send_keys(Keys.CONTROL, Keys.ENTER)
     wait_for(lambda: texts(desk, "tbody td") == ["123456"], "the result")
+    assert desk.current_url.endswith("#/ask?sql=SELECT+123456&span=3600&device=b*"), "all of it"
 
 
 def test_every_example_has_an_answer(desk: Browser, page: Page) -> None:

@@ -58,6 +58,11 @@ class Pusher(threading.Thread):
         self.join()
 
 
+def reading(seconds: float) -> dict[str, float]:
+    """Return what a device reads; the span of the second field is beyond the greatest number."""
+    return {"temp": 20 + seconds % 5, "huge": 1.7e308 if seconds % 2 < 1 else -1.7e308}
+
+
 @pytest.fixture(scope="module")
 def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
     with Listener(tmp_path_factory.mktemp("browser") / "data") as running:
@@ -69,7 +74,7 @@ def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
             registry.set_enabled("off", False)
         begun = time.monotonic()
         pushers = [
-            Pusher(running, "good", lambda: {"temp": 20 + (time.monotonic() - begun) % 5}),
+            Pusher(running, "good", lambda: reading(time.monotonic() - begun)),
             Pusher(running, "hostile", lambda: HOSTILE),
         ]
         for pusher in pushers:
@@ -182,6 +187,15 @@ def test_the_table_of_devices_is_searched_and_sorted(desk: Browser, page: Page) 
     wait_for(lambda: texts(desk, "tbody td.name") == ["off"], "the filter")
 
 
+def test_what_is_selected_in_the_table_stays_so(desk: Browser, page: Page) -> None:
+    go(desk, page, "#/devices?q=good")
+    wait_for(lambda: "good" in texts(desk, "tbody td.name"), "the table")
+    desk.execute_script("getSelection().selectAllChildren(document.querySelector('td.name a'))")
+    before = texts(desk, "tbody td.next")
+    wait_for(lambda: texts(desk, "tbody td.next") != before, "the next answer")
+    assert desk.execute_script("return getSelection().toString()") == "good"
+
+
 def test_the_table_of_devices_is_paged_by_keyboard(desk: Browser, page: Page) -> None:
     def where() -> str:
         return texts(desk, ".pager span")[0]
@@ -189,12 +203,12 @@ def test_the_table_of_devices_is_paged_by_keyboard(desk: Browser, page: Page) ->
     go(desk, page, "#/devices?sort=name&q=fleet-")
     wait_for(lambda: where() == "1 of 200", "the first page")
     assert texts(desk, "tbody td.name")[0] == "fleet-00000"
-    desk.find_element(By.XPATH, "//button[text()='On ›']").send_keys(Keys.ENTER)
+    desk.find_element(By.XPATH, "//button[text()='Next ›']").send_keys(Keys.ENTER)
     wait_for(lambda: where() == "2 of 200", "the second page")
     assert texts(desk, "tbody td.name")[0] == "fleet-00050"
     desk.switch_to.active_element.send_keys(Keys.ENTER)
     wait_for(lambda: where() == "3 of 200", "the third page: the button keeps the focus")
-    desk.find_element(By.XPATH, "//button[text()='‹ Back']").send_keys(Keys.SPACE)
+    desk.find_element(By.XPATH, "//button[text()='‹ Previous']").send_keys(Keys.SPACE)
     wait_for(lambda: where() == "2 of 200", "the way back")
     assert "page=2" in desk.current_url, "so that it can be kept"
 
@@ -216,6 +230,9 @@ def test_a_device_has_a_curve_of_every_number(desk: Browser, page: Page) -> None
     wait_for(lambda: painted(desk) > 100, "the curve")
     wait_for(lambda: any('"temp"' in line for line in texts(desk, ".lines li")), "its lines")
     assert "temp" in str(desk.find_element(By.CSS_SELECTOR, ".plot").get_attribute("aria-label"))
+    wait_for(lambda: painted(desk, ".chart:nth-child(2) canvas") > 50, "the curve of huge numbers")
+    assert texts(desk, "figcaption")[1].startswith("huge ")
+    assert "1.7e+308" in texts(desk, "figcaption")[1]
 
 
 def test_nothing_that_a_device_sends_is_more_than_text(desk: Browser, page: Page) -> None:
@@ -263,7 +280,19 @@ def test_why_a_device_is_not_delivering(desk: Browser, page: Page, listener: Lis
         assert device.last_words() == "auth-failed"
     go(desk, page, "#/device/broken")
     wait_for(lambda: "ingest device new-token broken" in seen(desk), "the reason")
+    assert ", from 127.0.0.1" in seen(desk)
     wait_for(lambda: "✕ refused" in seen(desk), "the state")
+    with TextDevice(listener.addresses[0]) as device:
+        device.send(device.plain("misspelt", TOKEN))
+        assert device.last_words() == "auth-failed"
+    go(desk, page, "#/")
+    wait_for(lambda: "a name that is not registered, a wrong token" in seen(desk), "what it says")
+    wait_for(lambda: desk.find_elements(By.LINK_TEXT, "misspelt"), "the name that nobody has")
+    desk.find_element(By.LINK_TEXT, "misspelt").click()
+    wait_for(lambda: "ingest device add misspelt" in seen(desk), "the reason")
+    assert texts(desk, ".why.bad"), "it is no good news"
+    desk.back()
+    desk.get_log("browser")  # a 404 is said there, which is right
 
 
 def test_several_devices_on_one_plot(desk: Browser, page: Page) -> None:
@@ -392,6 +421,7 @@ def test_the_end_of_the_listener_is_shown_at_once(tmp_path: Path) -> None:
         wait_for(lambda: texts(driver, ".word") == ["● ok"], "the health")
         listener.stop()
         wait_for(lambda: texts(driver, ".word") == ["✕ down"], "the news")
+        assert driver.title == "✕ overview · ingest"
         assert "The listener is down" in texts(driver, "#banner")[0]
         assert "Not known: the listener does not answer." in seen(driver)
         page.stop()

@@ -32,7 +32,7 @@ def test_alerts_come_by_pages(layout: Layout) -> None:
             go(driver, page, "#/alerts")
             wait_for(lambda: f"{MANY} alerts now" in seen(driver), "how many there are")
             assert len(texts(driver, "ul.alerts li")) == 50
-            driver.find_element(By.XPATH, "//button[text()='On ›']").click()
+            driver.find_element(By.XPATH, "//button[text()='Next ›']").click()
             wait_for(lambda: "2 of 3" in seen(driver), "the next page")
             assert len(texts(driver, "ul.alerts li")) == 50
             go(driver, page, "#/")

@@ -192,6 +192,11 @@ def test_curves_are_files_too(listener: Listener, page: Page, tmp_path: Path) ->
     (found,) = pyarrow.parquet.read_table(tmp_path / "x.parquet").to_pylist()
     assert (found["device"], found["low"], found["high"], found["count"]) == ("c", 1.0, 3.0, 2)
     assert page.fetch("api/series", **asked, format="png")[1].startswith(b"\x89PNG")
+    near = {**asked, "from": time.time() - 30, "points": 3000}
+    for fine, source in (("0", "memory"), ("1", "log")):
+        (curve,) = page.get("series", **near, fine=fine)["curves"]
+        assert (curve["source"], sum(curve["count"])) == (source, 2)
+    assert page.refusal("api/series", device="c", field="x", fine="2")[0] == 400
 
 
 def test_older_readings_come_from_the_files(tmp_path: Path) -> None:

@@ -109,6 +109,20 @@ def test_a_fleet_that_comes_back_is_not_refused() -> None:
     assert "If it connects only to deliver" in explain(made.entry("c"), OK, NOW + 20)
 
 
+def test_a_device_that_connects_only_to_deliver_is_online_in_between() -> None:
+    made = roster("polled", "lost")
+    made.note_connections([connection("lost")], NOW - 31)
+    for name in ("polled", "lost"):
+        made.note_records(name, NOW - 60, 1, 1, NOW - 60)
+        made.note_records(name, NOW - 30, 2, 1, NOW - 30)
+    made.note_connections([], NOW)
+    assert made.entry("polled").state(NOW) == "online"
+    assert explain(made.entry("polled"), OK, NOW) == ""
+    assert made.entry("polled").state(NOW + 61) == "silent", "it has missed three times"
+    assert made.entry("lost").state(NOW) == "silent", "it was connected all the time"
+    assert "only to deliver" not in explain(made.entry("lost"), OK, NOW)
+
+
 def test_what_comes_again_and_again_is_not_made_good_by_frames_in_between() -> None:
     made = roster("a")
     made.note_connections([connection("a", heard_s_ago=0.0)], NOW)

@@ -15,7 +15,7 @@ export function alertsPage(view) {
     h("h2", {}, "Rules"), table(["Rule", "Devices", "Fires if", "For", "Tells", "Fires on"], rules),
     h("h2", {}, "Who is told"), table(["Receiver", "Waiting", "Why it is not told"], receivers),
     h("h2", {}, "What happened"), table(["When", "Rule", "Device", "", "Message", "What was done"], events));
-  const turn = (step) => h("button", { type: "button", onclick: () => { page += step; again(); } }, step < 0 ? "‹ Back" : "On ›");
+  const turn = (step) => h("button", { type: "button", onclick: () => { page += step; again(); } }, step < 0 ? "‹ Previous" : "Next ›");
   const back = turn(-1);
   const on = turn(1);
   const where = h("span");

@@ -25,6 +25,7 @@ const listeners = new Set();
 let leave = () => {};
 let latest = null;
 let shown = "";
+let title = "";
 
 export function onStatus(listener) {
   listeners.add(listener);
@@ -42,8 +43,14 @@ function show() {
   leave = typeof stop === "function" ? stop : () => {};
   shown = name === "device" ? "devices" : name || "overview";
   markPage();
-  document.title = `${rest[0] ?? (name || "overview")} · ingest`;
+  title = `${plain(rest[0] ?? (name || "overview"))} · ingest`;
+  showTitle();
   window.scrollTo(0, 0);
+}
+
+// The name of its tab says whether all is well, too.
+function showTitle() {
+  document.title = latest !== null && latest.health !== "ok" ? `✕ ${title}` : title;
 }
 
 function markPage() {
@@ -99,6 +106,7 @@ async function look(signal) {
   }
   if (status.alerts !== null && status.alerts !== undefined) addAlerts(status.alerts);
   latest = status;
+  showTitle();
   showHealth(status);
   for (const listener of listeners) listener(status);
 }

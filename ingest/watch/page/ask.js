@@ -38,8 +38,8 @@ export function askPage(view, { query, onStatus }) {
   const cancel = h("button", { type: "button", disabled: true, onclick: () => stop() }, "Cancel");
   const examples = choice("Examples", EXAMPLES.map(([name]) => name), (place) => { sql.value = EXAMPLES[place][1]; });
   const span = h("select", { "aria-label": "How much of the log" },
-    SPANS.map(([name, seconds]) => h("option", { value: seconds }, name)));
-  const device = h("input", { type: "search", placeholder: "All devices, or sensor-*", "aria-label": "Device",
+    SPANS.map(([name, seconds]) => h("option", { value: seconds, selected: String(seconds) === query.get("span") }, name)));
+  const device = h("input", { type: "search", placeholder: "All devices, or sensor-*", "aria-label": "Device", value: query.get("device"),
     autocomplete: "off", spellcheck: "false" });
   const progress = h("progress", { hidden: true, "aria-label": "The query runs" });
   const said = h("p", { class: "quiet", role: "status" });
@@ -68,7 +68,8 @@ export function askPage(view, { query, onStatus }) {
     if (running) return;
     const mine = running = { id: crypto.getRandomValues(new Uint32Array(4)).join("-"), controller: new AbortController() };
     const text = sql.value;
-    history.replaceState(null, "", `#/ask?${new URLSearchParams({ sql: text })}`);
+    const kept = Object.entries({ sql: text, span: span.value, device: device.value.trim() });
+    history.replaceState(null, "", `#/ask?${new URLSearchParams(kept.filter(([, value]) => value && value !== "0"))}`);
     clear();
     const begun = performance.now();
     const tick = setInterval(() => setText(said, `Asking for ${Math.round((performance.now() - begun) / 1000)} s`), 500);

@@ -3,6 +3,9 @@
 import { h, plain, style } from "./dom.js";
 import { clock, ticks, value as shown } from "./format.js";
 
+// Steps of an axis of sizes: 512 B and 2 KiB, and not 500 and 2,000 bytes.
+export const SIZES = [1, 2, 5, 10, 20, 50, 100, 256, 512, ...Array.from({ length: 40 }, (_, place) => 1024 * 2 ** place)];
+
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [4, 2], [1, 2]];
 
 function colour(place) {
@@ -23,16 +26,20 @@ export function key(place) {
 }
 
 export class Chart {
-  // `onzoom(from, to)` is called when a part is selected; `fromZero`: the axis begins at 0, as for rates.
-  constructor({ title = "", height = 200, unit = shown, onzoom = null, fromZero = false }) {
+  // `onzoom(from, to)` is called when a part is selected; `fromZero`: the axis begins at 0, as for
+  // rates; `steps`: those that its axis may have.
+  constructor({ title = "", height = 200, unit = shown, steps = undefined, onzoom = null, fromZero = false }) {
     this.height = height;
-    this.unit = unit;
+    this.unit = (drawn) => unit(drawn * this.power);
+    this.steps = steps;
+    this.power = 1;
     this.onzoom = onzoom;
     this.fromZero = fromZero;
     this.plot = null;
     this.shape = "";
     this.title = title;
     this.figure = h("div", { class: "plot", role: "img", "aria-label": title });
+    this.figure.style.minHeight = `${height}px`; // nothing moves when it is drawn
     this.latest = h("span", { class: "latest" });
     this.caption = h("figcaption", {}, h("span", {}, plain(title)), " ", this.latest);
     this.element = h("figure", { class: "card chart" }, this.caption, this.figure);
@@ -49,7 +56,8 @@ export class Chart {
 
   // Each curve has its own times.
   setTables(curves, range = null) {
-    this.curves = curves.map(withGaps);
+    this.power = powerOf(curves);
+    this.curves = curves.map((curve) => withGaps(divided(curve, this.power)));
     this.range = range;
     this.draw();
     this.label();
@@ -126,7 +134,7 @@ export class Chart {
       cursor: { drag: { x: Boolean(this.onzoom), y: false, setScale: false }, points: { size: 6 } },
       scales: { x: { range: () => { const { min, max } = this.bounds(this.plot?.data?.[0] ?? this.curves[0]?.start ?? []); return [min, max]; } },
         y: { range: (_, low, high) => padded(this.fromZero && low > 0 ? 0 : low, high) } },
-      axes: [{ ...axis, space: 70, values: (_, splits, __, ___, step) => ticks(splits, step) }, { ...axis, size: 56, values: (_, splits) => splits.map((each) => this.unit(each)) }],
+      axes: [{ ...axis, space: 70, values: (_, splits, __, ___, step) => ticks(splits, step) }, { ...axis, size: widthOf, incrs: this.steps, values: (_, splits) => splits.map((each) => this.unit(each)) }],
       hooks: { setSelect: [(plot) => this.selected(plot)], setCursor: [(plot) => this.describe(plot.cursor.idx ?? null)] },
     };
   }
@@ -150,6 +158,31 @@ export class Chart {
     document.removeEventListener("theme", this.redraw);
     this.plot?.destroy();
   }
+}
+
+// Room for the longest label of the vertical axis.
+function widthOf(_, labels) {
+  return Math.max(56, ...(labels ?? []).map((each) => 16 + Math.ceil(6.7 * each.length)));
+}
+
+// uPlot has no axis for numbers beyond 1e16, and the span from -1e308 to 1e308 is no number at all.
+// So what is drawn there, and below a millionth, is divided by a power of ten.
+function powerOf(curves) {
+  let most = 0;
+  for (const curve of curves) {
+    for (const list of curve.low ? [curve.low, curve.high] : [curve.mean]) {
+      for (const each of list) most = Math.max(most, Math.abs(each ?? 0));
+    }
+  }
+  if (most === 0 || (most >= 1e-6 && most < 1e12)) return 1;
+  return 10 ** Math.max(Math.floor(Math.log10(most)), -300);
+}
+
+function divided(curve, power) {
+  if (power === 1) return curve;
+  const found = { ...curve };
+  for (const name of ["mean", "low", "high"]) found[name] &&= found[name].map((each) => (each === null ? null : each / power));
+  return found;
 }
 
 function padded(low, high) {

@@ -2,8 +2,8 @@
 
 import { get, repeat } from "./api.js";
 import { Chart } from "./chart.js";
-import { h, plain, setText, withCode } from "./dom.js";
-import { ago, bytes, clock, count, duration, rate, state } from "./format.js";
+import { h, plain, refill, setText, withCode } from "./dom.js";
+import { ago, bytes, clock, clocks, count, duration, rate, state } from "./format.js";
 import { Lines } from "./lines.js";
 
 const MANY = 24; // charts that are drawn without being asked for
@@ -13,8 +13,9 @@ const TOGETHER = 8; // curves of one request
 export function devicePage(view, { name }) {
   const heading = h("h1", {}, plain(name));
   const mark = h("span");
-  const why = h("p", { class: "why", role: "status" });
+  const why = h("p", { class: "why", role: "status" }, "…");
   const facts = h("dl", { class: "facts" });
+  const connection = h("section", { class: "card", hidden: true }, h("h2", {}, "Connection"), facts);
   const charts = h("div", { class: "charts" });
   const quiet = h("p", { class: "quiet" });
   const lines = new Lines({ device: name, short: true });
@@ -23,24 +24,28 @@ export function devicePage(view, { name }) {
   view.append(
     h("p", {}, h("a", { href: "#/devices" }, "‹ Devices")),
     h("div", { class: "title" }, heading, mark), why,
-    h("section", { class: "card" }, h("h2", {}, "Connection"), facts),
+    connection,
     h("section", {}, h("h2", {}, "Curves"), quiet, charts, more),
     h("section", {}, h("h2", {}, "Last lines"), lines.element));
   const drawn = new Map();
   let first = -Infinity;
   let said = "";
 
+  function say(words, isBad) {
+    if (words !== said) why.replaceChildren(...withCode(words));
+    said = words;
+    why.classList.toggle("bad", isBad);
+  }
+
   const stopFacts = repeat(2, async (signal) => {
     let device;
     try { device = await get(`devices/${encodeURIComponent(name)}`, {}, signal); } catch (error) {
-      if (error.name !== "AbortError") setText(why, plain(error.message));
+      if (error.name !== "AbortError") say(error.message, true);
       return;
     }
+    connection.hidden = false;
     mark.replaceChildren(state(device.state));
-    const words = device.why || "It is delivering.";
-    if (words !== said) why.replaceChildren(...withCode(words));
-    said = words;
-    why.classList.toggle("bad", Boolean(device.why));
+    say(device.why || "It is delivering.", Boolean(device.why));
     showFacts(facts, device);
   });
 
@@ -83,7 +88,7 @@ export function devicePage(view, { name }) {
 function showFacts(list, device) {
   const { connection } = device;
   const rows = [
-    ["Last seen", device.last ? `${ago(device.last)} (${clock(device.last)})` : "never"],
+    ["Last seen", device.last ? `${ago(device.last)} (${clock(device.last)})` : "never", device.last && clocks(device.last)],
     ["Frames a second", rate(device.rate)],
     ["Next number", count(device.next)],
     ["Peer", device.peer || "–"],
@@ -92,8 +97,9 @@ function showFacts(list, device) {
     ["Waiting", connection ? `${count(connection.waiting_frames)} frames, ${bytes(connection.waiting_bytes)}` : "–"],
     ["Paused", connection ? (connection.is_reading ? "no" : "yes: the listener does not read from it now") : "–"],
     ["Last error", device.error ? `${device.error}, ${ago(device.error_at)}` : "none known"],
-    ["Note", device.note || "–"],
     ["Registered", device.created ? clock(Date.parse(device.created) / 1000) : "no"],
+    ...(device.note ? [["Note", device.note]] : []),
   ];
-  list.replaceChildren(...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, plain(value)))));
+  refill(list, rows.map(([name, value, title]) =>
+    h("div", { class: name === "Note" ? "wide" : "" }, h("dt", {}, name), h("dd", { title }, plain(value)))));
 }

@@ -1,8 +1,8 @@
 // The table of devices. Searching, sorting and paging are the server's: there may be 100,000.
 
 import { get, repeat } from "./api.js";
-import { h, plain, setText } from "./dom.js";
-import { ago, clock, count, noun, rate, state, STATES } from "./format.js";
+import { h, plain, refill, setText } from "./dom.js";
+import { ago, clocks, count, noun, rate, state, STATES } from "./format.js";
 
 const COLUMNS = [
   ["state", "State"], ["name", "Device"], ["last", "Last seen"], ["rate", "Frames/s", "number"],
@@ -11,8 +11,9 @@ const COLUMNS = [
 const FIRST_DOWN = new Set(["last", "rate", "next", "waiting", "error"]);
 
 export function devicesPage(view, { query }) {
-  const asked = { q: query.get("q") ?? "", state: query.get("state") ?? "",
-    sort: query.get("sort") ?? "name", page: Number(query.get("page")) || 1 };
+  const known = (name, values) => (values.includes(query.get(name)) ? query.get(name) : values[0]);
+  const asked = { q: query.get("q") ?? "", state: known("state", ["", ...Object.keys(STATES)]),
+    sort: known("sort", ["name", ...COLUMNS.flatMap(([name]) => [name, `-${name}`])]), page: Math.max(1, parseInt(query.get("page"), 10) || 1) };
   let typing = null;
   const search = h("input", { type: "search", placeholder: "Name, note or address", value: asked.q,
     "aria-label": "Search devices", autocomplete: "off", spellcheck: "false",
@@ -22,10 +23,10 @@ export function devicesPage(view, { query }) {
     Object.keys(STATES).map((name) => h("option", { value: name, selected: name === asked.state }, name)));
   const heads = COLUMNS.map(([name, title, kind = ""]) => h("th", { scope: "col", class: kind },
     h("button", { type: "button", onclick: () => go({ sort: turned(name), page: 1 }) }, title)));
-  const body = h("tbody");
+  const body = h("tbody", {}, only("…"));
   const summary = h("p", { class: "quiet", role: "status" });
-  const back = h("button", { type: "button", onclick: () => go({ page: asked.page - 1 }) }, "‹ Back");
-  const on = h("button", { type: "button", onclick: () => go({ page: asked.page + 1 }) }, "On ›");
+  const back = h("button", { type: "button", onclick: () => go({ page: asked.page - 1 }) }, "‹ Previous");
+  const on = h("button", { type: "button", onclick: () => go({ page: asked.page + 1 }) }, "Next ›");
   const where = h("span");
   view.append(
     h("h1", {}, "Devices"),
@@ -67,22 +68,19 @@ export function devicesPage(view, { query }) {
     setText(where, `${count(found.page)} of ${count(found.pages)}`);
     back.disabled = found.page <= 1;
     on.disabled = found.page >= found.pages;
-    const focused = document.activeElement?.closest?.("tbody tr")?.dataset.name;
-    body.replaceChildren(...found.rows.map(row));
-    if (focused !== undefined) {
-      [...body.children].find((each) => each.dataset.name === focused)?.querySelector("a")?.focus();
-    }
-    if (!found.rows.length) {
-      body.append(h("tr", {}, h("td", { colspan: COLUMNS.length, class: "quiet" },
-        asked.q || asked.state ? "No device matches." : "No device is known yet: ingest device add NAME")));
-    }
+    refill(body, found.rows.length ? found.rows.map(row)
+      : [only(asked.q || asked.state ? "No device matches." : "No device is known yet: ingest device add NAME")]);
   };
   go();
   return () => { clearTimeout(typing); stop(); };
 }
 
+function only(text) {
+  return h("tr", {}, h("td", { colspan: COLUMNS.length, class: "quiet" }, text));
+}
+
 function row(device) {
-  const last = device.last ? h("time", { datetime: new Date(device.last * 1000).toISOString(), title: clock(device.last) }, ago(device.last)) : "never";
+  const last = device.last ? h("time", { datetime: new Date(device.last * 1000).toISOString(), title: clocks(device.last) }, ago(device.last)) : "never";
   const cells = [
     state(device.state),
     [h("a", { href: `#/device/${encodeURIComponent(device.name)}` }, plain(device.name)),

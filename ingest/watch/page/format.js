@@ -52,21 +52,29 @@ export function clock(time) {
   return `${new Date(time * 1000).toISOString().slice(0, 19).replace("T", " ")} UTC`;
 }
 
-// Labels of a time axis, in UTC: the date where a day begins, and at the first of them.
+// The same, and what the clock says where the reader is.
+export function clocks(time) {
+  return `${clock(time)}\n${new Date(time * 1000).toLocaleString()} where you are`;
+}
+
+// Labels of a time axis, in UTC: at the first of them, and where a day or a year begins, which it is.
 export function ticks(times, step) {
-  let day = "";
+  const [whole, part] = step >= 86400 ? [[0, 4], [5, 10]] : [[0, 10], [11, step < 1 ? 23 : step < 60 ? 19 : 16]];
+  let before = "";
   return times.map((time) => {
     const text = new Date(time * 1000).toISOString();
-    const label = step >= 86400 ? text.slice(5, 10) : text.slice(11, step < 60 ? 19 : 16);
-    const isNew = text.slice(0, 10) !== day;
-    day = text.slice(0, 10);
-    return isNew && step < 86400 ? `${label}\n${day}` : label;
+    const label = text.slice(...part);
+    const now = text.slice(...whole);
+    const isNew = now !== before;
+    before = now;
+    return isNew ? `${label}\n${now}` : label;
   });
 }
 
 export function value(number) {
   if (number === null || number === undefined) return "–";
-  if (Number.isInteger(number) && Math.abs(number) < 1e15) return String(number);
+  if (Math.abs(number) >= 1e15) return number.toExponential(5).replace(/\.?0+e/, "e");
+  if (Number.isInteger(number)) return String(number);
   return String(Number(number.toPrecision(6)));
 }
 

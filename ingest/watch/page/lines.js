@@ -3,6 +3,7 @@
 
 import { address } from "./api.js";
 import { h, plain, setText } from "./dom.js";
+import { clocks } from "./format.js";
 
 const KEPT = 3000; // lines on the page
 const NEAR = 24; // pixels from the end that count as the end
@@ -127,7 +128,7 @@ function row(line) {
   const found = HEAD.exec(line);
   if (!found) return h("li", {}, plain(line));
   const [, time, device, number, rest] = found;
-  return h("li", {}, h("time", { datetime: time, title: time }, time.slice(11, 23)), " ",
+  return h("li", {}, h("time", { datetime: time, title: `${time}\n${clocks(Date.parse(time) / 1000)}` }, time.slice(11, 23)), " ",
     h("a", { href: `#/device/${encodeURIComponent(device)}` }, device), " ",
     h("span", { class: "no" }, number), " ", h("span", { class: "rest" }, plain(rest)));
 }

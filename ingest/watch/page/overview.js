@@ -2,13 +2,13 @@
 
 import { alertsCard } from "./alerts.js";
 import { get, post, repeat } from "./api.js";
-import { Chart } from "./chart.js";
-import { h, plain, setText } from "./dom.js";
-import { bytes, clock, count, duration, noun, rate, state, STATES } from "./format.js";
+import { Chart, SIZES } from "./chart.js";
+import { h, plain, refill, setText } from "./dom.js";
+import { ago, bytes, clock, count, duration, noun, rate, state, STATES } from "./format.js";
 
 export function overviewPage(view, { onStatus }) {
-  const word = h("p", { class: "word" });
-  const reason = h("p", { class: "reason" });
+  const word = h("p", { class: "word" }, "…");
+  const reason = h("p", { class: "reason" }, "…");
   const tiles = Object.keys(STATES).map((name) => {
     const number = h("b", {}, "–");
     return [name, number, h("a", { class: "tile", href: `#/devices?state=${name}` }, number, state(name))];
@@ -16,7 +16,7 @@ export function overviewPage(view, { onStatus }) {
   const figures = h("dl", { class: "figures" });
   const errors = h("div", { class: "errors" });
   const frames = new Chart({ title: "Frames a second", height: 180, unit: rate, fromZero: true });
-  const sizes = new Chart({ title: "Bytes a second", height: 180, unit: bytes, fromZero: true });
+  const sizes = new Chart({ title: "Bytes a second", height: 180, unit: bytes, steps: SIZES, fromZero: true });
   const rotated = h("span", { role: "status" });
   const rotate = h("button", { type: "button", hidden: true, onclick: async () => {
     rotated.textContent = "…";
@@ -68,8 +68,8 @@ function verdict(status) {
 function showFigures(list, status) {
   const listener = status.listener;
   if (!listener) {
-    list.replaceChildren(...pair("State", status.unreachable ? "not known" : "it does not answer"),
-      ...pair("Last asked", status.asked ? clock(status.asked) : "–"));
+    refill(list, [...pair("State", status.unreachable ? "not known" : "it does not answer"),
+      ...pair("Last asked", status.asked ? clock(status.asked) : "–")]);
     return;
   }
   const settings = Object.entries(listener.settings ?? {})
@@ -88,7 +88,7 @@ function showFigures(list, status) {
     ["Running for", duration(listener.uptime_s)],
     ["Version", plain(listener.version)],
   ];
-  list.replaceChildren(...rows.filter(([, value]) => value !== null).flatMap((row) => pair(...row)));
+  refill(list, rows.filter(([, value]) => value !== null).flatMap((row) => pair(...row)));
 }
 
 function latency(listener) {
@@ -107,16 +107,17 @@ function pair(name, value) {
 }
 
 function showErrors(box, status) {
-  const errors = Object.entries(status.listener?.errors ?? {}).filter(([, number]) => number);
-  const refused = Object.entries(status.listener?.handshakes ?? {})
-    .filter(([name, number]) => number && !name.endsWith("/ok"));
   const problems = status.watcher?.problems ?? [];
-  const rows = [
-    ...errors.sort((a, b) => b[1] - a[1]).map(([name, number]) => [plain(name), count(number)]),
-    ...refused.map(([name, number]) => [`handshake ${plain(name)}`, count(number)]),
-  ];
-  const table = h("table", {}, h("tbody", {}, rows.map(([name, number]) =>
-    h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "number" }, number)))));
-  box.replaceChildren(rows.length ? table : h("p", { class: "quiet" }, status.listener ? "Nothing, since it started." : "Not known: the listener does not answer."),
-    ...problems.slice(-5).map((problem) => h("p", { class: "problem" }, `${clock(problem.time)}: ${plain(problem.text)}`)));
+  const errors = status.errors ?? [];
+  const rows = errors.map(({ code, count: number, meaning }) => h("tr", {},
+    h("th", { scope: "row" }, plain(code), h("span", { class: "note" }, meaning)),
+    h("td", { class: "number" }, count(number))));
+  const strangers = (status.strangers ?? []).map(({ name, error, at, host }) => h("li", {},
+    h("a", { href: `#/device/${encodeURIComponent(name)}` }, plain(name)), `, ${plain(error)}, ${ago(at)} from ${plain(host)}`));
+  refill(box, [
+    rows.length ? h("table", {}, h("tbody", {}, rows))
+      : h("p", { class: "quiet" }, status.listener ? "Nothing, since it started." : "Not known: the listener does not answer."),
+    ...(strangers.length ? [h("h3", {}, "Names that no device has"), h("ul", { class: "plain" }, strangers)] : []),
+    ...problems.slice(-5).map((problem) => h("p", { class: "problem" }, `${clock(problem.time)}: ${plain(problem.text)}`)),
+  ]);
 }

@@ -7,10 +7,11 @@ import { clock, duration, noun, value } from "./format.js";
 
 const RANGES = [["5 min", 300], ["15 min", 900], ["1 h", 3600], ["6 h", 21600], ["24 h", 86400], ["7 d", 604800]];
 const MOST = 8;
+const FEW = 60; // points of a whole curve: fewer than these are worth a look into the log's files
 
 export function plotPage(view, { query }) {
   const wanted = query.getAll("c").map((each) => each.split(/ (.*)/s).slice(0, 2)).filter(([, field]) => field);
-  let span = Number(query.get("span")) || 3600;
+  let span = Math.max(2, Number(query.get("span")) || 3600);
   let fixed = query.get("from") && query.get("to") ? [Number(query.get("from")), Number(query.get("to"))] : null;
   const before = []; // ranges to go back to
 
@@ -73,9 +74,10 @@ export function plotPage(view, { query }) {
     draw();
   }
 
-  function parameters() {
+  function parameters(isFine) {
     const [from, to] = range();
     const asked = new URLSearchParams({ from: from.toFixed(3), to: to.toFixed(3), points: 800 });
+    if (isFine) asked.set("fine", "1");
     for (const [name, each] of wanted) { asked.append("device", name); asked.append("field", each); }
     return asked;
   }
@@ -101,27 +103,34 @@ export function plotPage(view, { query }) {
       return;
     }
     // What is older than the last hour is read from the log's files: once, or slowly.
-    const seconds = fixed ? 1e6 : span <= 3600 ? 2 : 60;
     setText(note, "Reading …");
     chart.element.setAttribute("aria-busy", "true"); // what it shows is of before
-    stop = repeat(seconds, async (signal) => {
+    let isFine = Boolean(fixed);
+    const look = async (signal) => {
       const ends = range();
       let answer;
-      try { answer = await get("series", parameters(), signal); } catch (error) {
+      try { answer = await get("series", parameters(isFine), signal); } catch (error) {
         if (error.name !== "AbortError") setText(note, plain(error.message));
         return;
       }
       if (mine !== round) return;
+      if (!isFine && answer.curves.some(({ width }) => width > 1 && width * FEW > span)) {
+        isFine = true;
+        stop();
+        stop = repeat(10, look);
+        return;
+      }
       chart.element.removeAttribute("aria-busy");
       chart.setTables(answer.curves.map((curve) => ({ ...curve, label: label(curve) })), ends);
       linkDownloads();
       show(answer.curves, ends);
-    });
+    };
+    stop = repeat(fixed ? 1e6 : span <= 3600 ? 2 : 60, look);
   }
 
   function linkDownloads() {
     for (const link of downloads) {
-      const asked = parameters();
+      const asked = parameters(true);
       asked.set("format", link.download.split(".")[1]);
       link.href = address("series", asked);
     }
@@ -135,7 +144,7 @@ export function plotPage(view, { query }) {
     setText(note, `${fixed ? `${clock(from)} to ${clock(to)}.` : `The last ${duration(to - from)}, live.`}${width}${partial} Drag to zoom in.`);
     summary.replaceChildren(...curves.map((curve) => {
       const total = curve.count.reduce((sum, each) => sum + each, 0);
-      const mean = total ? curve.mean.reduce((sum, each, place) => sum + each * curve.count[place], 0) / total : null;
+      const mean = total ? curve.mean.reduce((sum, each, place) => sum + each * (curve.count[place] / total), 0) : null;
       return h("tr", {}, h("th", { scope: "row" }, plain(label(curve))),
         [least(curve.low), mean, greatest(curve.high)].map((each) => h("td", { class: "number" }, value(each))),
         h("td", { class: "number" }, noun(total, "value")),
