@@ -31,7 +31,9 @@ from ingest.watch.rules.nodes import SECOND
 _T = TypeVar("_T")
 _GLOB = re.compile(r"[A-Za-z0-9._:*?-]{1,128}")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
-_ADDRESS = re.compile(r"[^@\s,;<>]+@[^@\s,;<>]+")
+_WORD = r"[!-+\--:=?A-~]+"  # of printable ASCII, without , ; < > @
+_ADDRESS = re.compile(f"{_WORD}@{_WORD}")
+_URL = re.compile(r"[!-~]+")
 _HEADER = re.compile(r"\s*\[\[?\s*(\w+)\s*\]\]?")
 _LONGEST: Final = 3650 * 86400 * SECOND
 """Ten years: moments that are so much later are still moments of the calendar."""
@@ -349,6 +351,8 @@ def _target(value: object) -> Target:
 
 
 def _url(address: str) -> str:
+    if not _URL.fullmatch(address):
+        raise ValueError(f"{address!r}: write signs beyond ASCII, and blanks, as %20 and the like")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(f"{address!r} is no address such as http://127.0.0.1:9093")
