@@ -96,7 +96,10 @@ def test_pure_rooms_know_no_twisted(module: str) -> None:
 
 
 RULES = [name for name in SOURCES if name.startswith("ingest.watch.rules.")]
-RULES_WITH_REACTOR = {f"ingest.watch.rules.{name}" for name in ("actions", "courier", "service")}
+RULES_WITH_REACTOR = {
+    f"ingest.watch.rules.{name}"
+    for name in ("actions", "courier", "mailbox", "receiver", "service")
+}
 
 
 @pytest.mark.parametrize("module", [name for name in RULES if name not in RULES_WITH_REACTOR])

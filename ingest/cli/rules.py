@@ -139,12 +139,13 @@ def test(file: Path) -> None:
     try:
         found, cases = read_cases(file)
     except (CasesError, RulesError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(printable_lines(str(error))) from error
     failed = 0
     for case in cases:
         problems = case.run(found)
         failed += bool(problems)
-        click.echo(f"{'FAILED' if problems else 'ok':6} {printable(case.name)}")
+        where = f" ({file}:{case.line})" if problems else ""
+        click.echo(f"{'FAILED' if problems else 'ok':6} {printable(case.name)}{where}")
         for problem in problems:
             click.echo(f"       {printable(problem)}")
     click.echo(f"{len(cases)} tests, {failed} failed")

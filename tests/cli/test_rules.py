@@ -191,7 +191,7 @@ def test_tests_of_rules(layout: Layout, file: Path) -> None:
     result = run(layout, "rules", "test", cases)
     assert result.exit_code == 1
     assert result.stdout.splitlines() == [
-        "FAILED hot for ten seconds",
+        f"FAILED hot for ten seconds ({cases}:4)",
         '       expected, but not so: "hot" fires on "a" at 10s and clears at 20s',
         '       expected, but not so: "hot" fires on "b" at 35s and does not clear',
         '       not expected: "hot" fires on "a" at 15s and clears at 20s',
@@ -208,8 +208,8 @@ def test_tests_of_rules(layout: Layout, file: Path) -> None:
         ("[[test]]", "there is no rules"),
         ('rules = "rules.toml"', "there is no test"),
         ('rules = "none.toml"\ntest = []', "No such file"),
-        (CASES.replace('text = "temp=20"', 'txt = "x"'), 'test "cool": txt has no meaning here'),
-        (CASES.replace(', text = "temp=20"', ""), 'test "cool": a record has a text or data'),
+        (CASES.replace('text = "temp=20"', 'txt = "x"'), "record 1: txt has no meaning here"),
+        (CASES.replace(', text = "temp=20"', ""), "record 1: a record has a text or data"),
         (CASES.replace('at = "20s"', 'at = "x"'), "'x' is not a duration"),
         (CASES.replace('at = "20s"', 'at = "30s"'), "records stand in the order of their times"),
         (CASES.replace('fires = "10s", ', ""), "there is no fires"),

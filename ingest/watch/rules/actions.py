@@ -1,96 +1,64 @@
-"""How people and programs are told that a rule fires or has cleared.
-
-A receiver is told one event at a time; see `courier` for the order, and for what fails.
-"""
+"""Programs that are told that a rule fires or has cleared: over HTTP, or by running them."""
 
 import json
 import os
 import re
 import shutil
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from email.message import EmailMessage
-from email.policy import SMTP
-from email.utils import format_datetime
 from io import BytesIO
-from pathlib import Path
 from signal import SIGKILL
-from socket import gethostname
-from typing import Any, Final, Protocol, TypeVar
+from time import time
+from typing import Final, TypeVar
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessExitedAlready, ProcessTerminated
 from twisted.internet.interfaces import (
     IDelayedCall,
     IProcessTransport,
-    IReactorProcess,
-    IReactorTCP,
     IReactorTime,
 )
 from twisted.internet.protocol import ProcessProtocol, connectionDone
 from twisted.internet.protocol import Protocol as ByteProtocol
-from twisted.mail.smtp import SMTPClientError, sendmail
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, FileBodyProducer
+from twisted.web.http import stringToDatetime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
+from ingest.watch.rules.mailbox import Mailbox
 from ingest.watch.rules.model import MailServer, Target
 from ingest.watch.rules.phases import Event, in_utc
+from ingest.watch.rules.receiver import (
+    PATIENCE,
+    DeliveryError,
+    IActionReactor,
+    Receiver,
+    in_one_line,
+    is_silent,
+)
 
 _T = TypeVar("_T")
 
-PATIENCE: Final = 30.0
-"""Seconds that a receiver may take to answer."""
 PROGRAM_PATIENCE: Final = 60.0
 """Seconds that a program may run."""
 _OUTLASTS: Final = timedelta(minutes=15)
 """How long Alertmanager believes a firing without hearing of it again."""
 _NEVER: Final = frozenset((400, 413, 422))
 """What HTTP answers to an event that it will never take."""
-_SEVEN_BIT: Final = SMTP.clone(cte_type="7bit")
-"""For mail servers without 8BITMIME (RFC 6152)."""
 _SETSID: Final = shutil.which("setsid")
 _IN_A_SESSION: Final = [] if _SETSID is None else [_SETSID]
+_LONGEST_WAIT: Final = 3600.0
+"""Seconds that a receiver may ask for before it is asked again."""
 _LINGER: Final = 1.0
 """Seconds that the output of a program is read after its end, if others hold it open."""
 
 
-class IActionReactor(IReactorTCP, IReactorTime, IReactorProcess):
-    """What telling needs of a reactor."""
-
-
-class DeliveryError(Exception):
-    """A receiver was not told.
-
-    Attributes:
-        answered: it is there, but did not say yes.
-        final: it will never say yes to this event.
-    """
-
-    def __init__(self, what: str, answered: bool = True, final: bool = False) -> None:
-        super().__init__(what)
-        self.answered = answered
-        self.final = final
-
-
-def _is_silent(_: object, seconds: float) -> Failure:
-    return Failure(DeliveryError(f"it has not answered within {seconds:g} s", answered=False))
-
-
 def _does_not_end(_: object, seconds: float) -> Failure:
     return Failure(DeliveryError(f"it has not ended within {seconds:g} s, and was killed"))
-
-
-class Receiver(Protocol):
-    """Somebody who is told."""
-
-    def tell(self, event: Event) -> Deferred[Any]:
-        """Tell an event; fails with any error, best with a `DeliveryError`."""
-
-    def remind(self, firing: Sequence[Event]) -> Deferred[Any] | None:
-        """Tell again what fires, if this receiver forgets; else None."""
 
 
 def receiver_for(
@@ -111,19 +79,25 @@ class _Poster:
     """Posts JSON over HTTP."""
 
     def __init__(self, reactor: IActionReactor, url: str) -> None:
+        parts = urlsplit(url)
+        user, is_there, host = parts.netloc.rpartition("@")
         self._reactor = reactor
-        self._url = url.encode()
+        self._url = parts._replace(netloc=host, fragment="").geturl().encode()
         self._agent = Agent(reactor, connectTimeout=PATIENCE)
+        self._headers = {"Content-Type": ["application/json"], "User-Agent": ["ingest"]}
+        if is_there:  # RFC 7617
+            proof = b64encode(unquote_to_bytes(user)).decode()
+            self._headers["Authorization"] = [f"Basic {proof}"]
 
     def post(self, body: object, headers: dict[str, list[str]]) -> Deferred[None]:
         request = self._agent.request(
             b"POST",
             self._url,
-            Headers({"Content-Type": ["application/json"], "User-Agent": ["ingest"], **headers}),
+            Headers({**self._headers, **headers}),
             FileBodyProducer(BytesIO(json.dumps(body).encode())),
         )
-        answered: Deferred[None] = request.addCallback(_judged)
-        return answered.addTimeout(PATIENCE, self._reactor, _is_silent)
+        answered: Deferred[None] = request.addCallbacks(_judged, _broken_off)
+        return answered.addTimeout(PATIENCE, self._reactor, is_silent)
 
 
 def _judged(response: IResponse) -> Deferred[None]:
@@ -132,8 +106,35 @@ def _judged(response: IResponse) -> Deferred[None]:
     code = int(response.code)
     if 200 <= code < 300:
         return unread.done
-    error = DeliveryError(f"it answers {code}", final=code in _NEVER)
+    error = DeliveryError(f"it answers {code}", final=code in _NEVER, wait=_asks_for(response))
     return unread.done.addCallback(lambda _: Failure(error))
+
+
+def _asks_for(response: IResponse) -> float:
+    """Return for how many seconds a receiver wants to be left alone (RFC 9110, 10.2.3)."""
+    (asked,) = response.headers.getRawHeaders("Retry-After", ["0"])[:1]
+    try:
+        seconds = float(asked) if asked.isdecimal() else stringToDatetime(asked.encode()) - time()
+    except (ValueError, LookupError):
+        return 0.0  # it is neither a number nor a date
+    return min(max(0.0, seconds), _LONGEST_WAIT)
+
+
+def _broken_off(failure: Failure) -> Failure:
+    """Say in words why there is no answer; Twisted lists the reasons as failures."""
+    reasons = getattr(failure.value, "reasons", ())
+    if not reasons:
+        return failure
+    what = "; ".join(_reason(reason.value) for reason in reasons)
+    return Failure(DeliveryError(f"it breaks off without an answer: {what}", answered=False))
+
+
+def _reason(error: BaseException) -> str:
+    """OpenSSL's errors are lists of library, function and reason."""
+    match error.args:
+        case ([*errors],):
+            return ", ".join(str(each[-1]) if each else "" for each in errors)
+    return str(error) or type(error).__name__
 
 
 class _Unread(ByteProtocol):
@@ -279,66 +280,9 @@ class _Run(ProcessProtocol):
         if self.done.called:  # it took too long, and was killed
             return
         if isinstance(reason.value, ProcessTerminated):
-            said = self._output.decode(errors="replace").strip()
-            how = reason.value.status if reason.value.exitCode is None else reason.value.exitCode
-            self.done.errback(DeliveryError(f"it ended with {how}: {said}"))
+            said = in_one_line(self._output.decode(errors="replace"))
+            code, number = reason.value.exitCode, reason.value.signal
+            how = f"it ended with {code}" if number is None else f"signal {number} ended it"
+            self.done.errback(DeliveryError(f"{how}: {said}" if said else how))
         else:
             self.done.callback(None)
-
-
-class Mailbox:
-    """Sends mail. A clearing is a reply to its firing, so that both stand in one thread."""
-
-    def __init__(
-        self, reactor: IActionReactor, address: str, server: Callable[[], MailServer]
-    ) -> None:
-        self._reactor = reactor
-        self._address = address
-        self._server = server
-
-    def tell(self, event: Event) -> Deferred[Any]:
-        """Send it."""
-        server = self._server()
-        sender = server.sender or f"ingest@{gethostname()}"
-        password = Path(server.password_file).read_text().strip() if server.password_file else ""
-        sent: Deferred[Any] = sendmail(
-            server.host,
-            sender,
-            [self._address],
-            self._written(event, sender),
-            port=server.port,
-            reactor=self._reactor,
-            username=server.username.encode() or None,
-            password=password.encode() or None,
-            requireAuthentication=bool(server.username),
-            requireTransportSecurity=server.tls,
-        )
-        return sent.addErrback(_refused).addTimeout(PATIENCE, self._reactor, _is_silent)
-
-    def remind(self, firing: Sequence[Event]) -> None:
-        """It does not forget."""
-
-    def _written(self, event: Event, sender: str) -> bytes:
-        mail = EmailMessage(policy=_SEVEN_BIT)
-        mail["From"] = sender
-        mail["To"] = self._address
-        mail["Subject"] = f"[{event.state}] {' '.join(event.message.split())}"
-        mail["Date"] = format_datetime(datetime.now(UTC))
-        mail["Message-ID"] = f"<{event.id}.{event.state}@ingest>"
-        if not event.firing:
-            mail["In-Reply-To"] = mail["References"] = f"<{event.id}.firing@ingest>"
-        mail["Auto-Submitted"] = "auto-generated"
-        lines = [f"{name}: {value}" for name, value in event.described().items()]
-        mail.set_content("\n".join([event.message, "", *lines, ""]))
-        return mail.as_bytes()
-
-
-def _refused(failure: Failure) -> Failure:
-    """550 to 559: the mailbox is not there, or this mail is not wanted (RFC 5321, 4.2.3)."""
-    failure.trap(SMTPClientError)
-    error = failure.value
-    assert isinstance(error, SMTPClientError)
-    code = int(error.code)
-    if code < 0:
-        return Failure(DeliveryError(str(error), answered=False))
-    return Failure(DeliveryError(f"it answers {code}", final=550 <= code < 560))

@@ -16,7 +16,8 @@ expected must fire, at those times. What does not say that it clears fires to th
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,18 +25,20 @@ from typing import Any, Final
 
 import orjson
 
-from ingest.names import is_device_name
+from ingest.names import is_device_name, nearest
 from ingest.record import Values, record_block, record_time
 from ingest.units import parse_duration
 from ingest.watch.rules.engine import Engine
-from ingest.watch.rules.model import Rule
+from ingest.watch.rules.lines import Lines
+from ingest.watch.rules.model import Rule, in_words
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.replay import firings
-from ingest.watch.rules.rulesfile import read_rules
+from ingest.watch.rules.rulesfile import LONGEST, read_rules
 
 _BEGIN: Final = datetime(2026, 1, 1, tzinfo=UTC)
 _BEGIN_TIME: Final = round(_BEGIN.timestamp()) * SECOND
 _EXAMPLE: Final = 'a file of tests has rules = "rules.toml" and tables [[test]]'
+_FILE_KEYS: Final = {"rules", "test"}
 _TEST_KEYS: Final = {"name", "records", "until", "expect"}
 _RECORD_KEYS: Final = {"at", "device", "seq", "tag", "text", "data"}
 _EXPECT_KEYS: Final = {"rule", "device", "fires", "clears"}
@@ -66,9 +69,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """One test: its name, the log that it makes, its end in microseconds, and what it expects."""
+    """One test: its name and line, its log, its end in microseconds, and what it expects."""
 
     name: str
+    line: int
     log: bytes
     until: int
     expected: Sequence[Outcome]
@@ -98,54 +102,83 @@ def read_cases(path: Path) -> tuple[Sequence[Rule], list[Case]]:
         RulesError: something is wrong with the rules.
     """
     try:
-        tables = tomllib.loads(path.read_text())
-        name = tables["rules"]
-        cases = [_case(place, table) for place, table in enumerate(_tables(tables, "test"), 1)]
+        text = path.read_text()
+        tables = tomllib.loads(text)
     except OSError as error:
         raise CasesError(f"{path}: {error.strerror}") from None
-    except KeyError as error:
-        raise CasesError(f"{path}: there is no {error.args[0]}; {_EXAMPLE}") from None
     except ValueError as error:
-        raise CasesError(f"{path}: {error}") from None
+        raise CasesError(f"{path}: this is no TOML: {error}") from None
+    reader = _Reader(path, Lines(text))
+    with reader.at("", -1, ""):
+        _refuse_unknown(tables, _FILE_KEYS)
+        name = _text(_required(tables, "rules", _EXAMPLE), "rules")
+        found = _tables(_required(tables, "test", _EXAMPLE), "test")
     rules = read_rules(path.parent / name).rules
-    unknown = {each.rule for case in cases for each in case.expected} - {
-        rule.name for rule in rules
-    }
-    if unknown:
-        raise CasesError(f"{path}: there is no rule {', '.join(sorted(unknown))}")
-    return rules, cases
+    names = {rule.name for rule in rules}
+    return rules, [reader.case(place, table, names) for place, table in enumerate(found)]
 
 
-def _case(place: int, table: Mapping[str, Any]) -> Case:
-    name = str(table.get("name", f"number {place}"))
-    try:
-        _refuse_unknown(table, _TEST_KEYS)
-        lines = list(_lines(_tables(table, "records")))
-        until = max([_moment(table.get("until", "0s")), *(at for at, _ in lines)])
-        expected = [_outcome(each) for each in _tables({"expect": [], **table}, "expect")]
-    except KeyError as error:
-        raise ValueError(f'test "{name}": there is no {error.args[0]}') from None
-    except ValueError as error:
-        raise ValueError(f'test "{name}": {error}') from None
-    return Case(name, b"".join(line for _, line in lines), until, expected)
+class _Reader:
+    """Reads the tests of one file; what is wrong is said with its line."""
+
+    def __init__(self, path: Path, lines: Lines) -> None:
+        self._path = path
+        self._lines = lines
+
+    @contextmanager
+    def at(self, test: str, place: int, key: str) -> Iterator[None]:
+        """Say of an error where it is: in which test, and at which of its keys."""
+        try:
+            yield
+        except ValueError as error:
+            line = self._lines.of("test", place, key) if place >= 0 else 0
+            where = f"{self._path}:{line}" if line else f"{self._path}"
+            raise CasesError(f"{where}: {test}{error}") from None
+
+    def case(self, place: int, table: Mapping[str, Any], rules: Collection[str]) -> Case:
+        """Read one test."""
+        name = str(table.get("name", f"number {place + 1}"))
+        title = f'test "{name}": '
+        for key in table:
+            with self.at(title, place, key):
+                _refuse_unknown({key: table[key]}, _TEST_KEYS)
+        with self.at(title, place, "records"):
+            records = _tables(_required(table, "records"), "records")
+            lines = list(_lines(records))
+        with self.at(title, place, "until"):
+            until = max([_moment(table.get("until", "0s")), *(at for at, _ in lines)])
+        with self.at(title, place, "expect"):
+            expected = _outcomes(_tables(table.get("expect", []), "expect"), rules)
+        log, line = b"".join(each for _, each in lines), self._lines.of("test", place, "")
+        return Case(name, line, log, until, expected)
 
 
 def _lines(records: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, bytes]]:
     """Make the lines of a log; records are numbered unless they say a number."""
     numbers: dict[str, int] = {}
     before = 0
-    for record in records:
-        _refuse_unknown(record, _RECORD_KEYS)
-        at, device = _moment(record["at"]), str(record["device"])
-        if at < before:
-            raise ValueError("records stand in the order of their times")
-        before = at
-        number = numbers[device] = record.get("seq", numbers.get(device, 0) + 1)
-        if not is_device_name(device):
-            raise ValueError(f"{device!r} is no device's name")
-        if not isinstance(number, int) or number < 1:
-            raise ValueError("seq: this is a whole number above 0")
-        yield at, _line(record, at, device, number)
+    for place, record in enumerate(records, 1):
+        with _within(f"record {place}"):
+            _refuse_unknown(record, _RECORD_KEYS)
+            at, device = _moment(_required(record, "at")), str(_required(record, "device"))
+            if at < before:
+                raise ValueError("records stand in the order of their times")
+            number = record.get("seq", numbers.get(device, 0) + 1)
+            if not is_device_name(device):
+                raise ValueError(f"{device!r} is no device's name")
+            if not isinstance(number, int) or not 0 < number < 1 << 63:
+                raise ValueError("seq: this is a whole number above 0")
+            line = _line(record, at, device, number)
+        before, numbers[device] = at, number
+        yield at, line
+
+
+@contextmanager
+def _within(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
 
 
 def _line(record: Mapping[str, Any], at: int, device: str, number: int) -> bytes:
@@ -153,36 +186,62 @@ def _line(record: Mapping[str, Any], at: int, device: str, number: int) -> bytes
     if len(kinds) != 1:
         raise ValueError("a record has a text or data")
     (kind,) = kinds
+    for name in {"text", "tag"} & record.keys():
+        _text(record[name], name)
     stamp = record_time(_BEGIN + timedelta(microseconds=at))
     tag = b',"tag":%b' % orjson.dumps(record["tag"]) if "tag" in record else b""
     key = b'%b,"%b":' % (tag, kind.encode())
-    values = Values(key, [orjson.dumps(record[kind])], b"}\n")
+    try:
+        value = orjson.dumps(record[kind])
+    except orjson.JSONEncodeError as error:
+        raise ValueError(f"{kind}: no record has such a value: {error}") from None
+    values = Values(key, [value], b"}\n")
     return record_block(stamp, device.encode(), number, values)
 
 
-def _outcome(table: Mapping[str, Any]) -> Outcome:
+def _outcomes(tables: Sequence[Mapping[str, Any]], rules: Collection[str]) -> list[Outcome]:
+    found = []
+    for place, table in enumerate(tables, 1):
+        with _within(f"alert {place}"):
+            found.append(_outcome(table, rules))
+    return found
+
+
+def _outcome(table: Mapping[str, Any], rules: Collection[str]) -> Outcome:
     _refuse_unknown(table, _EXPECT_KEYS)
+    rule, device = _text(_required(table, "rule"), "rule"), _text(table.get("device", ""), "device")
+    if rule not in rules:
+        near = nearest(rule, rules)
+        raise ValueError(f"there is no rule {rule}{f'; is it {near}?' if near else ''}")
     clears = _moment(table["clears"]) if "clears" in table else None
-    return Outcome(table["rule"], table.get("device", ""), _moment(table["fires"]), clears)
+    return Outcome(rule, device, _moment(_required(table, "fires")), clears)
 
 
-def _tables(table: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
-    """Return the list of tables that stands under a key.
+def _required(table: Mapping[str, Any], key: str, hint: str = "") -> Any:
+    if key not in table:
+        raise ValueError(f"there is no {key}{f'; {hint}' if hint else ''}")
+    return table[key]
 
-    Raises:
-        KeyError: there is none.
-        ValueError: something else stands there.
-    """
-    found = table[key]
+
+def _tables(found: object, key: str) -> list[Mapping[str, Any]]:
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise ValueError(f"{key}: this is a list of tables")
     return found
 
 
+def _text(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{key}: this is a text in quotes")
+    return value
+
+
 def _moment(text: object) -> int:
     if not isinstance(text, str):
         raise ValueError(f'{text!r} is not a duration in quotes, such as "10s"')
-    return round(parse_duration(text) * SECOND)
+    moment = round(parse_duration(text) * SECOND)
+    if moment > LONGEST:
+        raise ValueError(f"{text!r} is more than {in_words(LONGEST)}")
+    return moment
 
 
 def _refuse_unknown(table: Mapping[str, Any], known: set[str]) -> None:

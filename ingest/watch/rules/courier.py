@@ -12,8 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from ingest.watch.rules.actions import DeliveryError, Receiver
 from ingest.watch.rules.phases import Event
+from ingest.watch.rules.receiver import DeliveryError, Receiver
 from ingest.watch.rules.state import Noted
 
 _T = TypeVar("_T")
@@ -51,6 +51,7 @@ class Courier:
             delivered: notes that a target was told an event, or why it never will be.
         """
         self.failure = ""
+        self._wait = 0.0  # seconds for which the receiver wants to be left alone
         self._target = target
         self._receiver = receiver
         self._reactor = reactor
@@ -75,7 +76,7 @@ class Courier:
         """
         if self._round is None and not self._stopped:
             reminded: Deferred[Any] = maybeDeferred(self._receiver.remind, firing)
-            self._round = self._breakable(reminded).addErrback(self._not_reminded)
+            self._round = self._breakable(reminded).addCallbacks(self._reminded, self._not_reminded)
             self._round.addBoth(self._rest).addCallback(lambda _: self.wake())
 
     @inlineCallbacks
@@ -115,6 +116,7 @@ class Courier:
             return False
         except Exception as error:  # of any kind: the receiver's fault must not end its courier
             self._failed(error)
+            self._wait = error.wait if isinstance(error, DeliveryError) else 0.0
             if not _is_hopeless(error, tries):
                 return False
             self.log.error(
@@ -124,6 +126,9 @@ class Courier:
         else:
             self.failure = ""
         return True
+
+    def _reminded(self, _: object) -> None:
+        self.failure = ""
 
     def _not_reminded(self, failure: Failure) -> None:
         if not failure.check(CancelledError):
@@ -137,8 +142,9 @@ class Courier:
     @inlineCallbacks
     def _pause(self, tries: int) -> Generator[Deferred[Any], Any, None]:
         seconds = min(_FIRST_PAUSE * 2 ** (tries - 1), _LONGEST_PAUSE)
+        pause = self._wait + uniform(seconds / 2, seconds)
         waited: Deferred[None] = Deferred()
-        call = self._reactor.callLater(uniform(seconds / 2, seconds), waited.callback, None)
+        call = self._reactor.callLater(pause, waited.callback, None)
         try:
             yield self._breakable(waited)
         except CancelledError:

@@ -120,7 +120,12 @@ class Message:
         Raises:
             ValueError: its braces do not make names; the text says what to write.
         """
-        parts = list(string.Formatter().parse(template))
+        try:
+            parts = list(string.Formatter().parse(template))
+        except ValueError as error:
+            raise ValueError(
+                f"{error}; braces hold a name, {{device}}, and one by itself is written twice: {{{{"
+            ) from None
         names = frozenset(name for _, name, _, _ in parts if name is not None)
         for _, name, form, conversion in parts:
             if name == "" or conversion or "{" in (form or ""):

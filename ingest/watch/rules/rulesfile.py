@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from ingest.names import nearest
 from ingest.units import parse_duration
 from ingest.watch.rules.expressions import Expression, compile_condition
+from ingest.watch.rules.lines import Lines
 from ingest.watch.rules.model import (
     DiskFull,
     MailServer,
@@ -31,11 +32,11 @@ from ingest.watch.rules.nodes import SECOND
 _T = TypeVar("_T")
 _GLOB = re.compile(r"[A-Za-z0-9._:*?-]{1,128}")
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,100}")
-_ADDRESS = re.compile(r"[^@\s,;<>]+@[^@\s,;<>]+")
-_HEADER = re.compile(r"\s*\[\[?\s*(\w+)\s*\]\]?")
-_LONGEST: Final = 3650 * 86400 * SECOND
+_WORD = r"[!-+\--:=?A-~]+"  # of printable ASCII, without , ; < > @
+_ADDRESS = re.compile(f"{_WORD}@{_WORD}")
+_URL = re.compile(r"[!-~]+")
+LONGEST: Final = 3650 * 86400 * SECOND
 """Ten years: moments that are so much later are still moments of the calendar."""
-_KEY = re.compile(r"""\s*["']?([\w-]+)["']?\s*=""")
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def read_rules(path: Path) -> Rules:
     except ValueError as error:  # TOML's, or that of a text that is no UTF-8
         raise RulesError(path, [Problem("", 0, f"this is no TOML: {error}")]) from None
     problems: list[Problem] = []
-    rules = _read(tables, _Lines(text), problems.append)
+    rules = _read(tables, Lines(text), problems.append)
     if problems:
         raise RulesError(path, problems)
     return rules
@@ -85,26 +86,6 @@ def _in_words(path: Path, problem: Problem) -> str:
     line = f":{problem.line}" if problem.line else ""
     rule = f"rule {problem.rule}: " if problem.rule else ""
     return f"{path}{line}: {rule}{problem.text}"
-
-
-class _Lines:
-    """Where the tables of a file and their keys stand; TOML's parser does not tell."""
-
-    def __init__(self, text: str) -> None:
-        self._tables: dict[str, list[dict[str, int]]] = {}
-        keys: dict[str, int] = {}
-        for number, line in enumerate(text.splitlines(), 1):
-            if header := _HEADER.match(line):
-                keys = {"": number}
-                self._tables.setdefault(header[1], []).append(keys)
-            elif key := _KEY.match(line):
-                keys.setdefault(key[1], number)
-
-    def of(self, table: str, place: int, key: str) -> int:
-        """Return the line of a key, or else that of its table; 0 if there is neither."""
-        tables = self._tables.get(table, [])
-        keys = tables[place] if place < len(tables) else {}
-        return keys.get(key, keys.get("", 0))
 
 
 class _Table:
@@ -137,7 +118,7 @@ class _Table:
             self.note(key, f"{key} has no meaning here{hint}")
 
 
-def _read(tables: dict[str, Any], lines: _Lines, problem: Callable[[Problem], None]) -> Rules:
+def _read(tables: dict[str, Any], lines: Lines, problem: Callable[[Problem], None]) -> Rules:
     for key in tables.keys() - {"rule", "mail"}:
         problem(Problem("", lines.of(key, 0, ""), f"{key}: there are only [[rule]] and [mail]"))
     found = tables.get("rule", [])
@@ -296,8 +277,8 @@ def _duration(value: object) -> int:
     duration = round(parse_duration(_text(value)) * SECOND)
     if duration <= 0:
         raise ValueError("this is longer than no time, such as 10m")
-    if duration > _LONGEST:
-        raise ValueError(f"this is at most {in_words(_LONGEST)}")
+    if duration > LONGEST:
+        raise ValueError(f"this is at most {in_words(LONGEST)}")
     return duration
 
 
@@ -349,6 +330,8 @@ def _target(value: object) -> Target:
 
 
 def _url(address: str) -> str:
+    if not _URL.fullmatch(address):
+        raise ValueError(f"{address!r}: write signs beyond ASCII, and blanks, as %20 and the like")
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
         raise ValueError(f"{address!r} is no address such as http://127.0.0.1:9093")

@@ -24,11 +24,12 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
 from ingest.layout import Layout
-from ingest.watch.rules.actions import IActionReactor, receiver_for
+from ingest.watch.rules.actions import receiver_for
 from ingest.watch.rules.courier import Courier
 from ingest.watch.rules.model import MailServer, Rules, Target, in_words
 from ingest.watch.rules.nodes import SECOND
 from ingest.watch.rules.phases import Event, in_utc
+from ingest.watch.rules.receiver import IActionReactor
 from ingest.watch.rules.rulesfile import RulesError, read_rules
 from ingest.watch.rules.runner import Runner, Step
 from ingest.watch.rules.state import Noted, Outcome

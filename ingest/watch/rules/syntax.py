@@ -83,11 +83,15 @@ def parse(source: str) -> Expr:
 
 
 def _in_words(error: str) -> str:
+    if "recursion" in error:
+        return "it is nested more than 32 levels deep: make several rules of it"
     found = _WHERE.search(error)
     if found is None:
         return error
     line, column, reason = found.groups()
     place = f"column {column}" if line == "1" else f"its line {line}, column {column}"
+    if "token recognition" in reason:
+        reason += ': a field of any name is written fields["any name"]'
     if "has() argument" in reason:
         reason += ": write has(fields.temp)"
     return f"at {place}: {reason}"

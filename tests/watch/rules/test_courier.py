@@ -5,21 +5,18 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.error import ConnectionDone
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
+from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.python.failure import Failure
 
-from ingest.watch.rules.actions import (
-    PATIENCE,
-    PROGRAM_PATIENCE,
-    DeliveryError,
-    Mailbox,
-    Program,
-    Webhook,
-)
+from ingest.watch.rules.actions import PROGRAM_PATIENCE, Program, Webhook
 from ingest.watch.rules.courier import TRIES, Courier
+from ingest.watch.rules.mailbox import Mailbox
 from ingest.watch.rules.model import MailServer
 from ingest.watch.rules.phases import Event
+from ingest.watch.rules.receiver import PATIENCE, DeliveryError
 from ingest.watch.rules.state import Noted
 
 
@@ -139,6 +136,15 @@ def test_who_will_never_take_it_is_not_asked_again() -> None:
     assert setting.receiver.told == [1, 2]
 
 
+def test_who_wants_to_be_left_alone_is() -> None:
+    setting = Setting(1)
+    setting.receiver.error = DeliveryError("it answers 429", wait=120.0)
+    setting.courier.wake()
+    setting.receiver.error = DeliveryError("it answers 503")
+    assert 120 < setting.pass_pauses(1)[0] <= 121
+    assert setting.pauses()[0] <= 2
+
+
 def test_a_pause_is_broken_off() -> None:
     setting = Setting(1)
     setting.receiver.error = Refused()
@@ -178,6 +184,70 @@ def test_a_reminder_that_fails_is_told() -> None:
     setting.receiver.error = DeliveryError("it answers 500")
     setting.courier.remind([event(7)])
     assert setting.courier.failure == "it answers 500"
+    setting.receiver.error = None
+    setting.courier.remind([event(7)])
+    assert setting.courier.failure == ""
+
+
+class Answering:
+    """A webhook that answers as a test wants it; what was sent it is kept."""
+
+    def __init__(self, url: str) -> None:
+        reactor: Any = MemoryReactorClock()
+        self.errors: list[Any] = []
+        Webhook(reactor, url).tell(event(1)).addErrback(self.errors.append)
+        (_, _, factory, _, _) = reactor.tcpClients[0]
+        self.protocol: Any = factory.buildProtocol(None)
+        self.transport = StringTransport()
+        self.protocol.makeConnection(self.transport)
+        reactor.advance(0)
+
+    def ends(self) -> Any:
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+        (error,) = self.errors
+        return error.value
+
+
+@pytest.mark.parametrize(
+    ("asked", "wait"),
+    [
+        ("120", 120),
+        ("99999", 3600),
+        ("Thu, 01 Jan 2099 00:00:00 GMT", 3600),
+        ("Thu, 01 Jan 2009 00:00:00 GMT", 0),
+        ("soon", 0),
+        ("²", 0),
+    ],
+)
+def test_a_webhook_may_ask_for_a_pause(asked: str, wait: float) -> None:
+    hook = Answering("http://127.0.0.1:1/")
+    answer = f"HTTP/1.1 429 Slower\r\nRetry-After: {asked}\r\nContent-Length: 0\r\n\r\n"
+    hook.protocol.dataReceived(answer.encode())
+    error = hook.ends()
+    assert (str(error), error.wait, error.answered) == ("it answers 429", wait, True)
+
+
+def test_a_webhook_that_breaks_off_is_said_in_words() -> None:
+    error = Answering("http://127.0.0.1:1/").ends()
+    assert str(error) == ("it breaks off without an answer: Connection was closed cleanly.")
+    assert not error.answered
+
+
+def test_a_name_and_a_password_in_an_address_are_proved() -> None:
+    sent = Answering("http://me:a%20b@127.0.0.1:1/x?y#z").transport.value()
+    assert sent.startswith(b"POST /x?y HTTP/1.1\r\n")
+    assert b"\r\nAuthorization: Basic bWU6YSBi\r\n" in sent
+    assert b"\r\nHost: 127.0.0.1:1\r\n" in sent
+
+
+def test_mail_that_breaks_off_is_sent_again_by_the_courier_alone() -> None:
+    """A server that takes a mail and then fails got six at once."""
+    reactor: Any = MemoryReactorClock()
+    errors: list[Any] = []
+    Mailbox(reactor, "ops@example.org", MailServer).tell(event(1)).addErrback(errors.append)
+    (_, _, factory, _, _), connector = reactor.tcpClients[0], reactor.connectors[0]
+    factory.clientConnectionLost(connector, Failure(ConnectionDone()))
+    assert len(reactor.tcpClients) == len(errors) == 1
 
 
 def test_who_is_silent_on_the_line_is_given_up() -> None:

@@ -137,6 +137,9 @@ def test_division_is_that_of_doubles() -> None:
         ("door.matches('(')", "'(' is no regular expression: missing )"),
         ("door.matches('(a)\\\\1')", "invalid escape sequence"),
         ("true + on", "a condition can't be added"),
+        ("größe > 1", 'a field of any name is written fields["any name"]'),
+        (" + ".join(["temp"] * 50) + " > 1", "it is nested more than 32 levels deep"),
+        ("(" * 50 + "temp > 1" + ")" * 50, "it is nested more than 32 levels deep"),
     ],
 )
 def test_errors_say_what_to_write(source: str, said: str | None) -> None:
