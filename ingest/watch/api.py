@@ -31,6 +31,7 @@ from ingest.watch.tailing import Tail, lines_around
 from ingest.watch.web import (
     MAX_TEXT,
     Api,
+    Folder,
     PageRequest,
     RequestError,
     argument,
@@ -105,7 +106,7 @@ class PageApi:
 
     def resource(self) -> Resource:
         """Make the resource `/api`."""
-        root = Resource()
+        root = Folder()
         devices = _Devices(self)
         query = Api(post=self.asking.query, changes=False)
         query.isLeaf = False

@@ -14,6 +14,7 @@ from twisted.web.http import (
     BAD_REQUEST,
     FORBIDDEN,
     INTERNAL_SERVER_ERROR,
+    NOT_FOUND,
     UNAUTHORIZED,
 )
 from twisted.web.resource import IResource, Resource
@@ -182,7 +183,15 @@ Answer = Callable[[PageRequest], object]
 """Makes the value of an answer, or a Deferred of it; None if it has answered itself."""
 
 
-class Api(Resource):
+class Folder(Resource):
+    """What has addresses of the API below it; any other gets an error as theirs are."""
+
+    def getChild(self, path: bytes, request: PageRequest) -> Resource:  # noqa: ARG002
+        """See `Resource.getChild`."""
+        return _Refused(NOT_FOUND, "there is nothing at this address; see API.md")
+
+
+class Api(Folder):
     """One address of the API.
 
     An error gets an object `{"error": "..."}`; one of ours says no more than that it is one.
@@ -303,7 +312,10 @@ class Door(Resource):
         )
         # A form of another page can't set a header of its own, whatever its browser lacks.
         if not is_ours or header(request, "x-ingest") is None:
-            return "a request that changes something must come from this page"
+            return (
+                "a request other than GET must come from this page, or from a program that sends"
+                " the header X-Ingest, with any value"
+            )
         return None
 
 
