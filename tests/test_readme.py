@@ -143,6 +143,14 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert set(anchors) <= {heading.lower().replace(" ", "-") for heading in headings}
 
 
+def test_the_way_of_a_frame_names_functions() -> None:
+    code = (ROOT / "ingest" / "CODE.md").read_text()
+    steps = re.findall(r"`(\w+)` in \[\w+\.py\]\(([^)]+)\)", code)
+    assert len(steps) == 12
+    for function, file in steps:
+        assert f"def {function}(" in (ROOT / "ingest" / file).read_text(), (function, file)
+
+
 @pytest.fixture
 def listener(tmp_path: Path) -> Iterator[Listener]:
     with Listener(tmp_path / "ingest-data", cwd=tmp_path) as listener:
