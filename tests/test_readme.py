@@ -15,6 +15,7 @@ import click
 import pytest
 
 from ingest.cli import main
+from ingest.layout import Layout
 from ingest.service.parts import DRAIN
 from ingest.service.reading import read_settings
 from ingest.service.settings import DEFAULT_LISTEN, Settings, option_name
@@ -73,6 +74,7 @@ def test_the_table_of_options_is_complete() -> None:
     assert table.keys() == {name.rstrip("=") for name in Options().longOpt} - {"version", "help"}
     assert table["listen"] == " ".join(map(str, DEFAULT_LISTEN))
     assert table["max-connections"] == "the limit of open files, less 256"
+    assert "and 256 more" in (ROOT / "deploy" / "ingest.service").read_text()
     for field in fields(Settings):
         name = option_name(field.name)
         if field.metadata and name != "max-connections":
@@ -85,6 +87,14 @@ def test_the_file_of_settings_is_one(tmp_path: Path) -> None:
     path.write_text(file)
     settings = read_settings({}, path)
     assert settings.keep_days == tomllib.loads(file)["keep-days"]
+
+
+def test_every_file_of_ours_is_named() -> None:
+    told = section("## What lies where", OPERATING)
+    layout = Layout(Path())
+    names = [name for name, value in vars(Layout).items() if isinstance(value, property)]
+    for path in (getattr(layout, name) for name in names):
+        assert f"`{path}" in told, path
 
 
 def test_the_drain_time() -> None:
@@ -131,6 +141,14 @@ def test_links_lead_somewhere(document: Path) -> None:
     anchors = re.findall(r"PROTOCOL.md#([^)]+)\)", text)
     headings = re.findall(r"^#+ (.*)$", (ROOT / "ingest/PROTOCOL.md").read_text(), re.MULTILINE)
     assert set(anchors) <= {heading.lower().replace(" ", "-") for heading in headings}
+
+
+def test_the_way_of_a_frame_names_functions() -> None:
+    code = (ROOT / "ingest" / "CODE.md").read_text()
+    steps = re.findall(r"`(\w+)` in \[\w+\.py\]\(([^)]+)\)", code)
+    assert len(steps) == 12
+    for function, file in steps:
+        assert f"def {function}(" in (ROOT / "ingest" / file).read_text(), (function, file)
 
 
 @pytest.fixture

@@ -6,6 +6,10 @@
 # It succeeds when all lines are on the listener's disk. CA-FILE holds the certificate that vouches
 # for the listener's, if the system does not know it.
 set -eu
+if [ $# -lt 4 ] || [ $# -gt 5 ] || [ -z "${INGEST_TOKEN:-}" ]; then
+    echo "INGEST_TOKEN=... $0 HOST PORT NAME FILE [CA-FILE]" >&2
+    exit 2
+fi
 host=$1 port=$2 name=$3 file=$4 ca=${5:-}
 
 work=$(mktemp -d)

@@ -12,6 +12,8 @@ import os
 import socket
 import sys
 
+if len(sys.argv) != 4 or "INGEST_TOKEN" not in os.environ:
+    sys.exit("INGEST_TOKEN=... python3 push.py HOST PORT NAME < lines")
 host, port, name = sys.argv[1:]
 login = base64.b64encode(f"\0{name}\0{os.environ['INGEST_TOKEN']}".encode()).decode()
 with socket.create_connection((host, int(port))) as device, device.makefile("rwb") as stream:

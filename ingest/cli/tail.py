@@ -79,6 +79,10 @@ def tail(
       ingest tail --since 1d --json | jq -r '.text // empty'
     """
     folder = layout.alerts_folder if alerts else layout.log_folder
+    if alerts and layout.data.is_dir() and not folder.is_dir():
+        raise click.ClickException(
+            f"there are no alerts in {folder}: twistd ingest-watch --rules FILE writes them"
+        )
     if count is None and since is None and until is None:
         count = 10
     wanted = Filter(device, since, until, grep)

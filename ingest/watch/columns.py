@@ -328,7 +328,13 @@ def main() -> None:
         return
     if len(sys.argv) != 2:
         sys.exit(f"usage: python -m {_MODULE} DATA")
-    converter = Converter(Layout(Path(sys.argv[1])))
+    layout = Layout(Path(sys.argv[1]))
+    if not layout.log_folder.is_dir():
+        sys.exit(f"there is no log in {layout.log_folder}")
+    try:
+        converter = Converter(layout)
+    except BusyError as error:
+        sys.exit(f"{error}: perhaps ingest-watch, which does it by itself")
     while converter.convert_next():
         progress = converter.progress
         print(f"{progress.records:,} records converted, {progress.pending} files to go", flush=True)

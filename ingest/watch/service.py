@@ -140,6 +140,7 @@ class WatchService(MultiService):
         Raises:
             SystemExit: that can't be; a line on stderr says why.
         """
+        is_there = self._layout.log_folder.is_dir()
         try:
             self._layout.create()
             self._known = Known(self._layout, self._converting)
@@ -147,6 +148,9 @@ class WatchService(MultiService):
         except (OSError, ValueError, sqlite3.Error, CannotListenError, AccessError) as error:
             print(no_start(error), file=sys.__stderr__)
             raise SystemExit(1) from None
+        if not is_there:
+            folder = self._layout.log_folder
+            self.log.warn("no listener has used {folder} yet; is --data right?", folder=str(folder))
         super().startService()  # first: rules that can't start end the process, without threads
         signal.signal(signal.SIGHUP, self._hang_up)
         self._follow_pool.start()

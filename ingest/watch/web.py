@@ -49,7 +49,7 @@ FAR: Final = 4e9
 _PORT: Final = re.compile(r":[0-9]*\Z")
 _MAX_BODY: Final = 1 << 18  # bytes
 _SAFE_METHODS: Final = (b"GET", b"HEAD")
-_NOTHING: Final = "there is nothing at this address"
+_NOTHING: Final = "there is nothing at this address; see API.md"
 
 _T = TypeVar("_T")
 _KINDS: Final[dict[type, str]] = {str: "text", list: "an array", dict: "an object"}
@@ -325,7 +325,10 @@ class Door(Resource):
         )
         # A form of another page can't set a header of its own, whatever its browser lacks.
         if not is_ours or header(request, "x-ingest") is None:
-            return "a request that changes something must come from this page"
+            return (
+                "a request other than GET must come from this page, or from a program that sends"
+                " the header X-Ingest, with any value"
+            )
         return None
 
 

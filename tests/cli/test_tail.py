@@ -134,6 +134,15 @@ def test_a_missing_log_is_one_line(tmp_path: Path) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_without_rules_there_are_no_alerts(layout: Layout) -> None:
+    result = run(layout, "--alerts")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: there are no alerts in {layout.alerts_folder}: twistd ingest-watch --rules FILE"
+        " writes them\n",
+    )
+
+
 def test_a_damaged_copy_is_one_line(layout: Layout) -> None:
     (layout.log_folder / "ingest.log.1.gz").write_bytes(b"no gzip")
     result = run(layout)

@@ -1,6 +1,8 @@
 """Every client of `deploy/devices/`, as it stands, against a real listener."""
 
 import json
+import re
+import socket
 import stat
 import subprocess
 import sys
@@ -152,6 +154,14 @@ def push_file(
     return run([*command, host, str(port), name, str(file), *options], token=token)
 
 
+@pytest.mark.parametrize("program", ["push.py", "push-nc.sh", "push-tls.sh"])
+def test_without_arguments_the_use_is_told(program: str) -> None:
+    interpreter = sys.executable if program.endswith(".py") else "sh"
+    done = run([interpreter, str(DEVICES / program)])
+    assert done.returncode != 0
+    assert re.fullmatch(rb"INGEST_TOKEN=\.\.\. .* HOST PORT NAME .*\n", done.stderr)
+
+
 def test_plain_python(listener: Listener, name: str) -> None:
     host, port = address(listener)
     command = [sys.executable, str(DEVICES / "push.py"), host, str(port), name]
@@ -181,6 +191,16 @@ def test_the_shell_with_nc_where_it_fails(listener: Listener, name: str, tmp_pat
     assert (done.returncode, done.stdout) == (1, b"1 of 3 lines are on disk\n")
     assert done.stderr.startswith(b"ERR frame-too-long ")
     assert stored(listener, name) == [b"a"]
+
+
+def test_the_shell_with_nc_where_nobody_listens(tmp_path: Path) -> None:
+    file = tmp_path / "frames"
+    file.write_bytes(b"a\n")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        port = nobody.getsockname()[1]
+    done = run([script("push-nc.sh"), "127.0.0.1", str(port), "name", str(file)])
+    assert (done.returncode, done.stdout) == (1, b"0 of 1 lines are on disk\n")
+    assert done.stderr == b"no OK from 127.0.0.1:%d; does a listener run there?\n" % port
 
 
 def test_the_shell_with_openssl(

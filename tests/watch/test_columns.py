@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ingest.layout import Layout
 from ingest.log.files import ACTIVE
-from ingest.watch.columns import BusyError, Converter, UnreadableError, convert
+from ingest.watch.columns import BusyError, Converter, UnreadableError, convert, main
 from ingest.watch.schema import MAX_FIELDS, RECORD
 from ingest.watch.snapshot import columns_path
 from tests.log.logs import line, write
@@ -273,6 +273,20 @@ def test_only_one_converts_at_a_time(layout: Layout) -> None:
         Converter(layout)
     converter.stop()
     Converter(layout).stop()
+
+
+def test_the_command_says_in_a_line_what_keeps_it(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["columns", str(layout.data)])
+    converter = Converter(layout)
+    with pytest.raises(SystemExit, match=r"another process converts .*: perhaps ingest-watch"):
+        main()
+    converter.stop()
+    monkeypatch.setattr("sys.argv", ["columns", str(layout.data / "missing")])
+    with pytest.raises(SystemExit, match="there is no log in "):
+        main()
+    assert not (layout.data / "missing").exists()
 
 
 def test_stopped_in_the_middle_it_leaves_nothing_that_counts(layout: Layout) -> None:

@@ -129,10 +129,14 @@ def test_what_makes_no_sense_is_said(
 
 def test_who_is_not_asked_for_gets_nothing(page: Page) -> None:
     assert page.refusal("api/devices/nope") == (404, "No device 'nope' is known.")
-    for path in ("nope", "api", "api/", "api/nope", "api/devices/a/b", "api/devices/a/fields/x"):
-        assert page.refusal(path) == (404, "there is nothing at this address"), path
+    for path in (
+        *("nope", "api", "api/", "api/nope", "api/query/nope"),
+        *("api/devices/a/b", "api/devices/a/fields/x"),
+    ):
+        assert page.refusal(path) == (404, "there is nothing at this address; see API.md"), path
     assert page.refusal("", method="POST", headers=OURS)[0] == 405
     assert page.refusal("api/status", method="POST", headers=OURS)[0] == 405
+    assert "the header X-Ingest" in page.refusal("api/query", method="POST")[1]
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "[::", "", "["):
         code, text = page.refusal("api/status", headers={"Host": host})
         assert code == 403

@@ -6,6 +6,7 @@ from base64 import b64decode
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import msgpack
 import orjson
@@ -95,6 +96,15 @@ def test_what_is_readable_is_what_the_bytes_say(transcript: str) -> None:
     ]
     steps = [data for _, data in packed_steps(transcript) if data is not None]
     assert [msgpack.packb(ast.literal_eval(literal)) for literal in literals] == steps
+
+
+def test_the_program_proves_what_the_transcript_does() -> None:
+    (program,) = blocks("python")
+    names: dict[str, Any] = {}
+    exec(program, names)
+    messages = re.findall("^(?:n,,|[rcv]=).*", SPECIFICATION, re.MULTILINE)
+    first, challenge, last, answer = (message.encode() for message in messages)
+    assert names["prove"](b"pencil", first, challenge) == (last, answer)
 
 
 def test_there_are_transcripts() -> None:
