@@ -198,10 +198,10 @@ class Fleet:
             self._count -= 1
         self._passing.discard(connection)
         self._open.pop(connection, None)
-        self.admission.count(self._all)
         if self._stopped is not None and not self._count:
             stopped, self._stopped = self._stopped, succeed(None)
             stopped.callback(None)
+        self.admission.count(self._all)
 
     # What the journal tells: see `FlowControl`.
 
