@@ -118,6 +118,14 @@ class Keeper:
             pass
 
     def _save(self) -> None:
+        try:
+            self._save_what_is_new()
+        except Exception as error:  # a fault of ours, too: it is tried again the next time
+            # Of a disk that fails, and of a folder that was replaced, the writer tells.
+            if code_of(error) not in _OF_THE_DISK and self._is_ours_to_make():
+                self._tell_of_failure(error)
+
+    def _save_what_is_new(self) -> None:
         taken = self._numbers.take()
         try:
             if self._is_ours_to_make() and not self._positions.is_as_left():
@@ -126,11 +134,9 @@ class Keeper:
                 self._save_or_make_anew(taken)
             self._numbers.settle()
             self._tell_what_is_saved(taken.mark)
-        except Exception as error:  # a fault of ours, too: it is tried again the next time
+        except Exception:
             self._numbers.put_back(taken)
-            # Of a disk that fails, and of a folder that was replaced, the writer tells.
-            if code_of(error) not in _OF_THE_DISK and self._is_ours_to_make():
-                self._tell_of_failure(error)
+            raise
 
     def _save_or_make_anew(self, taken: Taken) -> None:
         try:

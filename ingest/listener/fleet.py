@@ -15,6 +15,7 @@ from ingest.listener.admission import Admission
 from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, Books, Delivery
 from ingest.listener.deadlines import Deadlines
+from ingest.listener.guard import isolated
 from ingest.listener.identities import Identities
 from ingest.listener.incidents import TLS_FAILED, Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
@@ -197,10 +198,10 @@ class Fleet:
             self._count -= 1
         self._passing.discard(connection)
         self._open.pop(connection, None)
-        self.admission.count(self._all)
         if self._stopped is not None and not self._count:
             stopped, self._stopped = self._stopped, succeed(None)
             stopped.callback(None)
+        self.admission.count(self._all)
 
     # What the journal tells: see `FlowControl`.
 
@@ -241,7 +242,8 @@ class Fleet:
             for connection in self.members():
                 self._deadlines.forgive(connection, stall)
         for connection in list(self._passing):
-            self._deadlines.check(connection, now, is_paused=self.paused)
+            with isolated(connection):
+                self._deadlines.check(connection, now, is_paused=self.paused)
         self._watch_unread(now)
         self.books.close_durable()
 
@@ -322,13 +324,15 @@ class Fleet:
             unread += self._open
         for connection in unread:
             if connection.intake.socket is not None:
-                self._poller.watch_end(connection.intake.socket)
+                with isolated(connection):
+                    self._poller.watch_end(connection.intake.socket)
 
     def _go_round(self) -> Iterator[None]:
         for connection in list(self._open):
             if connection in self._open:
-                self._note_seen(connection)
-                self._deadlines.check(connection, self.now(), is_paused=self.paused)
+                with isolated(connection):
+                    self._note_seen(connection)
+                    self._deadlines.check(connection, self.now(), is_paused=self.paused)
             yield
 
 

@@ -1,6 +1,7 @@
 """One connection's fault is its own: what goes wrong in its turn ends it, and nothing else."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
@@ -45,3 +46,12 @@ def guarded(
             self.give_up()
 
     return cast(Callable[Concatenate[_Self, _Arguments], None], take)
+
+
+@contextmanager
+def isolated(connection: Guarded) -> Iterator[None]:
+    """Let what goes wrong with one of many connections end that one: the others have their turn."""
+    try:
+        yield
+    except Exception:
+        connection.give_up()

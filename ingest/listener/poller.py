@@ -132,8 +132,7 @@ class Poller:
                 try:
                     self._serve(fd, connection, events)
                 except Exception:
-                    self._log.failure("a connection has failed and is cut")
-                    self._cut(connection)
+                    self._give_up(connection)
             now = time.monotonic()
             if now - before > SLOW:
                 break
@@ -202,7 +201,7 @@ class Poller:
                 self._lose(connection, CONNECTION_LOST)
         elif events & _RDHUP and fd in self._unread:
             self._move(connection, (self._unread,), self._leaving)
-            self._reactor.callLater(PATIENCE, self._give_up, fd, connection)
+            self._reactor.callLater(PATIENCE, self._lose_patience, fd, connection)
         if events & _OUT and fd in self._writers and (ended := connection.doWrite()):
             self._lose(connection, ended)
 
@@ -213,7 +212,15 @@ class Poller:
         else:
             self._lose(connection, reason)
 
-    def _give_up(self, fd: int, connection: Connection) -> None:
+    def _give_up(self, connection: Connection) -> None:
+        """Called within `except`; never raises, or the reactor would watch none any more."""
+        self._log.failure("a connection has failed and is cut")
+        try:
+            self._cut(connection)
+        except Exception:
+            self._log.failure("it could not be cut, and is left to the other end")
+
+    def _lose_patience(self, fd: int, connection: Connection) -> None:
         if self._leaving.get(fd) is connection:
             self._cut(connection)
 

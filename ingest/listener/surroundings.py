@@ -8,12 +8,13 @@ from twisted.internet.interfaces import IDelayedCall
 from ingest.journal.interface import Journal
 from ingest.listener.books import Delivery
 from ingest.listener.deadlines import TimedConnection
+from ingest.listener.guard import Guarded
 from ingest.listener.identities import Identities
 from ingest.wire.chunks import Chunks
 from ingest.wire.errors import PeerError
 
 
-class Member(TimedConnection, Protocol):
+class Member(TimedConnection, Guarded, Protocol):
     """What the fleet sees of one connection.
 
     Attributes:

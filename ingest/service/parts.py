@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Collection, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from twisted.application.service import Service
@@ -12,7 +13,6 @@ from twisted.internet.interfaces import (
     IReactorFromThreads,
     IReactorTime,
 )
-from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger, LogLevel
 
@@ -31,11 +31,15 @@ from ingest.listener.poller import IDescriptorReactor, Poller
 from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
 from ingest.log.chunks import recent_chunks
+from ingest.service.housekeeping import Chore, Housekeeping
 from ingest.service.process import FolderLock, StartError, raise_file_limit
 
 DRAIN = 10.0
 """Seconds that stopping may take: for frames to become durable and devices to hear of it."""
 _DRAIN_SWEEP = 0.5
+_CUT = (
+    1.0  # seconds after that in which the last connections are lost, unless a fault of ours shows
+)
 _ROUND = 15.0  # seconds between two rounds at most, each of which notes who was seen
 
 
@@ -221,18 +225,24 @@ class Connections(Service):
 
     @inlineCallbacks
     def stopService(self) -> Generator[Deferred[Any], Any, None]:
-        """Make all that was accepted durable, say so, and close; takes `DRAIN` seconds at most."""
+        """Make all that was accepted durable, say so, and close; takes `DRAIN` seconds at most.
+
+        Raises:
+            TimeoutError: a second later there are connections that seem not to be lost.
+        """
         yield maybeDeferred(super().stopService)
-        sweep = LoopingCall(self.fleet.check_deadlines, _DRAIN_SWEEP)
-        sweep.clock = self._reactor
-        sweep.start(_DRAIN_SWEEP)
+        look = partial(self.fleet.check_deadlines, _DRAIN_SWEEP)
+        sweep = Housekeeping(self._reactor, [Chore("deadlines", _DRAIN_SWEEP, look)])
+        sweep.startService()
         deadline = self._reactor.callLater(DRAIN, self.fleet.abort)
-        yield self.fleet.stop()
-        sweep.stop()
-        if deadline.active():
-            deadline.cancel()
-        self._poller.close()
-        self._devices.record_seen(self.fleet.take_seen())
+        try:
+            yield self.fleet.stop().addTimeout(DRAIN + _CUT, self._reactor)
+        finally:
+            sweep.stopService()
+            if deadline.active():
+                deadline.cancel()
+            self._poller.close()
+            self._devices.record_seen(self.fleet.take_seen())
 
     def abort(self) -> None:
         """Cut all connections: wait for none of them."""

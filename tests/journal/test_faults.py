@@ -242,6 +242,7 @@ def test_a_measure_that_can_not_be_noted(measure: str, tmp_path: Path) -> None:
     [
         (Positions, "is_as_left", [PositionsFailing, PositionsRecovered]),
         (Positions, "save", [PositionsFailing, PositionsRecovered]),
+        (Numbers, "take", [PositionsFailing, PositionsRecovered]),
         (Numbers, "settle", [PositionsFailing, PositionsRecovered]),
         (Archivist, "tidy", [ArchiveFailing]),
     ],

@@ -275,6 +275,25 @@ def test_a_look_up_for_the_books_of_refusals_is_not_the_next_ones(
     check_stop(parts, neighbour)
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_fault_at_a_look_at_the_deadlines_is_one_connections_own(
+    parts: Listener, is_open: bool
+) -> None:
+    """Those that it comes to later have been idle, or slow to say who they are, for too long."""
+    victim, transport = parts.log_in("victim")
+    if not is_open:
+        send(parts, victim, transport)
+        revoke(parts, victim, transport)  # it waits for the disk, and the clock runs
+    others = [parts.log_in(f"n{number}") if is_open else parts.connect() for number in range(20)]
+    transport.getPeer = fail  # type: ignore[method-assign]
+    parts.pass_time(61.0)
+    parts.pass_time(0.0)
+    assert victim.phase is Phase.LOST
+    assert transport.disconnected
+    told = b"ERR idle-timeout " if is_open else b"ERR auth-timeout "
+    assert all(heard.read().startswith(told) for _, heard in others)
+
+
 def check_neighbour(parts: Listener, neighbour: Connection, heard: Transport) -> None:
     if neighbour.phase is not Phase.OPEN:  # it was idle for too long, as any device
         return

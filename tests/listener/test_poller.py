@@ -231,6 +231,22 @@ def test_one_that_fails_hurts_no_other(net: Net, where: str) -> None:
     net.until(lambda: good.received == b"b")
 
 
+def test_one_that_can_not_even_be_cut_hurts_no_other(
+    polled: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("injected")
+
+    (bad, bad_client), (good, good_client) = polled.connect(), polled.connect()
+    with monkeypatch.context() as broken:
+        broken.setattr(bad, "on_data", fail)
+        broken.setattr(bad.socket, "abortConnection", fail)
+        bad_client.sendall(b"a")
+        polled.until(lambda: bool(bad.received))
+    good_client.sendall(b"b")
+    polled.until(lambda: good.received == b"b")
+
+
 def test_one_closes_another_in_the_same_turn(net: Net) -> None:
     pairs = [net.connect(), net.connect()]
     for (one, _), (other, _) in (pairs, pairs[::-1]):
