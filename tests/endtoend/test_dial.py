@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 from contextlib import suppress
@@ -26,7 +27,7 @@ from tests.endtoend.answering import (
     talks,
 )
 from tests.support.certificates import make_certificate, tls_server
-from tests.support.devices import TOKEN, TextDevice
+from tests.support.devices import TextDevice
 from tests.support.listeners import ANY_PORT, Listener
 from tests.support.processes import INGEST, TWISTD, run
 from tests.support.waiting import wait_for
@@ -52,10 +53,10 @@ def _toml(value: object) -> str:
 class Dialling(Listener):
     """A listener with tables `[[dial]]`, whose devices are registered before."""
 
-    def __init__(self, folder: Path, *tables: str) -> None:
+    def __init__(self, folder: Path, *tables: str, under: tuple[str | Path, ...] = ()) -> None:
         self.config = folder / "ingest.toml"
         self.config.write_text("".join(tables))
-        super().__init__(folder / "data", "--config", self.config)
+        super().__init__(folder / "data", "--config", self.config, under=under)
 
     def reload(self, *tables: str) -> None:
         self.config.write_text("".join(tables))
@@ -67,9 +68,7 @@ class Dialling(Listener):
 
 
 def register(folder: Path, *names: str) -> None:
-    for name in names:
-        done = run(INGEST, "--data", folder / "data", "device", "add", name, "--token", TOKEN)
-        assert done.returncode == 0, done.stderr
+    Listener(folder / "data").add(*names)
 
 
 def test_each_way_in_which_a_reply_ends(tmp_path: Path) -> None:
@@ -352,6 +351,30 @@ def test_a_name_that_nobody_knows(tmp_path: Path) -> None:
         wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
         assert listener.said("a at tcp:device.invalid:1 is down: ") == 1
         assert listener.wait_for_frames("b", 3) == ["1"] * 3
+
+
+def test_a_name_server_that_is_dead(tmp_path: Path) -> None:
+    """Names that nobody tells keep nothing from names that are known, and no stop from its end."""
+    silent_ones = [f"silent-{number}" for number in range(20)]
+    register(tmp_path, "a", *silent_ones)
+    settings = tmp_path / "resolv.conf"
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as name_server,
+        AnsweringDevice(answers(b"1\n")) as device,
+    ):
+        name_server.bind(("127.53.0.1", 53))  # where it hears all, and says nothing
+        settings.write_text("nameserver 127.53.0.1\n")
+        script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+        with Dialling(
+            tmp_path,
+            *(table(name, 1, connect=f"tcp:{name}.example:1") for name in silent_ones),
+            table("a", device.port, connect=f"tcp:localhost:{device.port}"),
+            under=("unshare", "--mount", "sh", "-c", script, settings),
+        ) as listener:
+            wait_for(lambda: listener.status()["dialled"]["calls"] > len(silent_ones), "the calls")
+            calls = device.calls
+            wait_for(lambda: device.calls > calls + 1, "calls of the device that is known")
+            listener.wait_for_frames("a", 2)
 
 
 @pytest.mark.parametrize(
