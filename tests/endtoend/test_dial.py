@@ -257,6 +257,7 @@ def test_tls(tmp_path: Path) -> None:
         ),
         (table("a", 1, connect="tls:h:port=0"), "a port is from 1 to 65535"),
         (table("a", 1, connect="tcp::5"), "a host is wanted; the form is tcp:"),
+        (table("a", 1, connect="tcp:::1:5"), "the form is tcp:192.0.2.1:12345, tcp:[2001:db8::1]"),
         (table("a", 1, untill="x"), "there is no 'untill'; did you mean until?"),
         (table("a", 1) + table("a", 2), "table 2, a: the device has another table already"),
     ],
