@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -47,6 +48,8 @@ _RETRY = 1.0  # seconds after a first failure, doubled by each further one
 _LONGEST = 300.0
 """Seconds between two calls to a device that is down; more only if `every` is longer."""
 _MOST_DOUBLINGS = 16
+_NETWORK = ("tcp", "tls", "ssl")  # kinds of endpoints that have a host and a port
+_IN_BRACKETS = re.compile(r"(?<=[:=])\[([0-9A-Fa-f.:]*:[0-9A-Fa-f.:]*(?:%\w+)?)\](?=:)")
 _UNESCAPED_COLON = re.compile(r"(?<!\\):")
 
 
@@ -98,20 +101,33 @@ def check_dials(dials: Iterable[Dial], reactor: object) -> None:
     """
     for number, dial in enumerate(dials, 1):
         try:
-            clientFromString(reactor, dial.connect)
-            _check_address(dial.connect)
+            _endpoint_of(dial, reactor)
         except Exception as fault:  # each kind of endpoint has errors of its own
             raise DialError(
                 f"[[dial]] table {number}, {dial.question.device}: connect = {dial.connect!r}:"
-                f" {fault}; the form is tcp:192.0.2.1:12345 or tls:plant.example:12345"
+                f" {fault}; the form is tcp:192.0.2.1:12345, tcp:[2001:db8::1]:12345 or"
+                " tls:plant.example:12345"
             ) from None
 
 
-def _check_address(endpoint: str) -> None:
-    """See what Twisted sees only when it connects."""
-    kind, *words = _UNESCAPED_COLON.split(endpoint)
-    if kind not in ("tcp", "tls", "ssl"):
-        return
+def _endpoint_of(dial: Dial, reactor: object) -> IStreamClientEndpoint:
+    """Make the endpoint of a device.
+
+    An address of IPv6 may stand in brackets; Twisted wants its colons escaped. What gives up after
+    the `timeout` is the line, and not the endpoint, which else does so after 30 s.
+    """
+    text = _IN_BRACKETS.sub(lambda match: match[1].replace(":", r"\:"), dial.connect)
+    kind, *words = _UNESCAPED_COLON.split(text)
+    if kind in _NETWORK:
+        _check_address(words)
+        if not any(word.startswith("timeout=") for word in words):
+            text += f":timeout={ceil(dial.question.timeout) + 1}"
+    endpoint: IStreamClientEndpoint = clientFromString(reactor, text)
+    return endpoint
+
+
+def _check_address(words: Collection[str]) -> None:
+    """See what Twisted sees only when it connects, or says in words of its own."""
     ports = [word for word in words if re.fullmatch(r"(?:port=)?-?[0-9]+", word)]
     if not ports or not 0 < int(ports[0].removeprefix("port=")) < 65536:
         raise ValueError("a port is from 1 to 65535")
@@ -191,7 +207,7 @@ class _Line:
         self.is_down = False
         self._fleet = fleet
         self._reactor = reactor
-        self._endpoint: IStreamClientEndpoint = clientFromString(reactor, dial.connect)
+        self._endpoint = _endpoint_of(dial, reactor)
         self._factory = _CallFactory(fleet, dial.question, self)
         self._in_a_row = 0  # failures
         self._pending: Deferred[IProtocol] | None = None

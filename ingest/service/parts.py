@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, inlineCallbacks, maybeDeferred
 from twisted.internet.interfaces import (
     IReactorCore,
     IReactorFromThreads,
-    IReactorTime,
+    IReactorPluggableNameResolver,
 )
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger, LogLevel
@@ -27,6 +27,7 @@ from ingest.listener.authentication import Authenticator
 from ingest.listener.dialer import Dial, DialCounts, Dialer
 from ingest.listener.doors import IReactorPorts
 from ingest.listener.fleet import Fleet, Parts
+from ingest.listener.names import HostNames
 from ingest.listener.poller import IDescriptorReactor, Poller
 from ingest.listener.shares import Shares
 from ingest.listener.sightings import Sighting
@@ -43,7 +44,13 @@ _CUT = (
 _ROUND = 15.0  # seconds between two rounds at most, each of which notes who was seen
 
 
-class IListenerReactor(IReactorCore, IReactorFromThreads, IDescriptorReactor, IReactorPorts):
+class IListenerReactor(
+    IReactorCore,
+    IReactorFromThreads,
+    IReactorPluggableNameResolver,
+    IDescriptorReactor,
+    IReactorPorts,
+):
     """What a listener needs of a reactor."""
 
 
@@ -277,7 +284,7 @@ class Dials(Service):
     """Calls the devices that only answer."""
 
     def __init__(
-        self, dials: Sequence[Dial], connections: Connections, reactor: IReactorTime
+        self, dials: Sequence[Dial], connections: Connections, reactor: IListenerReactor
     ) -> None:
         self._dials = dials
         self._connections = connections
@@ -289,6 +296,7 @@ class Dials(Service):
         Raises:
             DialError: an endpoint makes no sense.
         """
+        self._reactor.installNameResolver(HostNames(self._reactor))
         self._dialer = Dialer(self._connections.fleet, self._reactor)
         self._dialer.dial(self._dials)
         super().startService()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 from contextlib import suppress
@@ -52,12 +53,12 @@ def _toml(value: object) -> str:
 class Dialling(Listener):
     """A listener with tables `[[dial]]`, whose devices are registered before."""
 
-    def __init__(self, folder: Path, *tables: str) -> None:
+    def __init__(self, folder: Path, *tables: str, under: tuple[str | Path, ...] = ()) -> None:
         self.config = folder / "ingest.toml"
         self.config.write_text("".join(tables))
         # When a device that is down is called again is a matter of tests with a clock of their own.
         pauses = {"ingest.listener.dialer._RETRY": 0.1}
-        super().__init__(folder / "data", "--config", self.config, pauses=pauses)
+        super().__init__(folder / "data", "--config", self.config, under=under, pauses=pauses)
 
     def reload(self, *tables: str) -> None:
         self.config.write_text("".join(tables))
@@ -258,6 +259,7 @@ def test_tls(tmp_path: Path) -> None:
         ),
         (table("a", 1, connect="tls:h:port=0"), "a port is from 1 to 65535"),
         (table("a", 1, connect="tcp::5"), "a host is wanted; the form is tcp:"),
+        (table("a", 1, connect="tcp:::1:5"), "the form is tcp:192.0.2.1:12345, tcp:[2001:db8::1]"),
         (table("a", 1, untill="x"), "there is no 'untill'; did you mean until?"),
         (table("a", 1) + table("a", 2), "table 2, a: the device has another table already"),
     ],
@@ -352,6 +354,30 @@ def test_a_name_that_nobody_knows(tmp_path: Path) -> None:
         wait_for(lambda: listener.status()["dialled"]["failures"] >= 2, "two failures")
         assert listener.said("a at tcp:device.invalid:1 is down: ") == 1
         assert listener.wait_for_frames("b", 3) == ["1"] * 3
+
+
+def test_a_name_server_that_is_dead(tmp_path: Path) -> None:
+    """Names that nobody tells keep nothing from names that are known, and no stop from its end."""
+    silent_ones = [f"silent-{number}" for number in range(20)]
+    register(tmp_path, "a", *silent_ones)
+    settings = tmp_path / "resolv.conf"
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as name_server,
+        AnsweringDevice(answers(b"1\n")) as device,
+    ):
+        name_server.bind(("127.53.0.1", 53))  # where it hears all, and says nothing
+        settings.write_text("nameserver 127.53.0.1\n")
+        script = 'mount --bind "$0" /etc/resolv.conf && exec "$@"'
+        with Dialling(
+            tmp_path,
+            *(table(name, 1, connect=f"tcp:{name}.example:1") for name in silent_ones),
+            table("a", device.port, connect=f"tcp:localhost:{device.port}"),
+            under=("unshare", "--mount", "sh", "-c", script, settings),
+        ) as listener:
+            wait_for(lambda: listener.status()["dialled"]["calls"] > len(silent_ones), "the calls")
+            calls = device.calls
+            wait_for(lambda: device.calls > calls + 1, "calls of the device that is known")
+            listener.wait_for_frames("a", 2)
 
 
 @pytest.mark.parametrize(

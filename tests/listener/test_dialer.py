@@ -89,6 +89,27 @@ def test_a_device_that_is_called_often_is_called_on_time(
     assert [len(devices.called_after(0.01)) for _ in range(10)] == [2] * 10
 
 
+@pytest.mark.parametrize(
+    ("connect", "host", "seconds"),
+    [
+        ("tcp:192.0.2.1:7000", "192.0.2.1", 61),
+        ("tcp:[2001:db8::1]:7000", "2001:db8::1", 61),
+        ("tcp:host=[fe80::1%eth0]:port=7000", "fe80::1%eth0", 61),
+        (r"tcp:2001\:db8\:\:1:7000", "2001:db8::1", 61),
+        ("tcp:192.0.2.1:7000:timeout=7", "192.0.2.1", 7),
+    ],
+)
+def test_where_a_device_is(parts: Listener, connect: str, host: str, seconds: int) -> None:
+    """The endpoint gives up after the line, if it is not told when: by itself it has 30 s."""
+    parts.add("a")
+    reactor: Any = MemoryReactorClock()
+    dialer = Dialer(parts.fleet, reactor)
+    dialer.dial([Dial(connect, Question("a", b"?", Ending(length=1), 59.5), 30.0)])
+    reactor.advance(1.0)
+    assert [(*client[:2], client[3]) for client in reactor.tcpClients] == [(host, 7000, seconds)]
+    dialer.stop()
+
+
 def test_a_look_up_that_fails_in_any_way_is_made_again(
     parts: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
