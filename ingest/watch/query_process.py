@@ -245,7 +245,3 @@ def _text(error: Exception) -> str:
     """Return what DuckDB says, without the name of its error, and with the names of files."""
     text = re.sub(r"/proc/self/fd/[0-9]+", lambda path: str(Path(path[0]).readlink()), str(error))
     return re.sub(r"^[A-Z][\w ]{0,40} Error: ", "", text).strip()
-
-
-if __name__ == "__main__":
-    main()

@@ -224,7 +224,7 @@ def test_bytes_that_waited_while_the_process_was_stopped(tmp_path: Path) -> None
             wait_for(lambda: listener.status()["connections"] == 1, "the connection")
             os.kill(listener.pid, signal.SIGSTOP)
             device.send(device.plain("a"))
-            time.sleep(3)  # longer than the time-out: nothing else makes that time pass
+            time.sleep(2)  # longer than the time-out: nothing else makes that time pass
             os.kill(listener.pid, signal.SIGCONT)
             assert device.reply()[0] == "ok"
 

@@ -264,8 +264,9 @@ def take(driver: Browser, page: Page, shot: Shot, look: Look) -> bytes:
     tall = driver.execute_script("return document.documentElement.scrollHeight")
     _resize(driver, look, min(max(tall, look.height), _TALLEST))
     driver.execute_async_script(
-        "const done = arguments[0];"
-        " requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done, 300)));"
+        "const done = arguments[0], ended = () => document.getAnimations().map(a => a.finished);"
+        " requestAnimationFrame(() => requestAnimationFrame(() =>"
+        " Promise.allSettled(ended()).then(() => requestAnimationFrame(done))));"
     )
     return _smaller(driver.get_screenshot_as_png())
 

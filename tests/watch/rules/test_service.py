@@ -220,11 +220,11 @@ def test_a_device_that_is_never_let_in(tmp_path: Path) -> None:
 
 
 def test_silence_in_real_time(layout: Layout, device: Device) -> None:
-    text = '[[rule]]\nname = "quiet"\nsilent = "3s"\n'
+    text = '[[rule]]\nname = "quiet"\nsilent = "2s"\n'
     with Watcher(layout, text) as watcher:
         device.send("x")
         (alert,) = wait_for(lambda: watcher.shows("alerts"))
-        assert alert["message"] == "a: silent for 3 s"
+        assert alert["message"] == "a: silent for 2 s"
         device.send("x")
         wait_for(lambda: watcher.shows("alerts") == [])
 
