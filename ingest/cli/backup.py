@@ -258,6 +258,11 @@ def restore(layout: Layout, file: Path, config: Path | None) -> None:
 
 def _restore_devices(layout: Layout, source: Path) -> str:
     count = format_count(_devices_in(source), "device")
+    if _is_empty(layout.devices):
+        # No listener that had it open before it was emptied lets others write to it.
+        return (
+            f"devices: {count}; the file that was empty is now {_replace(layout.devices, source)}"
+        )
     try:
         with Registry(layout.devices) as registry:
             registry.check()
@@ -268,6 +273,10 @@ def _restore_devices(layout: Layout, source: Path) -> str:
         set_aside = _replace(layout.devices, source)
         return f"devices: {count}; the file that was damaged is now {set_aside}"
     return f"devices: {count}"
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_file() and not path.stat().st_size
 
 
 def _is_damaged(error: RegistryError) -> bool:

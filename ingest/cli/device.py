@@ -400,7 +400,12 @@ def _open_registry(layout: Layout) -> Registry:
             f"no devices: {layout.devices.absolute()} does not exist;"
             f" add one with: {_command(layout, 'add NAME')}"
         )
-    return Registry(layout.devices)
+    if not layout.devices.stat().st_size:  # a listener would take what is made of it for the truth
+        raise click.ClickException(
+            f"no devices: {layout.devices.absolute()} is empty; bring back a backup with"
+            f" `ingest restore`, or begin anew with: {_command(layout, 'add NAME')}"
+        )
+    return Registry(layout.devices, make=False)
 
 
 def _with_hint(layout: Layout, error: UnknownDevice) -> str:

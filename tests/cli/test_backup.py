@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import sqlite3
 import tarfile
@@ -108,6 +109,18 @@ def test_over_a_damaged_file(layout: Layout, file: Path, damage: bytes | None) -
             == f"devices: 3 devices; the file that was damaged is now {layout.devices}.damaged\n"
         )
         assert Path(f"{layout.devices}.damaged").read_bytes() == damage
+
+
+def test_over_a_file_that_was_emptied_while_a_listener_had_it_open(
+    layout: Layout, file: Path
+) -> None:
+    before = contents(layout)
+    with Registry(layout.devices) as held:
+        held.count()
+        os.truncate(layout.devices, 0)
+        said = good(ingest(layout.data, "restore", file))
+    assert said.startswith("devices: 3 devices; the file that was empty is now ")
+    assert contents(layout) == before
 
 
 def test_settings(layout: Layout, tmp_path: Path) -> None:

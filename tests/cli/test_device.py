@@ -213,6 +213,18 @@ def test_no_registry(run: Run, layout: Layout, arguments: list[str]) -> None:
     assert not layout.data.exists()
 
 
+@pytest.mark.parametrize("arguments", [["list"], ["disable", "a"], ["export"]])
+def test_an_empty_registry_is_not_taken_for_one(
+    run: Run, layout: Layout, arguments: list[str]
+) -> None:
+    layout.create()
+    layout.devices.touch()
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert f"{layout.devices} is empty; bring back a backup" in result.stderr
+    assert layout.devices.stat().st_size == 0
+
+
 def test_commands_for_the_default_folder_do_not_name_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
