@@ -15,8 +15,8 @@ import sys
 host, port, name = sys.argv[1:]
 login = base64.b64encode(f"\0{name}\0{os.environ['INGEST_TOKEN']}".encode()).decode()
 with socket.create_connection((host, int(port))) as device, device.makefile("rwb") as stream:
-    for line in [f"AUTH PLAIN {login}\n".encode(), *sys.stdin.buffer]:
-        line = line.rstrip(b"\r\n")
+    for message in [f"AUTH PLAIN {login}\n".encode(), *sys.stdin.buffer]:
+        line = message.rstrip(b"\r\n")
         stream.write(line + b"\n")
         stream.flush()
         if line:  # an empty line is a keep-alive, and gets no answer

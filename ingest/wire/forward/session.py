@@ -300,8 +300,8 @@ class ForwardSession:
         """Return how many events of a chunk are stored already.
 
         A chunk that was acknowledged on this very connection, and comes again, is another one: the
-        ids of Fluent Bit are made of what a chunk holds. Else its acknowledgement was lost. An empty
-        id tells no chunk from another.
+        ids of Fluent Bit are made of what a chunk holds. Else its acknowledgement was lost. An
+        empty id tells no chunk from another.
 
         Raises:
             PeerError: they are stored by another connection, and are not on disk yet.

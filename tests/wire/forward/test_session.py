@@ -208,8 +208,8 @@ def test_options_that_are_refused(options: dict[str, Any], name: str) -> None:
 
 @pytest.mark.parametrize("more", [{"device": "app"}, {"device-from": "hostname"}])
 def test_users_that_name_no_device_may_be_called_anything(more: dict[str, str]) -> None:
-    users = {"ann@example.com": "pa"}
-    client = Client(make_converse(Options({"shared-key": KEY, "users": users} | more)))
+    options = {"shared-key": KEY, "users": {"ann@example.com": "pa"}, **more}
+    client = Client(make_converse(Options(options)))
     client.receive(pack(ping(client, user="ann@example.com", password="pa")))
     assert [claim.device for claim in client.claims] == [more.get("device", "web-1")]
 
