@@ -1307,9 +1307,13 @@ static int push_lines(struct ingest_device *device)
 {
     char *begin = input.data, *end = input.data + input.size, *lf;
     enum ingest_result result = INGEST_TAKEN;
+    size_t size;
 
     while ((lf = memchr(begin, '\n', (size_t)(end - begin))) != NULL) {
-        result = ingest_push(device, begin, (size_t)(lf - begin));
+        size = (size_t)(lf - begin);
+        if (size > 0 && lf[-1] == '\r') /* a line may end in CRLF */
+            size--;
+        result = size > 0 ? ingest_push(device, begin, size) : INGEST_TAKEN;
         if (result == INGEST_FULL)
             break;
         if (result == INGEST_NO_DISK) {

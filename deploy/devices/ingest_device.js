@@ -270,7 +270,8 @@ async function main ([host, port, name, ...options]) {
     console.error(`stopped: ${code}`)
     process.exit(1)
   })
-  for await (const line of linesOf(process.stdin)) {
+  for await (let line of linesOf(process.stdin)) {
+    if (line.at(-1) === 13) line = line.subarray(0, -1) // it may end in CRLF
     try {
       while (line.length && !device.push(line)) await changed()
     } catch (error) {

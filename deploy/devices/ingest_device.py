@@ -528,7 +528,8 @@ def _push_lines(device, queue):
     while waiting or queue.count or not is_over:
         if not waiting and not is_over and lines.poll(0):
             line = sys.stdin.buffer.readline()
-            waiting, is_over = line.rstrip(b"\n"), not line
+            is_over = not line
+            waiting = line[:-2] if line.endswith(b"\r\n") else line.rstrip(b"\n")
         try:
             if waiting and queue.push(waiting):
                 waiting = b""

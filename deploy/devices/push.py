@@ -17,10 +17,11 @@ if len(sys.argv) != 4 or "INGEST_TOKEN" not in os.environ:
 host, port, name = sys.argv[1:]
 login = base64.b64encode(f"\0{name}\0{os.environ['INGEST_TOKEN']}".encode()).decode()
 with socket.create_connection((host, int(port))) as device, device.makefile("rwb") as stream:
-    for line in [f"AUTH PLAIN {login}\n".encode(), *sys.stdin.buffer]:
-        stream.write(line)
+    for message in [f"AUTH PLAIN {login}\n".encode(), *sys.stdin.buffer]:
+        line = message.rstrip(b"\r\n")
+        stream.write(line + b"\n")
         stream.flush()
-        if line.strip(b"\r\n"):  # an empty line is a keep-alive, and gets no answer
+        if line:  # an empty line is a keep-alive, and gets no answer
             reply = stream.readline().decode()
             if not reply.startswith(("OK ", "ACK ")):
                 sys.exit(reply or "the listener closed the connection")

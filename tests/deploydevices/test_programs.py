@@ -66,9 +66,9 @@ def test_lines_arrive_as_they_are(
     command = program.command(address(listener), name, queue, MECHANISMS[mechanism])
     first = run(command, joined(LINES))
     assert first.returncode == 0, first.stderr
-    last = run(command, b"\n" + joined(LINES) + b"no end")
-    assert last.returncode == 0, last.stderr
-    assert stored(listener, name) == [*LINES, *LINES, b"no end"]
+    last = run(command, b"\n" + joined(LINES) + b"CRLF\r\n\r\nno end")
+    assert (last.returncode, last.stderr) == (0, b"")
+    assert stored(listener, name) == [*LINES, *LINES, b"CRLF", b"no end"]
     if program.has_queue_file:
         assert last.stdout.split() == [b"taken", str(len(LINES)).encode()]
 
@@ -110,7 +110,7 @@ def test_a_line_that_is_no_frame_or_too_long(
     listener: Listener, name: str, program: Program, tmp_path: Path
 ) -> None:
     command = program.command(address(listener), name, tmp_path / "queue")
-    lines = [b"before", b"ends in CR\r", b"y" * 5000, b"after", b"z" * 4097, b"z" * 4096]
+    lines = [b"before", b"ends in CR\r\r", b"y" * 5000, b"after", b"z" * 4097, b"z" * 4096]
     done = run(command, joined(lines))
     assert done.returncode == 0, done.stderr
     assert b"left out" in done.stdout + done.stderr
@@ -165,10 +165,10 @@ def test_without_arguments_the_use_is_told(program: str) -> None:
 def test_plain_python(listener: Listener, name: str) -> None:
     host, port = address(listener)
     command = [sys.executable, str(DEVICES / "push.py"), host, str(port), name]
-    done = run(command, joined(LINES) + b"\n")
+    done = run(command, joined(LINES) + b"\nCRLF\r\n\r\nno end")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == b"ACK %d" % len(LINES)
-    assert stored(listener, name) == LINES
+    assert done.stdout.splitlines()[-1] == b"ACK %d" % (len(LINES) + 2)
+    assert stored(listener, name) == [*LINES, b"CRLF", b"no end"]
     refused = run(command, b"frame\n", token="wrong")
     assert (refused.returncode, refused.stderr[:16]) == (1, b"ERR auth-failed ")
 

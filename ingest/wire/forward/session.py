@@ -10,12 +10,13 @@ The options of a listener, in PROTOCOLS.md, choose who may be a client and what 
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import msgpack
 
+from ingest.names import RULE, is_device_name
 from ingest.record import NO_VALUES, Values
 from ingest.wire.chunks import Chunks, Stored
 from ingest.wire.conversation import (
@@ -80,12 +81,23 @@ class Policy:
             raise OptionError("device names all clients: leave out device-from")
         if named_by == "user" and not users:
             raise OptionError("device-from: user needs users")
+        if named_by == "user" and not identity.device:
+            _check_names(users)
         if key is None:
             _check_open(options, identity)
             return cls(max_chunk, None, identity, by_user=False)
         if identity.networks:
             raise OptionError("networks is for clients without a handshake: leave out shared-key")
         return cls(max_chunk, Secrets(key.encode(), users), identity, named_by == "user")
+
+
+def _check_names(users: Iterable[str]) -> None:
+    for user in users:
+        if not is_device_name(user):
+            raise OptionError(
+                f"users: {user!r} can name no device, which has {RULE}; or set device, or"
+                " device-from to hostname"
+            )
 
 
 def _check_open(options: Options, identity: ConfiguredIdentity) -> None:
@@ -288,11 +300,14 @@ class ForwardSession:
         """Return how many events of a chunk are stored already.
 
         A chunk that was acknowledged on this very connection, and comes again, is another one: the
-        ids of Fluent Bit are made of what a chunk holds. Else its acknowledgement was lost.
+        ids of Fluent Bit are made of what a chunk holds. Else its acknowledgement was lost. An
+        empty id tells no chunk from another.
 
         Raises:
             PeerError: they are stored by another connection, and are not on disk yet.
         """
+        if not name:
+            return 0
         if name in self._told:
             del self._told[name]
             return 0

@@ -190,6 +190,7 @@ REFUSED = {
     "networks alone": ({"networks": ["::/0"]}, "shared-key"),
     "users without a key": ({"users": USERS, "device": "a"}, "users"),
     "networks with a key": ({"shared-key": KEY, "networks": ["::/0"]}, "networks"),
+    "a user that can be no device": ({"shared-key": KEY, "users": {"a@b": "p"}}, "'a@b'"),
     "no user to name a device": ({"shared-key": KEY, "device-from": "user"}, "device-from"),
     "two names": ({"shared-key": KEY, "device": "a", "device-from": "hostname"}, "device-from"),
     "an unknown option": ({"shared-key": KEY, "shared_key": KEY}, "shared_key"),
@@ -203,6 +204,14 @@ REFUSED = {
 def test_options_that_are_refused(options: dict[str, Any], name: str) -> None:
     with pytest.raises(OptionError, match=name):
         make_converse(Options(options))
+
+
+@pytest.mark.parametrize("more", [{"device": "app"}, {"device-from": "hostname"}])
+def test_users_that_name_no_device_may_be_called_anything(more: dict[str, str]) -> None:
+    options = {"shared-key": KEY, "users": {"ann@example.com": "pa"}, **more}
+    client = Client(make_converse(Options(options)))
+    client.receive(pack(ping(client, user="ann@example.com", password="pa")))
+    assert [claim.device for claim in client.claims] == [more.get("device", "web-1")]
 
 
 def test_who_comes_from_elsewhere() -> None:
@@ -374,6 +383,15 @@ def test_an_equal_chunk_after_the_answer_is_another_one() -> None:
     again = Client(OPEN, client.log)
     again.receive(CHUNK)
     assert numbers(again) == [1, 2, 3] * 2
+
+
+def test_an_empty_id_tells_no_chunk_from_another() -> None:
+    log = Log()
+    for number in (1, 2):
+        client = Client(OPEN, log)
+        client.receive(pack(["t", events(number), {"chunk": ""}]))
+        assert client.take() == pack({"ack": ""})
+    assert numbers(client) == [1, 2]
 
 
 def test_half_a_chunk_is_completed() -> None:
