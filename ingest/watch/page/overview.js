@@ -39,7 +39,7 @@ export function overviewPage(view, { onStatus }) {
     setText(word, status.health === "ok" ? "● ok" : `✕ ${plain(status.health)}`);
     word.className = `word ${status.health === "ok" ? "good" : "bad"}`;
     setText(reason, verdict(status));
-    for (const [name, number] of tiles) setText(number, count(status.states[name] ?? 0));
+    for (const [name, number] of tiles) setText(number, count(status.states[name]));
     showFigures(figures, status);
     showErrors(errors, status);
     rotate.hidden = status.role !== "operate" || !status.listener;
