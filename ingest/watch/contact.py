@@ -76,8 +76,9 @@ class Contact:
             connections = ask(self._control, "connections", _TIMEOUT)
             incidents = self._ask_new("incidents") or []
         except ControlError as error:
+            if not self.answer.failure:
+                self._roster.lose_listener(self._clock())
             self._note(str(error), {})
-            self._roster.lose_listener()
             return _SHORTEST
         now = self._clock()
         self._roster.note_connections(connections, now)

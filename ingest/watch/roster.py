@@ -64,6 +64,7 @@ class Entry:
         seq: the number of that record; 0 if it is not known.
         connection: what the listener says of its connection; None without one.
         asked: when it said so.
+        lost: when it answered no more.
         stays: whether it was ever seen connected for longer than `FRESH`; others come, deliver, and
             go, such as those that the listener calls.
         pause: seconds between its newest records, which came apart.
@@ -81,6 +82,7 @@ class Entry:
     seq: int = 0
     connection: Mapping[str, Any] | None = None
     asked: float = 0.0
+    lost: float = 0.0
     stays: bool = False
     pause: float = 0.0
     error: str = ""
@@ -143,7 +145,7 @@ class Entry:
             return True
         else:
             begun = self.asked - float(self.connection["connected_s"])
-        return self.last > max(begun, self.error_at)
+        return self.last > max(begun, self.error_at, self.lost)
 
     @property
     def heard(self) -> float:
@@ -224,11 +226,10 @@ class Roster:
 
     Attributes:
         entries: by name.
-        strangers: incidents with names that no device has, the newest first.
     """
 
     entries: dict[str, Entry] = field(default_factory=dict)
-    strangers: Sequence[Mapping[str, Any]] = ()
+    _incidents: Sequence[Mapping[str, Any]] = ()
     _connected: set[str] = field(default_factory=set)
 
     def entry(self, name: str) -> Entry:
@@ -266,6 +267,7 @@ class Roster:
                 del self.entries[entry.name]
         for name, device in found.items():
             self.entry(name).registered = device
+        self._share_incidents()
 
     def note_connections(self, connections: Iterable[Mapping[str, Any]], now: float) -> None:
         """Take the listener's list of connections."""
@@ -292,18 +294,25 @@ class Roster:
 
     def note_incidents(self, incidents: Iterable[Mapping[str, Any]]) -> None:
         """Take the newest trouble that the listener had with each name that was claimed."""
-        strangers = []
-        for incident in incidents:
-            entry = self.entries.get(incident["device"])
-            if entry is None:
-                strangers.append(incident)
-            else:
-                entry.note_incident(incident)
-        self.strangers = sorted(strangers, key=lambda each: -float(each["at"]))
+        self._incidents = list(incidents)
+        self._share_incidents()
 
-    def lose_listener(self) -> None:
-        """Nobody knows who is connected while no listener answers."""
-        self.note_connections([], 0.0)
+    def _share_incidents(self) -> None:
+        for incident in self._incidents:
+            if entry := self.entries.get(incident["device"]):
+                entry.note_incident(incident)
+
+    @property
+    def strangers(self) -> list[Mapping[str, Any]]:
+        """Incidents with names that no device has, the newest first."""
+        found = (each for each in self._incidents if each["device"] not in self.entries)
+        return sorted(found, key=lambda each: -float(each["at"]))
+
+    def lose_listener(self, now: float) -> None:
+        """Nobody knows who is connected while no listener answers, and nobody can deliver."""
+        self.note_connections([], now)
+        for entry in list(self.entries.values()):
+            entry.lost = now
 
     def states(self, now: float) -> dict[str, int]:
         """Count the devices by state; with 100,000 devices that takes a while."""

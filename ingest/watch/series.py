@@ -34,6 +34,8 @@ MAX_FIELDS: Final = 200
 MAX_NAME: Final = 128
 """Characters of a field's name: eight such names and devices fit into one request's line."""
 
+_HUGE: Final = np.errstate(over="ignore", invalid="ignore")
+"""A sum of huge values may be no number: `Buckets.mean` knows."""
 _CELL: Final = 4 + 3 * 8  # bytes: a count, and three floats
 _DAY: Final = 86400
 _ROUND: Final = (
@@ -81,8 +83,13 @@ class Buckets:
 
     @property
     def mean(self) -> Floats:
-        """The mean of each bucket; a sum is rounded, and must not leave the bucket's limits."""
-        return np.clip(self.total / self.count, self.low, self.high)
+        """The mean of each bucket; a sum is rounded, and must not leave the bucket's limits.
+
+        Where it is no number any more, since the values are huge, the middle is shown.
+        """
+        found = self.total / self.count
+        found = np.where(np.isnan(found), self.low / 2 + self.high / 2, found)
+        return np.clip(found, self.low, self.high)
 
     def __len__(self) -> int:
         return len(self.start)
@@ -110,6 +117,7 @@ class Buckets:
     def _with(self, width: float, *arrays: NDArray[np.generic]) -> Self:
         return type(self)(width, *arrays)  # type: ignore[arg-type]
 
+    @_HUGE
     def _at(self, width: float) -> Self:
         if not len(self):
             return self._with(width, *self._arrays)
@@ -157,6 +165,7 @@ class _Table:
             self.count[self._span(each)] = 0
         self.newest = max(self.newest, tick)
 
+    @_HUGE
     def add(self, rows: Integers, ticks: Integers, values: Floats) -> None:
         """Add values; none of them is older than the ring."""
         cells = (ticks % self.buckets) * self.rows + rows
@@ -197,6 +206,7 @@ class _Table:
         filled = self.count.reshape(self.buckets, self.rows)[:, :used].any(axis=0)
         return [int(row) for row in np.flatnonzero(~filled)]
 
+    @_HUGE
     def into(self, wider: "_Table", used: int) -> None:
         """Move everything into a table of a multiple of the width, which is empty.
 

@@ -510,6 +510,8 @@ def test_it_works_below_a_path_of_a_proxy(page: Page) -> None:
             wait_for(lambda: texts(driver, ".word") == ["● ok"], "the health")
             driver.get(proxy.url + "#/tail")
             wait_for(lambda: len(texts(driver, ".lines li")) > 3, "the lines")
+            driver.get(proxy.url.replace("://", "://ann:secret@") + "#/")
+            wait_for(lambda: texts(driver, ".word") == ["● ok"], "the same with a password in it")
     finally:
         proxy.stop()
 

@@ -94,6 +94,9 @@ def test_who_is_not_let_in_is_refused() -> None:
     assert "ingest device new-token a" in explain(made.entry("a"), OK, NOW)
     assert "nobody" not in made.entries
     assert [each["device"] for each in made.strangers] == ["nobody"]
+    made.note_registry(map(device, ("a", "nobody")), NOW)
+    assert made.entry("nobody").state(NOW) == "refused", "it was registered a moment later"
+    assert made.strangers == []
 
 
 def test_a_fleet_that_comes_back_is_not_refused() -> None:
@@ -120,6 +123,8 @@ def test_a_device_that_connects_only_to_deliver_is_online_in_between() -> None:
     assert explain(made.entry("polled"), OK, NOW) == ""
     assert made.entry("polled").state(NOW + 61) == "silent", "it has missed three times"
     assert made.entry("lost").state(NOW) == "silent", "it was connected all the time"
+    made.lose_listener(NOW)
+    assert made.entry("polled").state(NOW) == "silent", "nobody can deliver"
     assert "only to deliver" not in explain(made.entry("lost"), OK, NOW)
 
 
@@ -237,7 +242,6 @@ def test_a_listener_from_before_an_update_is_no_trouble(tmp_path: Path) -> None:
         server.join()
     assert contact.answer.failure == ""
     assert made.states(NOW)["online"] == 1
-    contact = Contact(tmp_path / "no such socket", made)
     contact.look()
     assert "no listener answers" in contact.answer.failure
     assert made.states(NOW)["online"] == 0

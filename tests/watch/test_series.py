@@ -45,6 +45,16 @@ def test_what_is_no_number_of_the_last_hour_is_left_out() -> None:
     assert read(curves, "a", "x").high.tolist() == [1.0]
 
 
+def test_huge_values_have_a_mean_between_them() -> None:
+    curves = Curves()
+    for value in (1.7e308, 1.7e308, -1.7e308, -1.7e308):
+        put(curves, *(("a", "x", NOW + second, value) for second in (0, 0, 1)))
+    found = read(curves, "a", "x")
+    for each in (found, found.coarser(10)):
+        assert (min(each.low), max(each.high)) == (-1.7e308, 1.7e308)
+        assert np.isfinite(each.mean).all()
+
+
 def test_an_hour_later_it_is_gone() -> None:
     curves = Curves()
     put(curves, ("a", "x", NOW, 1.0))

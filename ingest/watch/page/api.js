@@ -1,4 +1,4 @@
-// The JSON API (API.md). Addresses are relative, so the page works below any path of a proxy.
+// The JSON API (API.md). Addresses are below the page's own, whatever path a proxy gives it.
 
 // `details`: what else the answer says, such as where in a query the mistake is.
 export class ApiError extends Error {
@@ -21,7 +21,8 @@ export async function post(path, value = null, signal = undefined) {
 export function address(path, parameters = {}) {
   const query = parameters instanceof URLSearchParams ? parameters : new URLSearchParams(parameters);
   const text = query.toString();
-  return `api/${path}${text ? `?${text}` : ""}`;
+  // Not relative: with a name and a password in the page's address no browser would fetch them.
+  return new URL(`api/${path}${text ? `?${text}` : ""}`, location.href).href;
 }
 
 async function reach(url, options) {

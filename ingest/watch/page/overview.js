@@ -39,7 +39,7 @@ export function overviewPage(view, { onStatus }) {
     setText(word, status.health === "ok" ? "● ok" : `✕ ${plain(status.health)}`);
     word.className = `word ${status.health === "ok" ? "good" : "bad"}`;
     setText(reason, verdict(status));
-    for (const [name, number] of tiles) setText(number, count(status.states[name] ?? 0));
+    for (const [name, number] of tiles) setText(number, count(status.states[name]));
     showFigures(figures, status);
     showErrors(errors, status);
     rotate.hidden = status.role !== "operate" || !status.listener;
@@ -55,7 +55,8 @@ export function overviewPage(view, { onStatus }) {
 function verdict(status) {
   if (status.health !== "ok") {
     const since = status.since && !status.unreachable ? ` Since ${clock(status.since)}.` : "";
-    return `${plain(status.reason)}.${since}`;
+    const words = plain(status.reason);
+    return `${words.charAt(0).toUpperCase()}${words.slice(1)}.${since}`;
   }
   const { frames_per_s: frames, devices_connected: connected } = status.listener;
   const bad = (status.states.failing ?? 0) + (status.states.refused ?? 0);
