@@ -8,13 +8,13 @@ import os
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
 from ingest.layout import Layout
-from ingest.log.files import LogFile, identity
+from ingest.log.files import ACTIVE, LogFile
 from ingest.log.listing import log_files
 from ingest.log.reading import Filter
 
@@ -104,20 +104,38 @@ class Snapshot:
 
 
 def _open_all(layout: Layout, opened: ExitStack) -> list[Piece]:
-    """Open all files; again if one came, went or was renamed meanwhile.
+    """Open the file in use, and all that are older; again if one of those came or was renamed.
 
+    The file in use is opened first: what is closed, compressed or begun afterwards is behind the
+    instant of the snapshot. Of what retention removes meanwhile, nothing older is kept either.
     What a rotated file holds never changes, so it is opened once: only the first attempt takes
     longer the more files there are. Any other file is opened anew in each attempt.
     """
     held: dict[str, Piece] = {}
+    active = layout.log_folder / ACTIVE
     for number in range(_ATTEMPTS):
         time.sleep(number / 1000)  # ever longer, until nothing happens meanwhile
-        files = log_files(layout.log_folder)
-        before = _names(files)
-        pieces = [piece for file in files if (piece := _opened_once(layout, file, held, opened))]
-        if _names(log_files(layout.log_folder)) == before:
+        newest = _open_path(LogFile(active), active, "", opened)
+        inode = os.fstat(newest.fd).st_ino if newest else None
+        files = _up_to(inode, log_files(layout.log_folder))
+        pieces: list[Piece] = []
+        for file in files:
+            if newest and file.inode == inode:
+                pieces.append(replace(newest, file=file))
+            elif piece := _opened_once(layout, file, held, opened):
+                pieces.append(piece)
+            else:
+                pieces.clear()
+        now = _up_to(inode, log_files(layout.log_folder))
+        if _names(now, inode) == _names(files, inode)[len(files) - len(now) :]:
             return pieces
     raise OSError(0, "its files change too quickly to be read", str(layout.log_folder))
+
+
+def _up_to(inode: int | None, files: list[LogFile]) -> list[LogFile]:
+    """Return the files up to the one with this inode; all, if there is none."""
+    places = [place for place, file in enumerate(files) if file.inode == inode]
+    return files[: places[0] + 1] if places else files
 
 
 def _opened_once(
@@ -131,13 +149,16 @@ def _opened_once(
     return piece
 
 
-def _names(files: Iterable[LogFile]) -> list[object]:
+def _names(files: Iterable[LogFile], inode: int | None) -> list[object]:
     """Return what tells one state of the folder from another.
 
     The name of a rotated file says what it holds, compressed or not. That of any other file is
-    given to one after another.
+    given to one after another, and the newest, which has this inode, gets another one.
     """
-    return [file.name_when_closed if file.closed else identity(file.path) for file in files]
+    return [
+        file.name_when_closed if file.closed and file.inode != inode else file.inode
+        for file in files
+    ]
 
 
 def _open(layout: Layout, file: LogFile, opened: ExitStack) -> Piece | None:

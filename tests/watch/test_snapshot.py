@@ -2,12 +2,14 @@
 
 import os
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
+import orjson
 import pytest
 
 from ingest.layout import Layout
-from ingest.log.files import ACTIVE
+from ingest.log.files import ACTIVE, rotated_name
 from ingest.log.listing import log_files
 from ingest.watch.snapshot import Snapshot
 from tests.log.logs import at, line, write
@@ -88,3 +90,28 @@ def test_no_rotated_file_is_opened_twice_however_many_come_meanwhile(
     del opened[layout.log_folder / ACTIVE]
     assert len(opened) == 70
     assert set(opened.values()) == {1}
+
+
+def test_the_file_in_use_may_change_as_often_as_it_likes(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At each file that is opened another one is begun; of the closed ones some are removed."""
+    closed = [close(layout, number, line(number)).path for number in range(1, 31)]
+    active = layout.log_folder / ACTIVE
+    write(active, line(31))
+    numbers, open_file = count(32), os.open
+
+    def open_while_another_is_begun(path: Path, flags: int) -> int:
+        fd = open_file(path, flags)
+        number = next(numbers)
+        active.rename(layout.log_folder / rotated_name(at(number), None))
+        write(active, line(number))
+        if path == closed[4]:
+            for each in closed[:10]:
+                each.unlink()
+        return fd
+
+    monkeypatch.setattr("os.open", open_while_another_is_begun)
+    with Snapshot(layout) as snapshot:
+        held = [orjson.loads(os.pread(piece.fd, 1000, 0)) for piece in snapshot.pieces]
+    assert [record["seq"] for record in held] == list(range(11, 32))
