@@ -47,7 +47,7 @@ def _in_words(file: Path) -> Iterator[None]:
         raise click.ClickException(f"{error.filename or file}: {error.strerror}") from error
 
 
-@click.command()
+@click.command(short_help="Write devices, positions and settings to FILE.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--config",
