@@ -38,7 +38,7 @@ _PAGES = 1000  # of SQLite, copied at once: a writer waits for no more
 
 @contextmanager
 def _in_words(file: Path) -> Iterator[None]:
-    """Turn what a person can correct into one line; `file` is what it is about if nothing is said."""
+    """Turn what a person can correct into one line; `file` is what it is about if none is named."""
     try:
         yield
     except RegistryError as error:

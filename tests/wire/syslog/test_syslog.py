@@ -159,7 +159,9 @@ STREAM = (
 )
 FRAMES = [
     *("<1>a", "<1>\nb", "<1>c", "<1>d", "<1>e", "<1>f"),
-    *("<1>as Python's handler ends it", "<1>and again", "<1>\0b", "12x no count", *3 * ("<1>g",), "<1>h"),
+    *("<1>as Python's handler ends it", "<1>and again", "<1>\0b", "12x no count"),
+    *(3 * ("<1>g",)),
+    "<1>h",
 ]
 
 
