@@ -519,8 +519,11 @@ class Packed:
     overhead = 0
 
     def __init__(self) -> None:
-        import msgpack  # noqa: PLC0415 - only the devices that speak this dialect need it
-
+        try:
+            import msgpack  # noqa: PLC0415 - only the devices that speak this dialect need it
+        except ImportError as error:
+            text = "the msgpack dialect needs a package: pip install msgpack; text needs none"
+            raise ImportError(text) from error
         self._pack: Callable[[Any], bytes] = msgpack.packb
         self._malformed = (ValueError, msgpack.UnpackException)
         self._unpacker = msgpack.Unpacker(max_buffer_size=_CHUNK + _MAX_REPLY)

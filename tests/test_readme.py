@@ -31,8 +31,8 @@ OPERATING = (ROOT / "deploy" / "OPERATING.md").read_text()
 
 DOCUMENTS = sorted(
     path.relative_to(ROOT)
-    for folder in ("", "ingest", "deploy", "tests/bench")
-    for path in (ROOT / folder).glob("*.md")
+    for folder in ("*", "ingest/**/*", "deploy/**/*", "tests/**/*")
+    for path in ROOT.glob(f"{folder}.md")
 )
 
 RUN = "python3 -m venv .venv && .venv/bin/pip install -q '.[watch]' && .venv/bin/ingest demo"
@@ -133,14 +133,31 @@ def test_all_of_the_extra_is_asked_for() -> None:
     assert {distributions[name][0] for name in PACKAGES} == extra
 
 
+def anchors(document: Path) -> set[str]:
+    """Return what the headings of a document are called in links, as GitHub has it."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_benchmark_is_named() -> None:
+    folder = ROOT / "tests" / "bench"
+    named = (folder / "README.md").read_text()
+    for program in folder.glob("*.py"):
+        if "__main__" in program.read_text() and program.stem != "compare":
+            assert f"`python -m tests.bench.{program.stem}" in named, program
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) < 2000
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=str)
 def test_links_lead_somewhere(document: Path) -> None:
     text = (ROOT / document).read_text()
-    for target in re.findall(r"\]\(([^)#:]+)[)#]", text):
-        assert (ROOT / document.parent / target).exists(), target
-    anchors = re.findall(r"PROTOCOL.md#([^)]+)\)", text)
-    headings = re.findall(r"^#+ (.*)$", (ROOT / "ingest/PROTOCOL.md").read_text(), re.MULTILINE)
-    assert set(anchors) <= {heading.lower().replace(" ", "-") for heading in headings}
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#?([^)#:]*)\)", text):
+        path = ROOT / document.parent / target if target else ROOT / document
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), (target, anchor)
 
 
 def test_the_way_of_a_frame_names_functions() -> None:

@@ -69,7 +69,19 @@ class _Main(Commands):
             return super().main(*args, **kwargs)
 
 
-@click.command(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
+_HELP = f"""
+Look after the devices and the log of an ingest listener.
+
+The listener itself starts with `ingest run`, which is the same as `twistd -n ingest`.
+
+What the help calls by a name such as PROTOCOL.md lies beside the code:
+
+\b
+  {Path(__file__).parents[1]}
+"""
+
+
+@click.command(cls=_Main, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
@@ -82,8 +94,5 @@ class _Main(Commands):
 @click.version_option(package_name="ingest", message="%(prog)s %(version)s")
 @click.pass_context
 def main(ctx: click.Context, data: Path) -> None:
-    """Look after the devices and the log of an ingest listener.
-
-    The listener itself starts with `ingest run`, which is the same as `twistd -n ingest`.
-    """
+    """Look after the devices and the log of an ingest listener."""
     ctx.obj = Layout(data)

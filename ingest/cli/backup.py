@@ -38,7 +38,7 @@ _PAGES = 1000  # of SQLite, copied at once: a writer waits for no more
 
 @contextmanager
 def _in_words(file: Path) -> Iterator[None]:
-    """Turn what a person can mend into one line; `file` is what it is about if nothing is said."""
+    """Turn what a person can correct into one line; `file` is what it is about if none is named."""
     try:
         yield
     except RegistryError as error:
@@ -47,7 +47,7 @@ def _in_words(file: Path) -> Iterator[None]:
         raise click.ClickException(f"{error.filename or file}: {error.strerror}") from error
 
 
-@click.command()
+@click.command(short_help="Write devices, positions and settings to FILE.")
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--config",

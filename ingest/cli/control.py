@@ -26,7 +26,7 @@ def rotate(layout: Layout) -> None:
     click.echo(f"rotated to {layout.log_folder / closed}" if closed else "the log file is empty")
 
 
-@click.command()
+@click.command(short_help="Let the log file stand still for a minute.")
 @click.pass_obj
 def hold(layout: Layout) -> None:
     """Let the log file stand still, until `ingest release` or for a minute.
@@ -45,7 +45,7 @@ def release(layout: Layout) -> None:
     _order(layout, "release")
 
 
-@click.command()
+@click.command(short_help="Show the running listener's health and books.")
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known, for a program.")
 @click.pass_obj
 def status(layout: Layout, as_json: bool) -> None:

@@ -134,7 +134,7 @@ class _Drained(Exception):  # noqa: N818 - the end of the log, not an error
     """All is stopped, and the log was read to its end."""
 
 
-@click.command()
+@click.command(short_help="Show it: a listener, four devices and the page.")
 @click.option(
     "--for", "duration", type=to_seconds, metavar="DURATION", help="Stop after so long: 10s, 1m."
 )

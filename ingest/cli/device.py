@@ -45,7 +45,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class _Group(Commands):
-    """Turns what a person can mend into one line."""
+    """Turns what a person can correct into one line."""
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -314,7 +314,7 @@ def import_(layout: Layout, file: BinaryIO) -> None:
     for problem in problems:
         click.echo(f"{file.name}:{problem.line}: {printable(problem.reason)}", err=True)
     if problems:
-        raise click.ClickException(f"nothing was imported: mend {file.name} and try again")
+        raise click.ClickException(f"nothing was imported: correct {file.name} and try again")
     is_new = not layout.devices.exists()
     with _make_registry(layout) as registry:
         new = [entry for entry in entries if registry.get(entry.name) is None]

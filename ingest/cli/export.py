@@ -25,7 +25,7 @@ Examples:
 """
 
 
-@click.command(help=_HELP)
+@click.command(short_help="Write the log as Parquet, CSV or Arrow.", help=_HELP)
 @click.option(
     "--format",
     "form",

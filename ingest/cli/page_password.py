@@ -7,7 +7,7 @@ import click
 from ingest.watch.auth import ROLES, Role, password_line
 
 
-@click.command()
+@click.command(short_help="Print a line for the page's --password-file.")
 @click.argument("name")
 @click.option(
     "--role",

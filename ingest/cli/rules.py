@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.group()
+@click.group(short_help="Check, replay and test rules of ingest-watch.")
 def rules() -> None:
     """Try the rules of ingest-watch: check them, run them over the old log, test them.
 
@@ -44,7 +44,7 @@ def rules() -> None:
     """
 
 
-@rules.command()
+@rules.command(short_help="Say what is wrong in a file of rules, and where.")
 @click.argument("file", type=_FILE)
 @needs_watch
 def check(file: Path) -> None:
@@ -56,7 +56,7 @@ def check(file: Path) -> None:
     click.echo(f"{file}: {len(found.rules)} rules, and nothing is wrong with them")
 
 
-@rules.command()
+@rules.command(short_help="Say what would have fired over the old log.")
 @click.option(
     "--rules", "file", type=_FILE, required=True, envvar="INGEST_RULES", show_envvar=True,
     help="The file of rules.",

@@ -18,6 +18,7 @@ from ingest.service.tap import Options
 
 
 @click.command(
+    short_help="Run a listener, as `twistd -n ingest` does.",
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     options_metavar="",

@@ -67,7 +67,7 @@ def _device_name(text: str) -> str:
     return text
 
 
-@click.command()
+@click.command(short_help="Push lines as the device NAME.")
 @click.argument("name", type=_device_name)
 @click.option(
     "--to",

@@ -33,7 +33,7 @@ def _regex(
         raise click.BadParameter(f"{text!r} is not a regular expression: {error}") from error
 
 
-@click.command()
+@click.command(short_help="Show the last records of the log.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is added, until Ctrl-C.")
 @click.option(
     "-n",

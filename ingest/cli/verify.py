@@ -19,7 +19,7 @@ from ingest.log.verifying import verify as verify_log
 from ingest.units import format_size
 
 
-@click.command()
+@click.command(short_help="Prove that no line is torn, missing or repeated.")
 @click.pass_context
 def verify(ctx: click.Context) -> None:
     """Prove the log: whole lines, valid records, no number missing or repeated.

@@ -439,7 +439,7 @@ def test_an_import_with_bad_rows_imports_nothing(run: Run, layout: Layout, tmp_p
     first, second, last = result.stderr.splitlines()
     assert first.startswith(f"{file}:3: 'b b' is not a device name")
     assert second == f"{file}:4: device a stands in line 2 already"
-    assert last == f"Error: nothing was imported: mend {file} and try again"
+    assert last == f"Error: nothing was imported: correct {file} and try again"
     assert not layout.devices.exists()
 
 

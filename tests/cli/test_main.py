@@ -62,7 +62,9 @@ def found(path: tuple[str, ...]) -> click.Command:
 @pytest.mark.parametrize("path", [*commands(cast(click.Group, main))], ids=" ".join)
 def test_help_is_written_for_people(path: tuple[str, ...]) -> None:
     """Each option says something, and nothing of how the help is made shows in it."""
-    assert r"\b" not in run(*path, "--help").stdout
+    text = run(*path, "--help").stdout
+    assert r"\b" not in text
+    assert "...\n" not in text.partition("Commands:\n")[2]  # said in full, in a line
     for option in found(path).params:
         if isinstance(option, click.Option):
             assert option.help, option
@@ -75,3 +77,4 @@ def test_every_command_is_explained() -> None:
     assert isinstance(main, click.Group)
     assert [line.split()[0] for line in lines] == main.list_commands(click.Context(main))
     assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
+    assert not [line for line in lines if line.endswith("...")]

@@ -157,6 +157,14 @@ def test_frames_that_are_none(shell: Shell, frame: Any) -> None:
     client.abort()
 
 
+def test_without_its_package_msgpack_says_what_to_install(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "msgpack", None)
+    with pytest.raises(ImportError, match="pip install msgpack"):
+        shell("127.0.0.1", free_port(), "a", "t", dialect="msgpack")
+
+
 @pytest.mark.parametrize("frame", [None, 1 << 64, "\ud800", b"x" * 65_600])
 def test_objects_that_msgpack_can_not_hold(shell: Shell, frame: Any) -> None:
     client = shell("127.0.0.1", free_port(), "a", "t", dialect="msgpack")
