@@ -131,7 +131,7 @@ class WriterFailed(Event):
 
     def __str__(self) -> str:
         return (
-            f"the writer of the log has failed: {_located(self.error)}; devices wait, nothing is"
+            f"the writer of the log has failed: {located(self.error)}; devices wait, nothing is"
             " acknowledged and nothing is lost; restart the listener"
         )
 
@@ -303,7 +303,7 @@ class HolderFailed(Event):
     error: Exception
 
     def __str__(self) -> str:
-        return f"{self.device}: its connection is cut, {self.call}() failed: {_located(self.error)}"
+        return f"{self.device}: its connection is cut, {self.call}() failed: {located(self.error)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +314,7 @@ class FlowControlFailed(Event):
     error: Exception
 
     def __str__(self) -> str:
-        return f"the flow of records could not be told to {self.call}: {_located(self.error)}"
+        return f"the flow of records could not be told to {self.call}: {located(self.error)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,17 +325,17 @@ class MeasureFailed(Event):
 
     def __str__(self) -> str:
         return (
-            f"a measure could not be noted: {_located(self.error)}; it is taken no more until the"
+            f"a measure could not be noted: {located(self.error)}; it is taken no more until the"
             " next start, and records are taken as before"
         )
 
 
 def _in_words(error: Exception) -> str:
     """Write what the system or SQLite says; any other exception is a fault of ours."""
-    return str(error) if isinstance(error, OSError | sqlite3.Error) else _located(error)
+    return str(error) if isinstance(error, OSError | sqlite3.Error) else located(error)
 
 
-def _located(error: BaseException) -> str:
-    """Write an exception in one line, with the place that raised it."""
+def located(error: BaseException) -> str:
+    """Write an exception in one line, with the place that raised it: it is a fault of ours."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{error!r} at {frames[-1].filename}:{frames[-1].lineno}" if frames else repr(error)

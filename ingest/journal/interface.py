@@ -12,8 +12,9 @@ What it does for a device that has seven records already, line by line:
 
 `ingest.journal.leases.Leases` does all of that but the second line and the first half of the third,
 for any journal, and keeps the faults of holders apart. `ingest.journal.memory` is the shortest
-journal that uses it. A new one is added to `JOURNALS` of `tests.support.journals`, and has to pass
-`tests/journal/test_contract.py` and the table of faults.
+journal that uses it; `tests.support.remote_journal` is one that is elsewhere, whose answers come
+later, also the one which number a device has. A new one is added to `JOURNALS` of
+`tests.support.journals`, and has to pass `tests/journal/test_contract.py` and the table of faults.
 """
 
 from typing import Literal, NamedTuple, Protocol

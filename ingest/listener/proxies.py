@@ -170,12 +170,13 @@ class ProxyDoor(ProtocolWrapper):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Called when the connection is over."""
         # A health check may connect and say nothing.
-        if self._parser is not None and not self._parser.is_empty:
-            self.factory.tell_refusal(self.getPeer(), "the connection ended within it")
+        is_cut_short = self._parser is not None and not self._parser.is_empty
         self._stop_waiting()
         protocol, self.wrappedProtocol = self.wrappedProtocol, None
         if protocol is not None:
             protocol.connectionLost(reason)
+        elif is_cut_short:
+            self.factory.tell_refusal(self.getPeer(), "the connection ended within it")
 
     # What the protocol behind the door calls, besides all that the transport below has.
 
@@ -196,8 +197,8 @@ class ProxyDoor(ProtocolWrapper):
 
     def refuse(self, reason: str) -> None:
         """Cut the connection, and tell of it."""
-        self.factory.tell_refusal(self.getPeer(), reason)
         self.abortConnection()
+        self.factory.tell_refusal(self.getPeer(), reason)
 
     def _read_header(self, parser: ProxyParser, data: bytes) -> None:
         try:

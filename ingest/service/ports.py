@@ -8,6 +8,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 
+from ingest.journal.events import located
 from ingest.listener.doors import (
     Door,
     DoorError,
@@ -44,11 +45,22 @@ def entrance(listen: Listen, reactor: IReactorPorts) -> Entrance:
     Raises:
         DoorError: its endpoint, its protocol or an option of that makes none.
     """
+    return Entrance(listen.protocol, _converse(listen), parse_door(listen.endpoint, reactor))
+
+
+def _converse(listen: Listen) -> Converse:
     try:
-        converse = find(listen.protocol).make_converse(Options(listen.options))
-    except (KeyError, OptionError) as error:
+        protocol = find(listen.protocol)
+    except KeyError as error:
         raise DoorError(str(listen), error.args[0]) from None
-    return Entrance(listen.protocol, converse, parse_door(listen.endpoint, reactor))
+    try:
+        return protocol.make_converse(Options(listen.options))
+    except OptionError as error:
+        raise DoorError(str(listen), str(error)) from None
+    except Exception as error:  # anybody may have written it
+        raise DoorError(
+            str(listen), f"the protocol {listen.protocol} can't be used: {located(error)}"
+        ) from None
 
 
 class Ports(Service):

@@ -68,7 +68,7 @@ class Snapshots:
         fleet, totals = self._fleet, self._fleet.totals()
         health, reason = self.health()
         frames_per_s, bytes_per_s, written_per_s = self._rates.per_second()
-        free = _free(self._journal.log_folder)
+        free = free_bytes(self._journal.log_folder)
         quietest = min(fleet.devices(), key=lambda member: member.intake.heard, default=None)
         return Summary(
             health=health,
@@ -141,9 +141,19 @@ class Snapshots:
             }
 
 
-def _free(folder: Path) -> int:
-    """Return the bytes that are free where a folder is; where it was, if it was moved away."""
-    return next(shutil.disk_usage(each).free for each in (folder, *folder.parents) if each.exists())
+def free_bytes(folder: Path) -> int:
+    """Return the bytes that are free where a folder is; where it was, if it was moved away.
+
+    It is 0 where the disk can't tell any more: then the rest of the snapshot matters most.
+    """
+    for each in (folder, *folder.parents):
+        try:
+            return shutil.disk_usage(each).free
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return 0
+    return 0
 
 
 def _device_counts(account: Account, refusals: Mapping[str, int]) -> DeviceCounts:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorCore
+from twisted.logger import Logger
 
 from ingest.ops.notify import Notifier
 from ingest.ops.status import RESTART_HELPS, Summary
@@ -17,6 +18,8 @@ class Systemd(Service):
 
     It is the last service to start, and the first to stop.
     """
+
+    _log = Logger(namespace="ingest")
 
     def __init__(
         self,
@@ -71,8 +74,16 @@ class Systemd(Service):
             self._notifier.alive()
 
     def _show(self) -> None:
-        self._notifier.status(self._summary().in_words())
+        self._notifier.status(self._in_words())
 
     def _ready(self) -> None:
         if self.running:
-            self._notifier.ready(self._summary().in_words())
+            self._notifier.ready(self._in_words())
+
+    def _in_words(self) -> str:
+        """Say how things are; a fault in that is no reason for systemd to end what else is well."""
+        try:
+            return self._summary().in_words()
+        except Exception:
+            self._log.failure("how things are can't be said")
+            return "running; how things are can't be said, see the log"

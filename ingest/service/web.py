@@ -136,8 +136,8 @@ class Web(Service):
         self._beat = self._reactor.callLater(_BEAT, self._observe_beat, due)
 
     def _observe_beat(self, due: float) -> None:
-        self._metrics.reactor_seconds.observe(max(0.0, self._reactor.seconds() - due))
         self._expect_beat()
+        self._metrics.reactor_seconds.observe(max(0.0, self._reactor.seconds() - due))
 
 
 def _refused(error: DoorError) -> StartError:

@@ -10,12 +10,13 @@ from tests.support.journals import JOURNALS, Driven, DrivenMemory, Holder, Yield
 def claim(driven: Driven, device: str) -> Holder:
     holder = Holder()
     driven.journal.claim(device, holder)
+    driven.settle(lambda: bool(holder.told))
     return holder
 
 
 def test_no_journal_is_left_out() -> None:
     """Add a new one to `JOURNALS`: then it runs all of this, and the table of faults."""
-    assert implementations(Journal, "ingest.journal") == set(JOURNALS)
+    assert implementations(Journal, "ingest.journal") <= set(JOURNALS)
 
 
 class TestContract:
@@ -66,7 +67,6 @@ class TestContract:
         append(driven.journal, first.lease, 3)
         driven.journal.release(first.lease)
         second = claim(driven, "a")
-        driven.settle(lambda: bool(second.told))
         assert second.told == [("granted", 3)]
         assert second.lease.first == 4
         assert len(driven.lines()) == 3
@@ -74,6 +74,7 @@ class TestContract:
     def test_a_newer_holder_waits_for_the_older_ones_records(self, driven: Driven) -> None:
         older, newer = YieldingHolder(driven.journal), Holder()
         driven.journal.claim("a", older)
+        driven.settle(lambda: bool(older.told))
         append(driven.journal, older.lease, 100)
         driven.journal.claim("a", newer)
         assert ("fenced", 0) in older.told
@@ -82,8 +83,7 @@ class TestContract:
         assert len(driven.lines()) == 100
 
     def test_a_claim_may_be_withdrawn(self, driven: Driven) -> None:
-        older, newer = Holder(), Holder()
-        driven.journal.claim("a", older)
+        older, newer = claim(driven, "a"), Holder()
         driven.journal.claim("a", newer)
         driven.journal.withdraw("a", newer)
         append(driven.journal, older.lease)
@@ -91,6 +91,19 @@ class TestContract:
         driven.journal.release(older.lease)
         assert newer.told == []
         assert claim(driven, "a").told == [("granted", 1)]
+
+    def test_a_claim_may_be_withdrawn_before_any_answer(self, driven: Driven) -> None:
+        """Whoever withdraws what was granted at once hears no more than that."""
+        first, second = Holder(), Holder()
+        driven.journal.claim("a", first)
+        was_told = list(first.told)
+        driven.journal.withdraw("a", first)
+        if was_told:
+            driven.journal.release(first.lease)
+        driven.journal.claim("a", second)
+        driven.settle(lambda: bool(second.told))
+        assert second.told == [("granted", 0)]
+        assert first.told == was_told
 
     def test_a_lease_that_was_released_brings_no_more(self, driven: Driven) -> None:
         holder = claim(driven, "a")
@@ -124,8 +137,7 @@ class TestContract:
         holder = claim(driven, "a")
         append(driven.journal, holder.lease)
         driven.journal.release(holder.lease)
-        following = claim(driven, "a")
-        driven.settle(lambda: bool(following.told))
+        claim(driven, "a")
         assert holder.told == [("granted", 0)]
 
 

@@ -44,6 +44,7 @@ class Neighbours:
         self._holders = [Holder(), holder, Holder()]
         for name, each in zip(("before", "bad", "after"), self._holders, strict=True):
             driven.journal.claim(name, each)
+        driven.settle(lambda: all(each.told for each in self._holders))
 
     def push(self) -> None:
         """Bring a record of each device that is still there, in one commit, and wait for it."""
@@ -92,6 +93,7 @@ def test_a_holder_that_fails_is_cut_and_reported_once(
     assert _failures(driven) == [("bad", call) for call in failures]
     newer = Holder()
     driven.journal.claim("bad", newer)
+    driven.settle(lambda: bool(newer.told))
     assert newer.told == [("granted", bad.lease.last)]
 
 
@@ -115,6 +117,7 @@ def test_a_waiting_claim_that_fails_leaves_the_newest_its_turn(driven: Driven) -
     older, bad, newest = Holder(), FailingHolder("fenced"), Holder()
     for holder in (older, bad, newest):
         driven.journal.claim("a", holder)
+    driven.settle(lambda: len(bad.told) == 2)
     assert bad.told == [("fenced", 0), ("abort", 0)]
     driven.journal.release(older.lease)
     assert newest.told == [("granted", 0)]
@@ -127,6 +130,7 @@ def test_a_claim_that_fails_when_its_turn_comes(driven: Driven) -> None:
     driven.journal.claim("a", older)
     driven.journal.claim("a", bad)
     driven.journal.claim("a", newer)
+    driven.settle(lambda: bool(newer.told))
     assert bad.told == [("granted", 0), ("abort", 0)]
     assert newer.told == [("granted", 0)]
     assert older.told == [("granted", 0), ("fenced", 0)]

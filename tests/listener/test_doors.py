@@ -7,6 +7,7 @@ import socket
 import struct
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -254,6 +255,28 @@ def test_a_connection_that_ends_within_its_header(doorway: Doorway) -> None:
     door.connectionLost(Failure(ConnectionDone()))
     assert doorway.refused == ["10.0.0.1: the connection ended within it"]
     assert (len(doorway.doors), len(doorway.refused)) == (0, 1)
+
+
+class Broken(Exception):  # noqa: N818 - it is no error of anything
+    """What is injected."""
+
+
+@pytest.mark.parametrize("data", [b"nonsense\r\n", LINE[:20]])
+def test_whoever_is_told_of_a_refusal_may_fail(doorway: Doorway, data: bytes) -> None:
+    def fail(host: str, reason: str) -> None:
+        raise Broken
+
+    doorway.doors.refused = fail
+    door, transport = doorway.connect()
+    with suppress(Broken):
+        door.dataReceived(data)
+        doorway.clock.advance(10.1)
+    assert transport.disconnecting
+    door.connectionLost(Failure(ConnectionDone()))
+    lost, _ = doorway.connect(LINE[:20])
+    with suppress(Broken):
+        lost.connectionLost(Failure(ConnectionDone()))
+    assert len(doorway.doors) == 0
 
 
 def test_half_close_is_passed_on(doorway: Doorway) -> None:

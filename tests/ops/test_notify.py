@@ -2,13 +2,14 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from twisted.internet.task import Clock
 
 from ingest.ops.notify import Notifier
+from ingest.ops.status import Summary
 from ingest.service.systemd import Systemd
 from tests.support.waiting import PATIENCE
 
@@ -77,6 +78,23 @@ def test_who_does_not_read_holds_nobody_up(manager: socket.socket) -> None:
 )
 def test_the_watchdog(environment: dict[str, str], seconds: float) -> None:
     assert Notifier(environment).watchdog == seconds
+
+
+def test_a_start_is_told_though_nobody_can_say_how_things_are(manager: socket.socket) -> None:
+    def fail() -> Summary:
+        raise ZeroDivisionError
+
+    class Reactor(Clock):
+        def callWhenRunning(self, call: Callable[[], None]) -> None:
+            call()
+
+    notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
+    systemd = Systemd(notifier, fail, lambda: ("ok", ""), Reactor())  # type: ignore[arg-type]
+    systemd.startService()
+    assert heard(manager)[0] == "READY=1"
+    with systemd.reloading():
+        assert heard(manager)[0] == "RELOADING=1"
+    assert heard(manager)[0] == "READY=1"
 
 
 @pytest.mark.parametrize(

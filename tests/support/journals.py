@@ -18,6 +18,7 @@ from ingest.journal.memory import MemoryJournal
 from ingest.journal.positions import read_positions
 from ingest.layout import Layout
 from tests.log.logs import BEGIN, line
+from tests.support.remote_journal import RemoteJournal
 from tests.support.waiting import PATIENCE
 
 FORKS = get_context("forkserver")
@@ -289,9 +290,30 @@ class DrivenFile:
         return lease.first
 
 
+class DrivenRemote:
+    """A `RemoteJournal`; whoever waits for something lets its answers come, one by one."""
+
+    def __init__(self) -> None:
+        self.journal = RemoteJournal()
+
+    def settle(self, done: Callable[[], object]) -> None:
+        while not done():
+            self.journal.answers.popleft()()
+
+    def lines(self) -> list[bytes]:
+        return self.journal.lines
+
+    def events(self) -> Sequence[Event]:
+        return self.journal.events
+
+    def close(self) -> None:
+        self.journal.close()
+
+
 JOURNALS: dict[type, Callable[[Path], Driven]] = {
     MemoryJournal: lambda folder: DrivenMemory(),
     FileJournal: DrivenFile,
+    RemoteJournal: lambda folder: DrivenRemote(),
 }
 """How each journal is driven, in a folder of its own; the contract runs on all of them."""
 
