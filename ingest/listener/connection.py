@@ -355,7 +355,7 @@ class Connection(Protocol):
     def _close(self) -> None:
         """Close our side; all of it when the device has closed its own, or is not waited for."""
         if self._stream_ended or (self._ended is not None and not self._ended.lingers):
-            self._transport.loseConnection()
+            self._outlet.close()
         else:
             self._outlet.finish()
 

@@ -24,6 +24,7 @@ from twisted.internet.error import (
     ConnectError,
     ConnectingCancelledError,
     ConnectionDone,
+    ConnectionLost,
 )
 from twisted.internet.interfaces import IDelayedCall, IProtocol, IReactorTime, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
@@ -392,6 +393,8 @@ def _in_words(failure: Failure, seconds: float) -> str:
         return "TLS: its certificate is for another name"
     if isinstance(reason, SSL.Error):
         return f"TLS: {reason.args[0][-1][-1]}" if reason.args and reason.args[0] else "TLS failed"
+    if isinstance(reason, ConnectionLost):
+        return "it has cut the connection"
     if isinstance(reason, ConnectError) and isinstance(reason.osError, int):
         return os.strerror(reason.osError)
     return str(reason).rstrip(".") or type(reason).__name__

@@ -42,6 +42,9 @@ class Outlet(Protocol):
     def finish(self) -> None:
         """Close our side once all has gone; where the transport can't do that, all of it."""
 
+    def close(self) -> None:
+        """Close both sides once all has gone."""
+
 
 class DeviceTransport(Protocol):
     """What a connection needs of its transport, be it a socket, a Unix socket or TLS."""
@@ -145,6 +148,10 @@ class SocketOutlet:
         else:
             self._transport.loseWriteConnection()
 
+    def close(self) -> None:
+        """See `Outlet.close`."""
+        self._transport.loseConnection()
+
     def resumeProducing(self) -> None:
         """Called when the transport has nothing left; at first only because we registered."""
         if not self._registered:
@@ -196,11 +203,16 @@ class BufferedOutlet:
 
     def finish(self) -> None:
         """See `Outlet.finish`; TLS has no half-closed connection."""
-        self._transport.unregisterProducer()  # TLS does not close before its producer has left
         if ISSLTransport.providedBy(self._transport):
-            self._transport.loseConnection()
+            self.close()
         else:
+            self._transport.unregisterProducer()
             self._transport.loseWriteConnection()
+
+    def close(self) -> None:
+        """See `Outlet.close`."""
+        self._transport.unregisterProducer()  # TLS does not close before its producer has left
+        self._transport.loseConnection()
 
     def pauseProducing(self) -> None:
         """Called when the buffer is full."""
@@ -233,4 +245,7 @@ class NoOutlet:
         """Acknowledge nothing."""
 
     def finish(self) -> None:
+        """Nothing is left to be closed."""
+
+    def close(self) -> None:
         """Nothing is left to be closed."""

@@ -21,6 +21,7 @@ class AnsweringDevice:
         port: where it listens.
         asked: what it was asked, in order.
         calls: how many connections were made.
+        closed: how many of them the other side has closed in good order, after an answer.
     """
 
     def __init__(self, behaviour: Behaviour, port: int = 0) -> None:
@@ -28,7 +29,7 @@ class AnsweringDevice:
         self._server = socket.create_server(("127.0.0.1", port))
         self.port: int = self._server.getsockname()[1]
         self.asked: list[bytes] = []
-        self.calls = 0
+        self.calls = self.closed = 0
         self._current: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
@@ -67,7 +68,7 @@ def answers(*replies: bytes) -> Behaviour:
     def behave(device: AnsweringDevice, connection: socket.socket) -> None:
         device.asked.append(connection.recv(4096))
         connection.sendall(replies[min(len(device.asked), len(replies)) - 1])
-        connection.recv(4096)  # until we close
+        device.closed += connection.recv(4096) == b""
 
     return behave
 
@@ -86,7 +87,9 @@ def answers_over_tls(context: ssl.SSLContext, reply: bytes) -> Behaviour:
     """Answer each question, and wait, in TLS."""
 
     def behave(device: AnsweringDevice, connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as secured:
+        with context.wrap_socket(
+            connection, server_side=True, suppress_ragged_eofs=False
+        ) as secured:
             answers(reply)(device, secured)
 
     return behave

@@ -240,6 +240,7 @@ def test_tls(tmp_path: Path) -> None:
             table("unknown", device.port, connect=endpoint),
         ) as listener:
             assert listener.wait_for_frames("known", 2) == ["20.5"] * 2
+            wait_for(lambda: device.closed >= 2, "connections that are closed in good order")
             wait_for(lambda: listener.said("unknown at tls") == 1, "the line")
             assert listener.said("is down: TLS: certificate verify failed") == 1
             assert listener.lines("unknown") == []

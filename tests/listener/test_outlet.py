@@ -1,6 +1,7 @@
 """What goes out: in order, and of what can't go now only the newest acknowledgement."""
 
 import errno
+from collections.abc import Callable
 from typing import cast
 
 import pytest
@@ -174,10 +175,12 @@ class TestBufferedOutlet:
         assert transport.is_closed and not transport.disconnecting
         assert transport.producer is None
 
-    def test_it_closes_both_sides_of_tls(self) -> None:
+    @pytest.mark.parametrize("finish", [BufferedOutlet.finish, BufferedOutlet.close])
+    def test_it_closes_both_sides_of_tls(self, finish: Callable[[BufferedOutlet], None]) -> None:
+        """TLS says its good-bye when the producer has left, and not before."""
         transport = Transport()
         directlyProvides(transport, ISSLTransport)
-        BufferedOutlet(cast(DeviceTransport, transport), Acknowledger()).finish()
+        finish(BufferedOutlet(cast(DeviceTransport, transport), Acknowledger()))
         assert transport.disconnecting and not transport.is_closed
         assert transport.producer is None
 
