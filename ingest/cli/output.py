@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO, NoReturn
 import click
 
 from ingest.log.listing import LeftOut
+from ingest.ops.standard import keep_standard_streams
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -27,11 +28,11 @@ class _Stdout(io.FileIO):
     def write(self, data: "ReadableBuffer", /) -> int:
         try:
             return super().write(data)
-        except BrokenPipeError:
-            raise  # the reader has gone: click ends quietly, as in `ingest device list | head`
         except OSError as error:
             # What is still buffered must not fail again when the interpreter ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
+            if isinstance(error, BrokenPipeError):
+                raise  # the reader has gone: click ends quietly, as in `ingest device list | head`
             raise OutputError(f"can't write to standard output: {error.strerror}") from error
 
 
@@ -46,6 +47,11 @@ def guarded_output() -> Iterator[None]:
     if before is None:
         # The next file that is opened would become standard output.
         raise SystemExit("Error: standard output is closed; send it to /dev/null instead")
+    keep_standard_streams()
+    if sys.stdin is None:
+        sys.stdin = open(0)  # noqa: SIM115 - for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(2, "w")  # noqa: SIM115
     is_ours = before is sys.__stdout__
     if not is_ours:  # but that of a test
         yield
@@ -65,6 +71,8 @@ def guarded_output() -> Iterator[None]:
         except OutputError as error:
             error.show()
             raise SystemExit(error.exit_code) from None
+        except BrokenPipeError:
+            raise SystemExit(1) from None
 
 
 class Output:

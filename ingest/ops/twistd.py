@@ -1,4 +1,4 @@
-"""The files that twistd itself writes: where none is wanted, and where none can be written."""
+"""What twistd does on its own: the files that it writes, and how wide its help is."""
 
 import os
 from pathlib import Path
@@ -31,6 +31,16 @@ def settle_files(twistd: usage.Options | None) -> None:
         raise usage.UsageError(f"twistd's --rundir {twistd['rundir']}: there is no such folder")
     _check(twistd, "logfile", twistd["logfile"] or (LOG_FILE if in_background else "-"))
     _check(twistd, "pidfile", twistd["pidfile"] or "-")
+
+
+def help_width(width: int | None = None) -> int:
+    """Return how many columns twistd's help may take: it can't be written in less than 40.
+
+    Args:
+        width: how many are asked for; None for those of the terminal.
+    """
+    columns = os.environ.get("COLUMNS", "")
+    return max(40, width or (int(columns) if columns.isdecimal() else 80))
 
 
 def _check(twistd: Any, option: str, name: str) -> None:

@@ -22,7 +22,8 @@ from twisted.python.logfile import LogFile
 
 from ingest.listener.protocols import DEFAULT, protocols
 from ingest.ops.jsonlog import json_observer
-from ingest.ops.twistd import LOG_FILE, settle_files
+from ingest.ops.standard import keep_standard_streams
+from ingest.ops.twistd import LOG_FILE, help_width, settle_files
 from ingest.service.reading import (
     did_you_mean,
     options_with_files,
@@ -78,6 +79,7 @@ class Options(usage.Options):
     ]
 
     def __init__(self) -> None:
+        keep_standard_streams()
         super().__init__()
         self.listen: list[Listen] = []
         self.make_observer: Callable[[], ILogObserver] | None = None
@@ -92,7 +94,9 @@ class Options(usage.Options):
         listed = "".join(
             f"    {maker.name}: {maker.summary}\n" for _, maker in sorted(protocols().items())
         )
-        return f"{super().getUsage(width)}\nProtocols for --listen:\n{listed}\n{_EXAMPLES}"
+        return (
+            f"{super().getUsage(help_width(width))}\nProtocols for --listen:\n{listed}\n{_EXAMPLES}"
+        )
 
     def opt_version(self) -> None:
         """Print the version and exit."""

@@ -11,7 +11,8 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python import usage
 
 from ingest.layout import DEFAULT_DATA
-from ingest.ops.twistd import settle_files
+from ingest.ops.standard import keep_standard_streams
+from ingest.ops.twistd import help_width, settle_files
 from ingest.watch.packages import PACKAGES
 
 DEFAULT_HTTP: Final = "tcp:7681:interface=127.0.0.1"
@@ -40,6 +41,7 @@ class Options(usage.Options):
     ]  # fmt: skip
 
     def __init__(self) -> None:
+        keep_standard_streams()
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # it would end us before we can act on it
         super().__init__()
         self.hosts: list[str] = []
@@ -51,6 +53,10 @@ class Options(usage.Options):
         "a name besides localhost by which browsers call the page, as behind a proxy on this"
         " machine; may be given several times"
     )
+
+    def getUsage(self, width: int | None = None) -> str:
+        """Return the help."""
+        return str(super().getUsage(help_width(width)))
 
     def opt_version(self) -> None:
         """Print the version and exit."""

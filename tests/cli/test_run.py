@@ -76,3 +76,10 @@ def test_what_makes_no_sense_is_one_line(arguments: tuple[str, ...], tmp_path: P
     assert result.stderr.endswith("; see ingest run --help\n")
     assert result.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("columns", ["20", "wide"])
+def test_help_on_a_narrow_terminal(columns: str) -> None:
+    for command in ((INGEST, "run"), (TWISTD, "ingest"), (TWISTD, "ingest-watch")):
+        shown = run("env", f"COLUMNS={columns}", *command, "--help")
+        assert (shown.returncode, shown.stderr) == (0, "")

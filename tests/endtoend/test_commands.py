@@ -15,7 +15,7 @@ import pytest
 
 from ingest.devices.registry import Registry
 from ingest.ops.control import ask
-from tests.support.devices import Device, PackedDevice, TextDevice
+from tests.support.devices import TOKEN, Device, PackedDevice, TextDevice
 from tests.support.listeners import Listener, injected
 from tests.support.processes import INGEST, run
 from tests.support.waiting import PATIENCE, wait_for
@@ -209,6 +209,32 @@ def test_output_that_can_not_be_written(
     assert "Traceback" not in result.stderr
     with Registry(listener.layout.devices) as registry:
         assert registry.get("unprinted") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("restore {file} | true", 1),  # it writes when the reader has gone
+        ("page-password a <&-", 1),
+        ("send a --to {to} <&-", 0),
+        ("status 2>&-", 0),
+    ],
+)
+def test_streams_that_are_closed(
+    listener: Listener, name: str, tmp_path: Path, words: str, code: int
+) -> None:
+    address = listener.addresses[0]
+    assert isinstance(address, tuple)
+    host, port = address
+    file = tmp_path / "backup.tar"
+    listener.ingest("backup", str(file))
+    token = f"INGEST_TOKEN={TOKEN}"
+    words = words.format(file=file, to=f"{host}:{port}").replace(" a ", f" {name} ")
+    result = run(
+        "env", token, "bash", "-c", f"set -o pipefail; {INGEST} --data {listener.data} {words}"
+    )
+    assert result.returncode == code, result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_the_connected_are_listed(listener: Listener, name: str) -> None:
