@@ -64,6 +64,7 @@ from typing import (
     NamedTuple,
     TypeVar,
     Union,
+    cast,
 )
 
 _DEVICE_NAME = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -2563,8 +2564,8 @@ class _StreamLink(asyncio.Protocol):
         return self._transport.get_extra_info("socket")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not every loop's transports are of asyncio's class: those of uvloop are not.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self.error is None:

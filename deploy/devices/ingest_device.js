@@ -53,6 +53,9 @@ class Device extends EventEmitter {
     pause = 1000 }) {
     super()
     if (!['SCRAM-SHA-256', 'PLAIN'].includes(mechanism)) throw new RangeError(mechanism)
+    for (const [option, value] of Object.entries({ port: +port, queue, pause })) {
+      if (!(value >= 1)) throw new RangeError(`${option} must be a number, and 1 at least`)
+    }
     Object.assign(this, { name, mechanism, tls, limit: queue, pause, firstPause: pause })
     this.address = { host, port }
     this.token = token.normalize('NFKC') // of RFC 4013, what matters outside of its odd cases

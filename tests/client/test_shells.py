@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgpack
 import pytest
 import scramp
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -90,6 +91,16 @@ def test_frames_are_acknowledged(shell: Shell) -> None:
         assert server.connections == 1
         assert client.taken == 4
         assert not client.connected
+
+
+def test_a_loop_whose_transports_are_not_asyncios_own() -> None:
+    with Server() as server:
+        with to(server, partial(BlockingAsync, make_loop=uvloop.new_event_loop)) as client:
+            client.send_many("ab")
+            client.wait(PATIENCE)
+            client.reconnect(PATIENCE)
+            client.send("c")
+        assert server.stored == [b"a", b"b", b"c"]
 
 
 def test_without_acknowledgements_closing_waits_for_the_server(shell: Shell) -> None:

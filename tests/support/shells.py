@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,9 +13,14 @@ from tests.support.waiting import PATIENCE
 class BlockingAsync:
     """An `AsyncClient` with the methods of `Client`; its loop runs in a thread."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        make_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+        **options: Any,
+    ) -> None:
         self._client = AsyncClient(*arguments, **options)
-        self._loop = asyncio.new_event_loop()
+        self._loop = make_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 

@@ -7,6 +7,8 @@ from typing import Any
 
 from ingest.wire.formats.words import as_object, number
 
+_NO_TIME = "-1"  # Graphite then takes its own
+
 
 def parse(line: str) -> dict[str, Any]:
     """Read a line; the time may be missing.
@@ -22,7 +24,7 @@ def parse(line: str) -> dict[str, Any]:
     if tags:
         parsed["tags"] = as_object(dict(map(_tag, tags)))
     parsed["value"] = _number(value)
-    if rest:
+    if rest and rest[0] != _NO_TIME:
         parsed["timestamp"] = _number(rest[0])
     return parsed
 

@@ -52,6 +52,9 @@ _METADATA_KEY = b"\xa9$metadata"
 """Metadata of Fluent Bit are rare: then the data of a record are `{"$record":…,"$metadata":…}`."""
 _PLACES = [b"%d" % place for place in range(10_000)]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MARKS = (0xFFFFFFFE, 0xFFFFFFFF)
+"""-2 and -1, as seconds of an EventTime: by them Fluent Bit marks the end and the begin of records
+that have metadata in common, which the begin holds."""
 _SIGNALS = (1, 2)
 """Metrics and traces of Fluent Bit: objects of its own, which are no [time, record]."""
 
@@ -212,6 +215,8 @@ class _Seconds(dict[int, bytes]):
     _MOST = 10_000
 
     def __missing__(self, second: int) -> bytes:
+        if second in _MARKS:
+            raise OverflowError("a mark, and no time")
         if len(self) >= self._MOST:
             self.clear()
         moment = _EPOCH + timedelta(seconds=second)

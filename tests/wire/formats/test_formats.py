@@ -279,6 +279,11 @@ def test_what_is_not_graphite(line: str) -> None:
     assert parsed("graphite", line.encode())[1] == 1
 
 
+@pytest.mark.parametrize("line", [b"a 1", b"a 1 -1"])
+def test_graphite_without_a_time(line: bytes) -> None:
+    assert data_of("graphite", line) == {"path": "a", "value": 1}
+
+
 RMC = b"$GPRMC,123519,A,4807.038,S,01131.000,W,022.4,084.4,230394,003.1,W"
 
 

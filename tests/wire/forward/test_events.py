@@ -118,6 +118,9 @@ def test_a_chunk_of_many_events() -> None:
         (STAMP, AT),
         ([STAMP, {}], AT),
         (msgpack.Timestamp(1_795_347_540, 5), "2026-11-22T11:39:00.000000005Z"),
+        (1 << 32, "2106-02-07T06:28:16Z"),
+        ([msgpack.ExtType(0, b"\xff\xff\xff\xff" + bytes(4)), {}], None),  # a mark of Fluent Bit
+        ([msgpack.ExtType(0, b"\xff\xff\xff\xfe" + bytes(4)), {}], None),
         (1 << 60, None),
         (math.nan, None),
         (None, None),
