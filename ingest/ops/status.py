@@ -18,6 +18,18 @@ RESTART_HELPS: Final = frozenset({"writer-failed"})
 """With which health nothing else helps."""
 
 
+def full_in(free: int, written_per_s: float) -> float | None:
+    """Return in how many seconds a disk will be full; None if it does not fill.
+
+    Args:
+        free: bytes that are left; a disk that is full has none, though nothing fills it any more.
+        written_per_s: bytes a second, of late.
+    """
+    if not free:
+        return 0.0
+    return free / written_per_s if written_per_s else None
+
+
 @dataclass(frozen=True)
 class Counts:
     """What came and what became of it, of one device or of all, since the listener started."""

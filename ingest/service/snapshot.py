@@ -13,7 +13,7 @@ from ingest.listener.books import Account, total
 from ingest.listener.dialer import DialCounts
 from ingest.listener.fleet import Fleet
 from ingest.listener.phases import Phase
-from ingest.ops.status import Counts, DeviceCounts, Latencies, Rates, Status, Summary
+from ingest.ops.status import Counts, DeviceCounts, Latencies, Rates, Status, Summary, full_in
 from ingest.service.settings import Settings
 
 SAMPLES = 5.0  # seconds between two samples of the rates
@@ -91,7 +91,7 @@ class Snapshots:
             rotations=self._rotations(),
             holding_until_s=self._journal.hold_ends_in,
             disk_free_bytes=free,
-            disk_full_in_s=free / written_per_s if written_per_s else None,
+            disk_full_in_s=full_in(free, written_per_s),
             errors=dict(fleet.incidents.counts),
             handshakes=dict(fleet.incidents.handshakes),
             listening=self._listening,

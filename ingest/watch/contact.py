@@ -29,7 +29,7 @@ class Answer:
     Attributes:
         at: when, in seconds since 1970.
         failure: why the listener does not answer; empty if it does.
-        since: since when it does, or does not.
+        since: since when it is as it is: it does not answer, or says this of its health.
         status: see `ingest.ops.status.Status`; empty while it does not answer.
     """
 
@@ -116,4 +116,5 @@ class Contact:
     def _note(self, failure: str, status: Mapping[str, Any]) -> None:
         now, before = self._clock(), self.answer
         is_same = bool(before.at) and bool(failure) == bool(before.failure)
+        is_same = is_same and status.get("health") == before.status.get("health")
         self.answer = Answer(now, failure, before.since if is_same else now, status)

@@ -73,8 +73,12 @@ def explain(entry: Entry, answer: Answer, now: float) -> str:
     if entry.is_spoilt(now):
         return f"It is connected, and something of it is refused.{_last_error(entry, now)}"
     if entry.waits_since and now - entry.waits_since > STUCK_AFTER:
-        waiting = format_count(entry.waiting, "frame")
-        return f"{waiting} of it wait for the disk since {_ago(now - entry.waits_since)}."
+        waited = _ago(now - entry.waits_since)
+        if not entry.waiting:
+            return f"The listener has read nothing from it for {waited}: the disk is too slow."
+        return (
+            f"{format_count(entry.waiting, 'frame')} of it have waited for the disk for {waited}."
+        )
     quiet = now - entry.heard
     if quiet >= SILENT_AFTER:
         return (

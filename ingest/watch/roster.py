@@ -28,7 +28,7 @@ FORGET_AFTER: Final = 3600.0
 FAILING_FOR: Final = 300.0
 """Seconds for which a refusal is remembered in a device's state."""
 STUCK_AFTER: Final = 10.0
-"""Seconds that frames may wait for the disk."""
+"""Seconds that frames may wait for the disk, or a device for the listener to read them."""
 
 AGAIN: Final = 3
 """Equal errors, each within `FAILING_FOR` of the one before, that good frames do not make good."""
@@ -73,7 +73,7 @@ class Entry:
         error_text: the reason, as the listener gives it.
         error_host: from where it came; empty if that is not known.
         error_count: how many of this code came one after another.
-        waits_since: since when frames wait for the disk.
+        waits_since: since when frames wait for the disk, or the listener reads nothing from it.
     """
 
     name: str
@@ -284,7 +284,7 @@ class Roster:
             if not connection["is_proved"] and name not in self.entries:
                 continue  # whoever claims names that nobody has must not fill the table
             entry = self.entry(name)
-            if not connection["waiting_frames"]:
+            if not connection["waiting_frames"] and not connection.get("is_paused"):
                 entry.waits_since = 0.0
             elif not entry.waits_since:
                 entry.waits_since = now

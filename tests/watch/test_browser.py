@@ -326,6 +326,20 @@ def test_several_devices_on_one_plot(desk: Browser, page: Page) -> None:
     wait_for(lambda: "The last 1 h, live" in seen(desk), "the way back")
 
 
+def test_a_curve_of_one_point_is_seen_beside_a_long_one(
+    desk: Browser, page: Page, listener: Listener
+) -> None:
+    with TextDevice(listener.addresses[0]) as device:
+        device.log_in("fleet-00042")
+        device.push_all("temp=24.5", last=1)
+    wait_for(lambda: page.device("good")["next"] > 80, "more points than are marked each")
+    now = time.time()
+    curves = "c=fleet-00042%20temp&c=good%20temp"
+    go(desk, page, f"#/plot?{curves}&from={now - 60:.3f}&to={now:.3f}")
+    wait_for(lambda: "1 value\t" in seen(desk), "both curves")
+    wait_for(lambda: painted(desk) > 4, "the point, which has the first colour")
+
+
 def test_dragging_zooms_into_the_log(desk: Browser, page: Page) -> None:
     go(desk, page, "#/plot?c=good%20temp&span=60")
     wait_for(lambda: painted(desk) > 50, "the curve")

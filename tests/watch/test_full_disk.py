@@ -97,6 +97,7 @@ def test_page_health_metrics_alerts_and_status_agree(tmp_path: Path) -> None:
         with TextDevice(listener.addresses[0]) as device:
             device.log_in("writer")
             device.push_all("before", last=1)
+            well = page.get("status")["time"]
             fill(ballast)
             device.push(*["x" * 1000] * 100)
             wait_for(lambda: get(port, "/healthz")[0] == 503, "the disk to be full")
@@ -109,6 +110,8 @@ def test_page_health_metrics_alerts_and_status_agree(tmp_path: Path) -> None:
             assert (code, f"disk-failing ({reason})" in text) == (2, True), text
             wait_for(lambda: page.get("status")["health"] == "disk-failing", "the page")
             assert page.get("status")["reason"] == reason
+            assert page.get("status")["since"] > well
+            assert page.get("status")["listener"]["disk_full_in_s"] == 0
             wait_for(lambda: texts(driver, ".word") == ["✕ disk-failing"], "what is seen")
             assert texts(driver, "#banner") == [f"disk-failing: {reason}"]
             wait_for(lambda: "takes no records" in page.device("writer")["why"], "the reason")

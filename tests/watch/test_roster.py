@@ -69,7 +69,10 @@ def test_frames_that_wait_long_fail() -> None:
     for moment in (NOW - 20, NOW):
         made.note_connections([connection("a", waiting_frames=7)], moment)
     assert made.entry("a").state(NOW) == "failing"
-    assert "7 frames of it wait for the disk since 20 s" in explain(made.entry("a"), OK, NOW)
+    assert "7 frames of it have waited for the disk for 20 s" in explain(made.entry("a"), OK, NOW)
+    made.note_connections([connection("a", is_paused=True)], NOW)
+    assert made.entry("a").state(NOW) == "failing"
+    assert "has read nothing from it for 20 s" in explain(made.entry("a"), OK, NOW)
     made.note_connections([connection("a")], NOW)
     assert made.entry("a").state(NOW) == "online"
 

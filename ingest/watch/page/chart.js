@@ -12,8 +12,9 @@ function colour(place) {
   return style(`--curve-${(place % 6) + 1}`);
 }
 
+// With the seventh curve the colours begin again, with other dashes.
 function dash(place) {
-  return DASHES[place % DASHES.length];
+  return DASHES[(place + Math.floor(place / 6)) % DASHES.length];
 }
 
 // A piece of a curve's line, for a list of what is drawn: with its dashes, as a colour alone says nothing.
@@ -74,7 +75,9 @@ export class Chart {
       const ends = curve.low && high > low ? ` (${this.unit(low)} – ${this.unit(high)})` : "";
       return `${this.curves.length > 1 ? `${plain(curve.label)} ` : ""}${this.unit(mean)}${ends}`;
     }).filter(Boolean);
-    const time = at === null || !words.length ? "" : `${clock(this.data[0][place]).slice(11, 19)}  `;
+    const times = this.data[0];
+    const isLong = times[times.length - 1] - times[0] > 86400;
+    const time = at === null || !words.length ? "" : `${clock(times[place]).slice(isLong ? 0 : 11, 19)}  `;
     if (at !== null || this.curves.length === 1) this.latest.textContent = time + words.join(" · ");
     else this.latest.textContent = "";
   }
@@ -121,7 +124,7 @@ export class Chart {
       const stroke = colour(place);
       const at = series.length;
       series.push({ label: plain(curve.label), stroke, width: 1.75, dash: dash(place),
-        points: { show: (plot) => plot.data[0].length < 60, size: 5, fill: stroke } });
+        points: { show: (plot) => plot.data[0].length < 60, filter: (plot, number, all) => (all ? null : lonely(plot.data[number])), size: 5, fill: stroke } });
       if (!curve.low) return;
       for (const end of ["least", "greatest"]) series.push({ label: end, stroke, width: 0, points: { show: false } });
       bands.push({ series: [at + 2, at + 1], fill: `${stroke}33` });
@@ -191,6 +194,13 @@ function padded(low, high) {
   const room = (spread || Math.abs(high) || 1) * 0.08;
   const bottom = low >= 0 && low - room < 0 ? 0 : low - room;
   return [bottom, high + room];
+}
+
+// Values with a gap on both sides: no line goes to them. Other curves' times are undefined here.
+function lonely(values) {
+  const own = [...values.keys()].filter((place) => values[place] !== undefined);
+  const isGap = (place) => (values[own[place]] ?? null) === null;
+  return own.filter((at, place) => values[at] !== null && isGap(place - 1) && isGap(place + 1));
 }
 
 // A device that was silent has a gap, not a straight line.

@@ -54,7 +54,7 @@ export function overviewPage(view, { onStatus }) {
 
 function verdict(status) {
   if (status.health !== "ok") {
-    const since = status.since && !status.unreachable ? ` Since ${clock(status.since)}.` : "";
+    const since = status.since && status.health !== "log-unreadable" && !status.unreachable ? ` Since ${clock(status.since)}.` : "";
     const words = plain(status.reason);
     return `${words.charAt(0).toUpperCase()}${words.slice(1)}.${since}`;
   }
@@ -100,6 +100,7 @@ function latency(listener) {
 }
 
 function full(seconds) {
+  if (seconds === 0) return "full";
   return seconds === null || seconds > 10 * 365 * 86400 ? "not filling" : `full in ${duration(seconds)}`;
 }
 

@@ -102,11 +102,13 @@ export function plotPage(view, { query }) {
       stop = () => {};
       return;
     }
-    // What is older than the last hour is read from the log's files: once, or slowly.
+    // What is older than the last hour is read from the log's files: once, or seldom.
     setText(note, "Reading …");
     chart.element.setAttribute("aria-busy", "true"); // what it shows is of before
     let isFine = Boolean(fixed);
+    let isDone = false; // what is of the past is read once, or again if that failed
     const look = async (signal) => {
+      if (isDone) return;
       const ends = range();
       let answer;
       try { answer = await get("series", parameters(isFine), signal); } catch (error) {
@@ -120,12 +122,13 @@ export function plotPage(view, { query }) {
         stop = repeat(10, look);
         return;
       }
+      isDone = Boolean(fixed);
       chart.element.removeAttribute("aria-busy");
       chart.setTables(answer.curves.map((curve) => ({ ...curve, label: label(curve) })), ends);
       linkDownloads();
       show(answer.curves, ends);
     };
-    stop = repeat(fixed ? 1e6 : span <= 3600 ? 2 : 60, look);
+    stop = repeat(fixed ? 10 : span <= 3600 ? 2 : 60, look);
   }
 
   function linkDownloads() {
@@ -183,6 +186,7 @@ export function plotPage(view, { query }) {
   async function added() {
     await listFields();
     const name = device.value.trim();
+    if (wanted.length >= MOST) setText(note, `There is room for ${MOST} curves: remove one first.`);
     if (!name || !field.value || wanted.length >= MOST) return;
     if (!wanted.some((each) => each[0] === name && each[1] === field.value)) wanted.push([name, field.value]);
     draw();
