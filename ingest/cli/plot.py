@@ -27,7 +27,7 @@ def draw(schema: pyarrow.Schema, batches: Iterable[pyarrow.RecordBatch], path: P
         ValueError: the file's name does not end in a known kind of picture.
     """
     kinds = [field.type for field in schema]
-    times = [place for place, kind in enumerate(kinds) if types.is_temporal(kind)]
+    times = [place for place, kind in enumerate(kinds) if _is_moment(kind)]
     numbers = [place for place, kind in enumerate(kinds) if _is_number(kind)]
     names = [place for place, kind in enumerate(kinds) if types.is_string(kind)]
     right = next(iter([*times, *numbers]), None)
@@ -80,7 +80,18 @@ def _sorted(across: list[object], up: list[object]) -> tuple[list[object], list[
 
 def _rows(batches: Iterable[pyarrow.RecordBatch]) -> Iterator[tuple[object, ...]]:
     for batch in batches:
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+        try:
+            columns = [column.to_pylist() for column in batch.columns]
+        except (ValueError, OverflowError) as error:
+            raise PlotError(
+                "a moment is infinite, or finer than a microsecond: leave it out, or write"
+                " time::TIMESTAMP"
+            ) from error
+        yield from zip(*columns, strict=True)
+
+
+def _is_moment(kind: pyarrow.DataType) -> bool:
+    return bool(types.is_timestamp(kind) or types.is_date(kind))
 
 
 def _is_number(kind: pyarrow.DataType) -> bool:

@@ -44,7 +44,7 @@ def export(layout: Layout, scope: Scope, form: Format, target: Path | None) -> i
         Snapshot(layout) as snapshot,
     ):
         view = LogView(connection, snapshot)
-        view.create(scope, snapshot.between(scope.since, scope.until))
+        view.create(scope, snapshot.between(scope.since, scope.until), in_order=True)
         if target is None:
             return _write(connection, form, None)
         temporary = target.with_name(f".{target.name}.tmp")

@@ -11,6 +11,7 @@ A program that must not wait runs `Query.result` in a thread, and calls `Query.c
 """
 
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ _PROGRAM = (
     " from ingest.watch.query_process import main; main()"
 )
 _EVERYTHING = Scope()
+_FIVE_DIGITS = re.compile("-|[0-9]{5}")  # a year that RFC 3339 has not
 TYPES = b"types"  # the key of the columns' types in the metadata of the Arrow stream
 
 
@@ -300,10 +302,37 @@ def _rows(
 ) -> Iterator[tuple[object, ...]]:
     for batch in batches:
         columns = [
-            map(convert, column.to_pylist())
+            map(convert, _values(column))
             for convert, column in zip(converters, batch.columns, strict=True)
         ]
         yield from zip(*columns, strict=True)
+
+
+def _values(column: pyarrow.Array) -> list[object]:
+    """Return the values of a column as Python has them."""
+    try:
+        return cast(list[object], column.to_pylist())
+    except (ValueError, OverflowError):
+        return [_value(each) for each in column]
+
+
+def _value(scalar: pyarrow.Scalar) -> object:
+    """Return a value, a moment as text if Python has none so fine, or None if it is too far."""
+    match scalar:
+        case pyarrow.Scalar(is_valid=False):
+            return None
+        case pyarrow.StructScalar():
+            return {name: _value(each) for name, each in scalar.items()}
+        case pyarrow.MapScalar():
+            return [(_value(pair["key"]), _value(pair["value"])) for pair in scalar.values]
+        case pyarrow.ListScalar():
+            return [_value(each) for each in scalar.values]
+        case pyarrow.TimestampScalar() | pyarrow.Date32Scalar() | pyarrow.Time64Scalar():
+            text = str(scalar.cast(pyarrow.string()).as_py())
+            is_moment = isinstance(scalar, pyarrow.TimestampScalar)
+            spelled = f"{text.removesuffix('Z').replace(' ', 'T')}Z" if is_moment else text
+            return None if text.startswith("<") or _FIVE_DIGITS.match(text) else spelled
+    return scalar.as_py()
 
 
 def _fragment(value: object) -> object:
@@ -314,8 +343,9 @@ def _fragment(value: object) -> object:
 def plain(value: object) -> object:
     """Make of a value of Arrow what JSON has.
 
-    Integers beyond 64 bits are rounded; times are RFC 3339 in UTC; NaN and infinities are null;
-    bytes are hexadecimal digits; what JSON has nothing for, such as an interval, is text.
+    Integers beyond 64 bits are rounded; times are RFC 3339 in UTC; NaN, infinities and moments
+    outside of the years 1 to 9999 are null; bytes are hexadecimal digits; a map is a list of pairs;
+    what JSON has nothing for, such as an interval, is text.
     """
     match value:
         case int():
@@ -332,6 +362,8 @@ def plain(value: object) -> object:
         case bytes():
             return value.hex()
         case list():
+            return [plain(item) for item in value]
+        case (_, _) if type(value) is tuple:  # of a map; an interval is a named one
             return [plain(item) for item in value]
         case dict():
             return {str(key): plain(item) for key, item in value.items()}

@@ -1,5 +1,6 @@
 """The view `log` in a DuckDB connection: Parquet and lines, as one table."""
 
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -177,7 +178,11 @@ class LogView:
             self._connection.execute("DROP TABLE log")
 
     def create(
-        self, scope: Scope, pieces: Iterable[Piece], used: Collection[str] | None = None
+        self,
+        scope: Scope,
+        pieces: Iterable[Piece],
+        used: Collection[str] | None = None,
+        in_order: bool = False,
     ) -> None:
         """Make the view `log`.
 
@@ -185,12 +190,16 @@ class LogView:
             scope: which records it has.
             pieces: those files of the snapshot that are to be read.
             used: the columns that are asked for; others of the fields may be NULL. None for all.
+            in_order: whether its rows are to stand in the order of the files, with all columns.
         """
         pieces = list(pieces)
         fields = self._proved(pieces, used)
+        sources = (
+            self._sources_in_order(pieces) if in_order else self._sources(pieces, used, fields)
+        )
         selects = [
             f"SELECT * FROM ({view_sql(source.sql, source.stored, fields)}) WHERE {scope.condition}"
-            for source in self._sources(pieces, used, fields)
+            for source in sources
         ]
         self._connection.execute(f"CREATE VIEW log AS {' UNION ALL '.join(selects) or self._empty}")
 
@@ -198,18 +207,23 @@ class LogView:
         self, pieces: Iterable[Piece], used: Collection[str] | None, fields: Sequence[Field]
     ) -> Iterator[Source]:
         """Put files together that are read alike."""
-        parquet: dict[Contents, list[str]] = {}
-        lines: dict[str, list[str]] = {}
+        alike: dict[Contents | str, list[str]] = {}
         for piece in pieces:
-            if piece.parquet:
-                stored = _narrowed(self._stored[piece.path], used, fields)
-                parquet.setdefault(stored, []).append(piece.path)
-            else:
-                lines.setdefault(piece.compressed, []).append(piece.path)
-        for stored, paths in parquet.items():
-            yield Source(f"SELECT * FROM {_read_parquet(paths)}", stored)
-        for compressed, paths in lines.items():
-            yield Source(lines_sql(paths, compressed), None)
+            alike.setdefault(self._reading(piece, used, fields), []).append(piece.path)
+        yield from itertools.starmap(_source, alike.items())
+
+    def _sources_in_order(self, pieces: Iterable[Piece]) -> Iterator[Source]:
+        """Put files together that are read alike and follow each other."""
+        for reading, run in itertools.groupby(pieces, lambda each: self._reading(each, None, ())):
+            yield _source(reading, [piece.path for piece in run])
+
+    def _reading(
+        self, piece: Piece, used: Collection[str] | None, fields: Sequence[Field]
+    ) -> Contents | str:
+        """Tell how a file is read: what its Parquet has, or how its lines are compressed."""
+        if piece.parquet:
+            return _narrowed(self._stored[piece.path], used, fields)
+        return piece.compressed
 
     def _proved(self, pieces: Iterable[Piece], used: Collection[str] | None) -> tuple[Field, ...]:
         """Return the fields; one whose numbers were whole in the samples may have others too."""
@@ -281,6 +295,12 @@ def _narrowed(stored: Contents, used: Collection[str] | None, fields: Sequence[F
 def _is_small(piece: Piece) -> bool:
     """Tell whether the sample of a file is all of it."""
     return not piece.compressed and piece.size <= _STRETCHES * _STRETCH
+
+
+def _source(reading: Contents | str, paths: list[str]) -> Source:
+    if isinstance(reading, Contents):
+        return Source(f"SELECT * FROM {_read_parquet(paths)}", reading)
+    return Source(lines_sql(paths, reading), None)
 
 
 def _read_parquet(paths: list[str]) -> str:

@@ -74,6 +74,21 @@ def test_parquet(layout: Layout, tmp_path: Path) -> None:
         ]
 
 
+def test_the_rows_stand_in_the_order_of_the_files(layout: Layout, tmp_path: Path) -> None:
+    """Of which some are Parquet and some are not, and not all have the same columns."""
+    path = tmp_path / "x.csv"
+    values = [{"a": 1}, {"b": 1}, {"a": 1}, 5, {"a": 1}, {"b": "x"}]
+    for seq, value in enumerate(values, 100):
+        suffix = ".gz" if seq % 2 else ".zst"
+        close(layout, seq, data_line(seq, value), suffix=suffix)
+    convert_all(layout)[2].unlink()
+    write(layout.log_folder / ACTIVE, line(200))
+    assert run(layout, "--format", "csv", "--output", str(path)).exit_code == 0
+    numbers = [int(row["seq"]) for row in csv.DictReader(io.StringIO(path.read_text()))]
+    assert numbers == sorted(numbers)
+    assert numbers[-7:] == [100, 101, 102, 103, 104, 105, 200]
+
+
 def test_arrow(layout: Layout, tmp_path: Path) -> None:
     path = tmp_path / "x.arrow"
     assert run(layout, "--format", "arrow", "--output", str(path)).exit_code == 0

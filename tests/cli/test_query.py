@@ -166,6 +166,8 @@ def _size(picture: Path) -> tuple[int, int]:
     [
         ("SELECT device FROM log", "needs a column of times or numbers, and another of numbers"),
         ("SELECT time, temp FROM log WHERE false", "no rows to draw"),
+        ("SELECT 'infinity'::TIMESTAMP AS x, 1 AS y", "a moment is infinite, or finer"),
+        ("SELECT TIME '10:00' AS x, 1 AS y", "needs a column of times or numbers"),
         ("SELECT range::VARCHAR AS name, 1 AS x, 2 AS y FROM range(51)", "more than 50 curves"),
     ],
 )

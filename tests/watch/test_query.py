@@ -80,6 +80,23 @@ def test_a_result_has_names_types_and_values_of_json(readings: Layout) -> None:
     assert nothing is None
 
 
+MOMENTS = {
+    "TIMESTAMP_NS '2026-01-01 00:00:00.123456789'": "2026-01-01T00:00:00.123456789Z",
+    "TIME_NS '10:00:00.123456789'": "10:00:00.123456789",
+    "'infinity'::TIMESTAMP": None,
+    "'infinity'::TIMESTAMPTZ": None,
+    "'290000-01-01 (BC)'::TIMESTAMP": None,
+    "'-infinity'::DATE": None,
+    "['infinity'::DATE, NULL, '2026-01-01'::DATE]": [None, None, "2026-01-01"],
+    "{'a': [MAP {'k': 'infinity'::TIMESTAMP}]}": {"a": [[["k", None]]]},
+    "MAP {'k': 1, 'l': NULL}": [["k", 1], ["l", None]],
+}
+
+
+def test_moments_that_python_has_not(layout: Layout) -> None:
+    assert ask(layout, f"SELECT {', '.join(MOMENTS)}").rows == [tuple(MOMENTS.values())]
+
+
 def test_integers_beyond_64_bits_are_rounded(layout: Layout) -> None:
     sql = "SELECT 18446744073709551615::UBIGINT, 2::HUGEINT * 9223372036854775808, true"
     result = ask(layout, sql)
