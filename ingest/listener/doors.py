@@ -8,6 +8,7 @@ for those that come through a proxy: see `ingest.listener.proxies`.
 """
 
 import os
+import re
 import socket
 import stat
 from contextlib import suppress
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from OpenSSL.crypto import X509
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import (
     IListeningPort,
@@ -24,13 +26,17 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import Factory, ServerFactory
-from twisted.internet.ssl import CertificateOptions
+from twisted.internet.ssl import Certificate, CertificateOptions
 from twisted.python.failure import Failure
 
 from ingest.listener.endpoint_errors import EXAMPLES, explain, explain_refusal, explain_tls
 
 BACKLOG = 4096
 """Connections that may wait to be accepted: a fleet that reconnects comes all at once."""
+
+_FILES = re.compile(r":(privateKey|certKey|extraCertChain)=((?:\\.|[^:\\])*)")
+"""The files that an `ssl:` endpoint names; a backslash takes the meaning of what follows."""
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class IReactorPorts(IReactorUNIX, IReactorSSL):
@@ -84,9 +90,12 @@ def parse_door(text: str, reactor: IReactorPorts) -> Door:
         raise DoorError(text, f"the form is {EXAMPLES['haproxy']}")
     if kind == "tls" and (reason := explain_tls(inner)):
         raise DoorError(text, reason)
-    ports = _Ports(reactor) if kind in ("unix", "ssl") else reactor
+    own_ports = _Ports(reactor)
+    ports = own_ports if kind in ("unix", "ssl") else reactor
     try:
         endpoint = cast(IStreamServerEndpoint, serverFromString(ports, inner))
+        if kind == "ssl":
+            own_ports.chain = _chain(inner)
     except Exception as error:  # each kind of endpoint has errors of its own, OpenSSL's among them
         reason = explain(inner, error, "haproxy:" if is_proxied else "")
         raise DoorError(text, reason) from None
@@ -130,11 +139,33 @@ def _lengthen_queue(port: IListeningPort) -> None:
             listening.listen(BACKLOG)
 
 
+def _chain(text: str) -> list[X509]:
+    """Return the certificates that stand behind the first in the file of an `ssl:` endpoint.
+
+    Twisted sends the first, and what `extraCertChain` names. Those who make certificates, such as
+    certbot, put the chain into the same file, and without it no device trusts the first.
+
+    Raises:
+        Exception: one of them is none.
+    """
+    files = {key: re.sub(r"\\(.)", r"\1", file) for key, file in _FILES.findall(text)}
+    file = files.get("certKey") or files.get("privateKey")
+    if file is None or "extraCertChain" in files:
+        return []
+    data = Path(file).read_bytes()
+    return [Certificate.loadPEM(found).original for found in _CERTIFICATE.findall(data)[1:]]
+
+
 class _Ports:
-    """The part of a reactor that some endpoints listen with: careful where Twisted is not."""
+    """The part of a reactor that some endpoints listen with: careful where Twisted is not.
+
+    Attributes:
+        chain: the certificates to send behind the own one, unless the endpoint names others.
+    """
 
     def __init__(self, reactor: IReactorPorts) -> None:
         self._reactor = reactor
+        self.chain: list[X509] = []
 
     def listenUNIX(
         self, address: str, factory: Factory, backlog: int, mode: int, wantPID: bool
@@ -159,6 +190,8 @@ class _Ports:
         interface: str,
     ) -> IListeningPort:
         """See `IReactorSSL`; a certificate that OpenSSL refuses is found here, not by devices."""
+        if self.chain:
+            contextFactory.extraCertChain = self.chain
         contextFactory.getContext()
         return self._reactor.listenSSL(port, factory, contextFactory, backlog, interface)
 

@@ -6,6 +6,7 @@ The header is that of the PROXY protocol, version 1 or 2; `ingest.wire.proxy` re
 from collections.abc import Callable
 from typing import Any, TypeAlias, cast
 
+from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.interfaces import (
     IAddress,
@@ -26,6 +27,7 @@ Address: TypeAlias = IPv4Address | IPv6Address
 
 
 _NO_ROOM = "{count} wait for their header already"
+_NO_TLS = "no TLS came; at haproxy:ssl: the header is within TLS, and not in front of it"
 
 
 class ProxyDoors(Factory):
@@ -177,6 +179,8 @@ class ProxyDoor(ProtocolWrapper):
             protocol.connectionLost(reason)
         elif is_cut_short:
             self.factory.tell_refusal(self.getPeer(), "the connection ended within it")
+        elif reason.check(SSL.Error):
+            self.factory.tell_refusal(self.getPeer(), _NO_TLS)
 
     # What the protocol behind the door calls, besides all that the transport below has.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.certificates import make_certificate
+from tests.support.certificates import make_certificate, make_chain
 from tests.support.devices import Device, TextDevice
 from tests.support.listeners import ANY_PORT, Listener
 from tests.support.processes import TWISTD, run
@@ -24,7 +24,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def listener(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Iterator[Listener]:
+def chain(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate by which devices trust another, which is in a file with all between."""
+    return make_chain(tmp_path_factory.mktemp("chain"))
+
+
+@pytest.fixture(scope="module")
+def listener(
+    tmp_path_factory: pytest.TempPathFactory, certificate: Path, chain: tuple[Path, Path]
+) -> Iterator[Listener]:
     """A listener at every kind of endpoint."""
     folder = tmp_path_factory.mktemp("transports")
     listen = (
@@ -34,6 +42,7 @@ def listener(tmp_path_factory: pytest.TempPathFactory, certificate: Path) -> Ite
         f"ssl:0:interface=127.0.0.1:privateKey={certificate}:certKey={certificate}",
         f"haproxy:{ANY_PORT}",
         f"haproxy:ssl:0:interface=127.0.0.1:privateKey={certificate}:certKey={certificate}",
+        f"ssl:0:interface=127.0.0.1:privateKey={chain[1]}:certKey={chain[1]}",
     )
     with Listener(folder / "data", listen=listen) as listener:
         yield listener
@@ -107,6 +116,15 @@ def test_an_error_over_tls(
     with connect_with_tls(dialect, listener, tls) as device:
         device.send(device.plain(name, "wrong"))
         assert device.last_words() == "auth-failed"
+
+
+def test_the_chain_in_the_file_of_a_certificate_is_sent(
+    listener: Listener, name: str, chain: tuple[Path, Path]
+) -> None:
+    trusting = ssl.create_default_context(cafile=chain[0])
+    with TextDevice(listener.addresses[6]) as device:
+        device.socket = trusting.wrap_socket(device.socket, server_hostname="localhost")
+        assert device.log_in(name) == 1
 
 
 def test_the_end_of_tls(listener: Listener, name: str, tls: ssl.SSLContext) -> None:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
 from twisted.internet import reactor as default_reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.error import ConnectionDone
@@ -331,6 +332,14 @@ def test_it_is_tls_where_it_stands_on_tls(doorway: Doorway) -> None:
     door.makeConnection(transport)
     assert ISSLTransport.providedBy(door)
     assert IHalfCloseableProtocol.providedBy(door)
+
+
+def test_a_header_in_front_of_tls_is_said(doorway: Doorway) -> None:
+    """HAProxy sends it so; TLS finds no greeting there, and ends the connection."""
+    door, _ = doorway.connect()
+    door.connectionLost(Failure(SSL.Error([("SSL routines", "", "wrong version number")])))
+    (refused,) = doorway.refused
+    assert refused.startswith(f"{PROXY.host}: no TLS came; at haproxy:ssl: the header is within")
 
 
 def test_who_waits_is_cut_when_the_last_port_closes(doorway: Doorway) -> None:
