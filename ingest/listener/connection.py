@@ -39,6 +39,8 @@ from ingest.wire.framing import Frames
 from ingest.wire.sasl import Credentials
 
 _NO_OUTLET = NoOutlet()
+_LISTENING = frozenset({Phase.GREETING, Phase.OPEN})
+"""The phases in which the conversation takes what comes, and its end."""
 _OPEN = Phase.OPEN  # which Python 3.11 looks up as slowly as it calls three functions
 
 
@@ -136,7 +138,7 @@ class Connection(Protocol):
         if self.phase is Phase.QUEUED:
             self.take_turn()
         self._stream_ended = True
-        if self.phase in TAKING:
+        if self.phase in _LISTENING:
             self._carry_out(self._conversation.end_of_stream())
         elif self.phase is Phase.LINGERING:
             self._close()
@@ -208,6 +210,7 @@ class Connection(Protocol):
         """See `Holder.granted`."""
         self._lease = lease  # first: whatever goes wrong from here on, it is given back
         assert self.handshake is not None
+        early = self.handshake.take_early()
         self.delivery = Delivery(self.protocol, lease, self.handshake.received_bytes, lease.last)
         self.handshake = None
         self._enter(Phase.OPEN)
@@ -221,6 +224,10 @@ class Connection(Protocol):
             self._surroundings.chunks(lease.device) if is_shared else None,
         )
         self._carry_out(self._conversation.granted(grant))
+        if early and self.phase is _OPEN:
+            self._carry_out(self._conversation.receive(early))
+        if self._stream_ended and self.phase is _OPEN:
+            self._carry_out(self._conversation.end_of_stream())
 
     @guarded
     def refused(self, reason: str) -> None:
@@ -264,13 +271,10 @@ class Connection(Protocol):
 
     def _receive_early(self, handshake: Handshake, data: bytes) -> None:
         handshake.received_bytes += len(data)
+        handshake.early += data
         if self.phase is Phase.GREETING:
             self._enter(Phase.QUEUED)
             self._surroundings.queue_up(self)
-        if self.phase is Phase.QUEUED:
-            handshake.early += data
-        else:
-            self._carry_out(self._conversation.receive(data))
 
     def _carry_out(self, events: Iterable[Event]) -> None:
         for event in events:

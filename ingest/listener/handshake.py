@@ -10,7 +10,7 @@ class Handshake:
     Attributes:
         converse: makes its conversation.
         refusal: why it is not let in, whatever it says; None if it may be.
-        early: bytes that came and wait for their turn.
+        early: bytes that came and wait for their turn, or for the lease.
         received_bytes: how many bytes came so far.
         spent: seconds that the device has taken so far; those that it waited for us don't count.
     """

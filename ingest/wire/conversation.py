@@ -175,9 +175,10 @@ class Context:
 class Conversation(Protocol):
     """The server's side of a protocol on one connection.
 
-    Its shell calls a method only when that can happen: `checked` after `CheckToken`, `granted`
-    after `Claim`, nothing but `acknowledge` and `farewell` after `Ended`. Any other call is a
-    fault of the shell, and raises `IllegalStep`.
+    Its shell calls a method only when that can happen: after `CheckToken` nothing but `checked`,
+    after `Claim` nothing but `granted`, or `fail` in place of either; after `Ended` nothing but
+    `acknowledge` and `farewell`. What the device sends meanwhile is the shell's to keep. Any other
+    call is a fault of the shell, and raises `IllegalStep`.
 
     Attributes:
         device: the name that is claimed, proved from `Claim` on; empty before one is.
@@ -192,9 +193,9 @@ class Conversation(Protocol):
         """Begin; a protocol in which the server speaks first says something."""
 
     def receive(self, data: bytes) -> Sequence[Event]:
-        """Go on with `data`, what one read brought: at least one byte.
+        """Go on with `data`, what came since the last call: at least one byte.
 
-        Between `CheckToken` or `Claim` and its answer, it is kept for later.
+        What it has behind a login is kept until `granted`.
         """
 
     def end_of_stream(self) -> Sequence[Event]:

@@ -27,8 +27,8 @@ class Login(Protocol):
     def login(self, data: bytes) -> str | None:
         """Take more bytes; return the name once it is whole.
 
-        The framing has to know what came behind it: its `cut` is called once more, perhaps with
-        nothing new.
+        The framing has to know what came behind it: its `cut` is called once more, with nothing
+        new.
 
         Raises:
             PeerError: that is no login.
@@ -45,11 +45,9 @@ class Framed:
         "_base",
         "_context",
         "_framing",
-        "_held",
         "_identity",
         "_login",
         "_shared",
-        "_stream_ended",
         "device",
         "mechanism",
         "state",
@@ -79,8 +77,6 @@ class Framed:
         self._login = login
         self._shared = shared
         self._base = 0  # the number of the device's last frame before this connection
-        self._held = b""
-        self._stream_ended = False
         self.state = State.GREETING
         self.device = ""
         self.mechanism = "configured"
@@ -93,11 +89,8 @@ class Framed:
     def receive(self, data: bytes) -> Sequence[Event]:
         if self.state is State.OPEN:
             return self._take(data)
-        if self.state is State.ENDED:
-            raise IllegalStep("bytes after the end")
-        if self.state is State.CLAIMING:
-            self._held += data
-            return ()
+        if self.state is not State.GREETING:
+            raise IllegalStep(f"bytes in {self.state}")
         assert self._login is not None
         try:
             said = self._login.login(data)
@@ -109,12 +102,9 @@ class Framed:
         if self.state is State.OPEN:
             frames = self._framing.finish()
             return frames, self._end(frames.error)
-        if self.state is State.GREETING:
-            return (self._end(None),)
-        if self.state is State.ENDED:
-            raise IllegalStep("the stream ended after the end")
-        self._stream_ended = True
-        return ()
+        if self.state is not State.GREETING:
+            raise IllegalStep(f"the stream ended in {self.state}")
+        return (self._end(None),)
 
     def checked(self, *, good: bool) -> Sequence[Event]:
         raise IllegalStep(f"a token was checked, {good}: there is none here")
@@ -122,14 +112,11 @@ class Framed:
     def granted(self, grant: Grant) -> Sequence[Event]:
         self._enter(State.OPEN)
         self._base = grant.following - 1
-        welcome = b"" if self._login is None else self._login.welcome()
-        events: list[Event] = [Send(welcome)] if welcome else []
-        held, self._held = self._held, b""
-        if held or self._login is not None:
-            events += self._take(held)
-        if self._stream_ended and self.state is State.OPEN:
-            events += self.end_of_stream()
-        return events
+        if self._login is None:
+            return ()
+        welcome = self._login.welcome()
+        behind = self._take(b"")
+        return (Send(welcome), *behind) if welcome else behind
 
     def fail(self, error: PeerError) -> Sequence[Event]:
         return (self._end(error),)
@@ -158,7 +145,6 @@ class Framed:
 
     def _end(self, error: PeerError | None) -> Ended:
         self._enter(State.ENDED)
-        self._held = b""
         return Ended(error)
 
 

@@ -135,14 +135,12 @@ class Poll:
         replies: how many have come.
     """
 
-    __slots__ = ("_early", "_format", "_question", "_replies", "device", "mechanism", "replies",
-                 "state")  # fmt: skip
+    __slots__ = ("_format", "_question", "_replies", "device", "mechanism", "replies", "state")
 
     def __init__(self, context: Context, question: Question) -> None:
         self._question = question
         self._replies = Replies(question.ending, context.max_frame)
         self._format = question.line_format
-        self._early: list[bytes | None] = []  # what comes before the lease; None is its end
         self.device = question.device
         self.mechanism = MECHANISM
         self.replies = 0
@@ -159,18 +157,11 @@ class Poll:
             events.append(Send(self._question.send))
         if not self._question.stays:
             events.append(self._until_whole())
-        for data in self._early:
-            if self.state is State.OPEN:
-                events += self.end_of_stream() if data is None else self.receive(data)
-        self._early.clear()
         return events
 
     def receive(self, data: bytes) -> Sequence[Event]:
-        if self.state is State.ENDED:
-            raise IllegalStep("bytes after the end")
-        if self.state is State.CLAIMING:
-            self._early.append(data)
-            return ()
+        if self.state is not State.OPEN:
+            raise IllegalStep(f"bytes in {self.state}")
         is_first = not len(self._replies)
         try:
             replies = self._replies.take(data)
@@ -184,11 +175,8 @@ class Poll:
         return (pause, self._until_whole()) if is_first and self._question.stays else (pause,)
 
     def end_of_stream(self) -> Sequence[Event]:
-        if self.state is State.ENDED:
-            raise IllegalStep("the stream ended after the end")
-        if self.state is State.CLAIMING:
-            self._early.append(None)
-            return ()
+        if self.state is not State.OPEN:
+            raise IllegalStep(f"the stream ended in {self.state}")
         frames = self._frames(self._replies.end())
         return frames, self._end(None)
 

@@ -64,6 +64,33 @@ def test_frames_ahead_wait_for_the_token(parts: Listener) -> None:
     assert transport.read() == b"ACK 1\n"
 
 
+def test_what_comes_while_the_token_is_checked_waits_for_the_lease(parts: Listener) -> None:
+    """TLS, say, may still have some when we read no more; and the end of the stream behind it."""
+    parts.add("a")
+    device, transport = parts.connect()
+    parts.hear(device, plain("a") + b"x\ny")
+    parts.hear(device, b"z\nla")
+    parts.hear(device, b"st")
+    device.readConnectionLost()
+    assert transport.read() == b""
+    parts.turns.run_one()
+    assert transport.read() == OK % 1
+    parts.journal.commit()
+    assert (transport.read(), transport.disconnecting) == (b"ACK 3\n", True)
+    assert texts(parts) == ["x", "yz", "last"]
+
+
+def test_what_comes_behind_an_error_is_not_taken(parts: Listener) -> None:
+    parts.add("a")
+    device, transport = parts.connect()
+    parts.hear(device, plain("a") + b"x" * 70_000 + b"\n")
+    parts.hear(device, b"y\n")
+    device.readConnectionLost()
+    parts.turns.run_one()
+    assert transport.read().partition(b"\n")[2].startswith(b"ERR frame-too-long ")
+    assert parts.journal.lines == []
+
+
 def test_frames_ahead_of_a_wrong_token_are_dropped(parts: Listener) -> None:
     parts.add("a")
     device, transport = parts.connect()

@@ -132,17 +132,6 @@ def test_the_device_closes(ending: Ending, sent: bytes, fields: list[bytes]) -> 
     assert (events[-1], poll.replies) == (Ended(None, lingers=False), len(fields))
 
 
-def test_what_comes_before_the_lease_waits() -> None:
-    poll = ask()
-    poll.begin()
-    assert poll.receive(b"20.") == ()
-    assert poll.receive(b"5\n") == ()
-    assert poll.end_of_stream() == ()
-    events = poll.granted(Grant(1, b"now"))
-    assert stored(events) == [b'"text":"20.5"']
-    assert sum(isinstance(event, Ended) for event in events) == 1
-
-
 @pytest.mark.parametrize("ending", [LINE, Ending(silence=0.2), Ending()])
 def test_a_reply_that_is_too_long(ending: Ending) -> None:
     poll = granted(ending)

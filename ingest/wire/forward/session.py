@@ -126,7 +126,6 @@ class ForwardSession:
         "_ping",
         "_policy",
         "_pong",
-        "_stream_ended",
         "_told",
         "device",
         "mechanism",
@@ -141,7 +140,6 @@ class ForwardSession:
         self._messages = Messages(policy.max_chunk)
         self._pong = b""
         self._held = b""
-        self._stream_ended = False
         self._chunks = Chunks()
         self._last = 0  # the number of the newest frame
         self._durable = 0  # what was acknowledged so far
@@ -166,19 +164,13 @@ class ForwardSession:
     def receive(self, data: bytes) -> Sequence[Event]:
         if self.state is State.OPEN:
             return self._take(data)
-        if self.state is State.ENDED:
-            raise IllegalStep("bytes after the end")
         if self.state is State.GREETING:
             return self._greet(data)
-        self._held += data
-        return ()
+        raise IllegalStep(f"bytes in {self.state}")
 
     def end_of_stream(self) -> Sequence[Event]:
-        if self.state is State.ENDED:
-            raise IllegalStep("the stream ended after the end")
-        if self.state is State.CLAIMING:
-            self._stream_ended = True
-            return ()
+        if self.state not in (State.GREETING, State.OPEN):
+            raise IllegalStep(f"the stream ended in {self.state}")
         within = self.state is State.OPEN and self._messages.is_within_one
         return (self._end(bad_frame("the stream ended within a message") if within else None),)
 
@@ -190,13 +182,9 @@ class ForwardSession:
         self._last = self._durable = grant.following - 1
         self._is_durable = grant.is_durable
         self._chunks = grant.chunks or self._chunks
-        events: list[Event] = [Send(self._pong)] if self._pong else []
-        held, self._held = self._held, b""
-        if held:
-            events += self.receive(held)
-        if self._stream_ended and self.state is State.OPEN:
-            events += self.end_of_stream()
-        return events
+        pong = (Send(self._pong),) if self._pong else ()
+        behind, self._held = self._held, b""
+        return (*pong, *self.receive(behind)) if behind else pong
 
     def fail(self, error: PeerError) -> Sequence[Event]:
         return (self._end(error),)

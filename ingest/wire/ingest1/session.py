@@ -70,7 +70,6 @@ class Session:
         "_held",
         "_proof",
         "_scram",
-        "_stream_ended",
         "_wants_acks",
         "device",
         "mechanism",
@@ -90,7 +89,6 @@ class Session:
         self._held = b""
         self._proof: bytes | None = None
         self._scram: ScramExchange | None = None
-        self._stream_ended = False
         self._wants_acks = True
         self.state = State.OPENING
         self.device = ""
@@ -102,21 +100,18 @@ class Session:
     def receive(self, data: bytes) -> Sequence[Event]:
         if self.state is State.OPEN:
             return self._frames(self._dialect.cut(data))
-        if self.state is State.ENDED:
-            raise IllegalStep("bytes after the end")
+        if self.state not in _ARRIVING:
+            raise IllegalStep(f"bytes in {self.state}")
         self._held += data
-        return self._advance() if self.state in _ARRIVING else ()
+        return self._advance()
 
     def end_of_stream(self) -> Sequence[Event]:
         if self.state is State.OPEN:
             frames = self._dialect.finish()
             return frames, self._end(frames.error)
-        if self.state in _ARRIVING:
-            return (self._end(None),)
-        if self.state is State.ENDED:
-            raise IllegalStep("the stream ended after the end")
-        self._stream_ended = True  # what it sent ahead still counts, if it is let in
-        return ()
+        if self.state not in _ARRIVING:
+            raise IllegalStep(f"the stream ended in {self.state}")
+        return (self._end(None),)
 
     def checked(self, *, good: bool) -> Sequence[Event]:
         if self.state is not State.CHECKING:
@@ -128,13 +123,8 @@ class Session:
         self._dialect.parse_by(line_format(grant.line_format or self._format))
         ok = self._dialect.ok(self.device, grant, self._context.max_frame, self._proof)
         del self._context  # the handshake was all it was for, and it is as large as all the rest
-        events: list[Event] = [Send(ok)]
-        held, self._held, self._proof = self._held, b"", None
-        if held:
-            events += self.receive(held)
-        if self._stream_ended and self.state is State.OPEN:
-            events += self.end_of_stream()
-        return events
+        behind, self._held, self._proof = self._held, b"", None
+        return (Send(ok), *self.receive(behind)) if behind else (Send(ok),)
 
     def fail(self, error: PeerError) -> Sequence[Event]:
         return (self._end(error),)

@@ -82,16 +82,22 @@ class Listener:
         self._following = following
         self.last = self._durable = following - 1
         self._slow = slow
+        self._early = b""
+        self._is_closed = False
 
     def receive(self, *pieces: bytes) -> None:
-        """Feed what the device sends, a read at a time."""
+        """Feed what the device sends, a read at a time; before an answer, it waits for that."""
         for piece in pieces:
-            if not self.ended:
+            if self.asked:
+                self._early += piece
+            elif piece and not self.ended:
                 self._carry_out(self.session.receive(piece))
 
     def close_side(self) -> None:
-        """Tell that the device has closed its side."""
-        self._carry_out(self.session.end_of_stream())
+        """Tell that the device has closed its side; before an answer, that waits as well."""
+        self._is_closed = True
+        if not (self.asked or self.ended):
+            self._carry_out(self.session.end_of_stream())
 
     def fail(self, error: PeerError) -> None:
         """End the session from the listener's side."""
@@ -103,6 +109,9 @@ class Listener:
         question = self.asked.pop(0)
         if isinstance(question, Claim):
             self._carry_out(self.session.granted(Grant(self._following, TIME)))
+            self.receive(self._early)
+            if self._is_closed:
+                self.close_side()
         else:
             device, token = question.credentials
             self._carry_out(self.session.checked(good=TOKENS.get(device) == token))
