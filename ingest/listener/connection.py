@@ -41,6 +41,8 @@ from ingest.wire.sasl import Credentials
 _NO_OUTLET = NoOutlet()
 _LISTENING = frozenset({Phase.GREETING, Phase.OPEN})
 """The phases in which the conversation takes what comes, and its end."""
+_SOON = 0.01
+"""Seconds until we look again whether a device is late, while something of it waits to be read."""
 _OPEN = Phase.OPEN  # which Python 3.11 looks up as slowly as it calls three functions
 
 
@@ -351,10 +353,14 @@ class Connection(Protocol):
 
     @guarded
     def _overdue(self, wait: Wait) -> None:
-        if self.phase is Phase.OPEN and self.intake.is_reading:
-            self._carry_out(cast(Timed, self._conversation).overdue(wait.awaited))
-        elif self.phase is Phase.OPEN:
+        if self.phase is not Phase.OPEN:
+            return
+        if not self.intake.is_reading:
             self._wait(wait)  # the device may well have spoken, but we do not listen
+        elif self.intake.has_unread():
+            self._wait(Wait(_SOON, wait.awaited))  # it has spoken, and we are late
+        else:
+            self._carry_out(cast(Timed, self._conversation).overdue(wait.awaited))
 
     def _close(self) -> None:
         """Close our side; all of it when the device has closed its own, or is not waited for."""

@@ -1,5 +1,6 @@
 """What is read from a device: whether, how much at once, and when something came last."""
 
+import select
 from collections.abc import Callable
 
 from twisted.internet import tcp
@@ -47,6 +48,14 @@ class Intake:
         """Called when a read was as long as it may be, and was dealt with quickly."""
         if self.size < READ:
             self.limit(min(2 * self.size, READ))
+
+    def has_unread(self) -> bool:
+        """Tell whether bytes have arrived, or their end, that were not read yet."""
+        if self.socket is None:
+            return False
+        arrived = select.poll()
+        arrived.register(self.socket.fileno(), select.POLLIN)
+        return bool(arrived.poll(0))
 
     def read(self, wanted: bool) -> None:
         """Begin to read, or stop; nothing, if that is so already."""

@@ -1,9 +1,12 @@
 """When devices that only answer are called, by a clock that a test turns."""
 
-from collections.abc import Iterator
+import json
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock
 from twisted.python.failure import Failure
@@ -11,6 +14,7 @@ from twisted.python.failure import Failure
 from ingest.listener.dialer import Dial, Dialer
 from ingest.wire.poll import Ending, Question
 from tests.listener.parts import LOOPBACK, Listener, Transport
+from tests.support.waiting import wait_for
 
 EVERY = 10.0
 FIRST = {"early": 1.0, "late": 4.0}
@@ -87,6 +91,43 @@ def test_a_device_that_is_called_often_is_called_on_time(
     devices = Devices(parts, every=0.01)
     devices.called_after(0.0)
     assert [len(devices.called_after(0.01)) for _ in range(10)] == [2] * 10
+
+
+@pytest.mark.parametrize(
+    ("ending", "timeout"), [(Ending(silence=0.2), 1.0), (Ending(until=b"\n"), 0.2)]
+)
+def test_what_has_arrived_in_time_counts_though_it_is_read_late(
+    parts: Listener, ending: Ending, timeout: float
+) -> None:
+    """After a turn that took long, times that are over come before what is to be read."""
+    parts.add("a")
+    reactor: Any = EPollReactor()
+    reactor.startRunning(installSignalHandlers=False)
+
+    def until(condition: Callable[[], bool]) -> None:
+        def holds() -> bool:
+            reactor.iterate(0.001)
+            return condition()
+
+        wait_for(holds)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dialer = Dialer(parts.fleet, reactor)
+        port = server.getsockname()[1]
+        dialer.dial([Dial(f"tcp:127.0.0.1:{port}", Question("a", b"?", ending, timeout), 60.0)])
+        until(lambda: len(parts.fleet) == 1)
+        with server.accept()[0] as device:
+            device.sendall(b"20")
+            until(lambda: parts.fleet.totals()["dial"].received_bytes == 2)
+            device.sendall(b".5\n")
+            parts.clock.advance(0.25)  # before the reactor reads
+            until(lambda: parts.fleet.totals()["dial"].received_bytes == 5)
+            parts.clock.advance(0.25)
+        parts.journal.commit()
+        until(lambda: len(parts.fleet) == 0)
+    assert [json.loads(line)["text"] for line in parts.journal.lines] == ["20.5"]
+    assert dialer.counts().failures == 0
+    dialer.stop()
 
 
 @pytest.mark.parametrize(
