@@ -19,6 +19,7 @@ _ESCAPE = re.compile(rb"\\(x[0-9A-Fa-f]{2}|.?)", re.DOTALL)
 _ESCAPES = {b"n": b"\n", b"r": b"\r", b"t": b"\t", b"0": b"\0", b"\\": b"\\"}
 _BY_DEFAULT = Ending(silence=0.5)
 _LIMIT = 1 << 20  # bytes of an answer
+_SHOWN = 60  # bytes of one that is not whole: they tell how it should have ended
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -166,9 +167,14 @@ def _answer(device: socket.socket, ending: Ending, timeout: float, where: str) -
             return found[0]
         if not data:
             raise click.ClickException(
-                f"{where} closed the connection without a whole answer; {len(replies):,} bytes came"
+                f"{where} closed the connection without a whole answer; {_what_came(replies)}"
             )
     raise click.ClickException(
         f"{where} is connected, but sent no whole answer within {timeout:g} s;"
-        f" {len(replies):,} bytes came"
+        f" {_what_came(replies)}"
     )
+
+
+def _what_came(replies: Replies) -> str:
+    end = f", at the end {replies.rest[-_SHOWN:]!r}" if len(replies) else ""
+    return f"{len(replies):,} bytes came{end}"

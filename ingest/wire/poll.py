@@ -64,6 +64,11 @@ class Replies:
         """Return how many bytes of a reply are there that is not whole."""
         return len(self._rest)
 
+    @property
+    def rest(self) -> bytes:
+        """The bytes of a reply that is not whole."""
+        return bytes(self._rest)
+
     def take(self, data: bytes) -> list[bytes]:
         """Return the replies that `data` completes.
 
