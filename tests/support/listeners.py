@@ -13,7 +13,16 @@ from ingest.devices.verifier import derive
 from ingest.layout import Layout
 from ingest.ops.control import ask
 from tests.support.devices import TOKEN, Address
-from tests.support.processes import INGEST, USUAL, Program, free_port, run, run_tool, twistd
+from tests.support.processes import (
+    INGEST,
+    USUAL,
+    Program,
+    free_port,
+    of_threads,
+    run,
+    run_tool,
+    twistd,
+)
 from tests.support.waiting import wait_for
 
 ANY_PORT = "tcp:0:interface=127.0.0.1"
@@ -162,8 +171,7 @@ def injected(pid: int, fault: str) -> Iterator[None]:
 
 def is_traced(pid: int) -> bool:
     """Tell whether strace holds all threads of a process."""
-    statuses = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status")]
-    return all("TracerPid:\t0\n" not in status for status in statuses)
+    return all("TracerPid:\t0\n" not in status for status in of_threads(pid, "status"))
 
 
 class Tail:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import ClassVar, Self
@@ -75,6 +76,15 @@ def run_tool(*command: str | Path) -> str:
         raise AssertionError(f"{command[0]} is not installed, and this test needs it") from None
     assert done.returncode == 0, f"{' '.join(map(str, command))}: {done.stderr.strip()}"
     return done.stdout
+
+
+def of_threads(pid: int, what: str) -> list[str]:
+    """Read a file of each thread of a process in /proc; one that has just ended has none."""
+    found = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found.append((thread / what).read_text())
+    return found
 
 
 class Program:

@@ -22,7 +22,7 @@ from ingest.watch import converting
 from ingest.watch.auth import password_line
 from ingest.watch.converting import Converting
 from ingest.watch.rules.state import State
-from tests.support.processes import free_port
+from tests.support.processes import free_port, of_threads
 from tests.support.waiting import PATIENCE, wait_for
 from tests.watch.logs import close, text_line
 from tests.watch.pages import Page, write_log
@@ -86,11 +86,7 @@ def queries(page: Page) -> int:
 
 def children(page: Page) -> list[str]:
     """Return the processes that the page has started."""
-    return [
-        child
-        for task in Path(f"/proc/{page.pid}/task").iterdir()
-        for child in (task / "children").read_text().split()
-    ]
+    return [child for found in of_threads(page.pid, "children") for child in found.split()]
 
 
 def make_log(layout: Layout) -> float:

@@ -130,7 +130,8 @@ def test_a_dead_receiver_delays_nobody_else(layout: Layout, device: Device) -> N
     with Hook() as hangs, Hook() as fails, Hook() as good:
         hangs.answer, fails.answer = None, 503
         targets = [dead, *(f"webhook:{each.url}" for each in (hangs, fails, good))]
-        with Watcher(layout, hot(*targets)) as watcher:
+        soon = "ingest.watch.rules.courier._FIRST_PAUSE=0.1"
+        with Watcher(layout, hot(*targets), soon) as watcher:
             for _ in range(5):
                 device.send("temp=31")
                 device.send("temp=20")
