@@ -1,5 +1,6 @@
 """Devices as CSV (RFC 4180): the file of an import, and those of an export and of made tokens."""
 
+import codecs
 import csv
 import io
 import re
@@ -51,12 +52,16 @@ def parse_devices(data: bytes) -> tuple[list[Entry], list[Problem]]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return [], [Problem(data.count(b"\n", 0, error.start) + 1, "not UTF-8")]
+        is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        reason = "UTF-16; save it as UTF-8" if is_utf16 else "not UTF-8"
+        return [], [Problem(data.count(b"\n", 0, error.start) + 1, reason)]
     parsed = _Parsed()
     reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
     line = 1
     try:
-        columns = _columns(next(reader, []))
+        header = next((row for row in reader if _has_text(row)), [])
+        line = max(1, reader.line_num)
+        columns = _columns(header)
         line = reader.line_num + 1
         for fields in reader:
             parsed.take(line, columns, fields)
@@ -66,6 +71,11 @@ def parse_devices(data: bytes) -> tuple[list[Entry], list[Problem]]:
     return parsed.entries, parsed.problems
 
 
+def _has_text(row: list[str]) -> bool:
+    """Tell whether a line has more than blanks, and commas, which spreadsheets leave there."""
+    return any(map(str.strip, row))
+
+
 class _Parsed:
     def __init__(self) -> None:
         self.entries: list[Entry] = []
@@ -73,7 +83,7 @@ class _Parsed:
         self._lines: dict[str, int] = {}
 
     def take(self, line: int, columns: list[str], fields: list[str]) -> None:
-        if not fields:  # an empty line
+        if not _has_text(fields):
             return
         try:
             entry = _entry(columns, fields)

@@ -46,10 +46,10 @@ class IReactorPorts(IReactorUNIX, IReactorSSL):
 class DoorError(Exception):
     """An endpoint makes no sense or can't be opened; the text is one line that says why."""
 
-    def __init__(self, text: str, reason: str) -> None:
+    def __init__(self, text: str, reason: str, place: str = "--listen") -> None:
         self.text = text
         self.reason = reason
-        super().__init__(f"--listen {text}: {reason}")
+        super().__init__(f"{place} {text}: {reason}")
 
 
 @dataclass(frozen=True)

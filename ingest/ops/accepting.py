@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, cast
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 REST: Final = 1.0
 """Seconds until a port that could not accept a connection tries it again."""
@@ -95,3 +97,17 @@ class RestingPort:
         self._is_resting = False
         if not self._is_paused:
             self._port.resumeProducing()
+
+
+def stop_listening(port: IListeningPort) -> Deferred[Any]:
+    """Close a port; fires when it is closed.
+
+    Where somebody has removed a Unix socket, Twisted can't, and leaves it open.
+    """
+
+    def close(failure: Failure) -> None:
+        failure.trap(FileNotFoundError)
+        cast(Any, port).socket.close()
+
+    stopped: Deferred[Any] = maybeDeferred(cast(Any, port.stopListening))
+    return stopped.addErrback(close)

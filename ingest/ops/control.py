@@ -20,7 +20,7 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.protocols.basic import LineOnlyReceiver
 from twisted.python.failure import Failure
 
-from ingest.ops.accepting import RestingPort
+from ingest.ops.accepting import RestingPort, stop_listening
 
 Command = Callable[[], Deferred[object] | object]
 
@@ -111,8 +111,7 @@ class ControlSocket:
 
     def stop(self) -> Deferred[None]:
         """Answer no more; fires when the socket is gone."""
-        stopped: Deferred[Any] = maybeDeferred(cast(Any, self._port.stopListening))
-        return stopped.addCallback(lambda _: os.close(self._folder))
+        return stop_listening(self._port).addCallback(lambda _: os.close(self._folder))
 
 
 def ask(path: Path, command: str, timeout: float = TIMEOUT) -> Any:

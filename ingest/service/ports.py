@@ -1,11 +1,12 @@
 """The ports of a listener: where connections come in, and what is spoken there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, DeferredList, maybeDeferred
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IReactorTime
 
 from ingest.journal.events import located
@@ -21,7 +22,7 @@ from ingest.listener.factory import ConnectionFactory
 from ingest.listener.incidents import NO_PROXY_HEADER
 from ingest.listener.protocols import find
 from ingest.listener.proxies import ProxyDoors
-from ingest.ops.accepting import RestingPort
+from ingest.ops.accepting import RestingPort, stop_listening
 from ingest.service.parts import Connections
 from ingest.service.settings import Listen
 from ingest.wire.conversation import Converse
@@ -37,6 +38,7 @@ class Entrance(NamedTuple):
     protocol: str
     converse: Converse
     door: Door
+    place: str
 
 
 def entrance(listen: Listen, reactor: IReactorPorts) -> Entrance:
@@ -45,7 +47,19 @@ def entrance(listen: Listen, reactor: IReactorPorts) -> Entrance:
     Raises:
         DoorError: its endpoint, its protocol or an option of that makes none.
     """
-    return Entrance(listen.protocol, _converse(listen), parse_door(listen.endpoint, reactor))
+    with _written_at(listen.place):
+        converse = _converse(listen)
+        door = parse_door(listen.endpoint, reactor)
+    return Entrance(listen.protocol, converse, door, listen.place)
+
+
+@contextmanager
+def _written_at(place: str) -> Iterator[None]:
+    """Let an error tell where the operator wrote what it is about."""
+    try:
+        yield
+    except DoorError as error:
+        raise DoorError(error.text, error.reason, place) from None
 
 
 def _converse(listen: Listen) -> Converse:
@@ -84,14 +98,15 @@ class Ports(Service):
         fleet = self._connections.fleet
         if any(entrance.protocol == _CHUNKED for entrance in self._entrances):
             self._connections.remember_chunks()
-        for protocol, converse, door in self._entrances:
+        for protocol, converse, door, place in self._entrances:
             is_wrapped = door.is_proxied or door.is_tls
             factory: IProtocolFactory = ConnectionFactory(
                 fleet, protocol, converse, is_wrapped=is_wrapped
             )
             if door.is_proxied:
                 factory = self._behind_proxies(factory, is_wrapped=door.is_tls)
-            self._ports.append(listen(door, factory))
+            with _written_at(place):
+                self._ports.append(listen(door, factory))
         fleet.admission.ports = [RestingPort(port, self._reactor) for port in self._ports]
         super().startService()
 
@@ -119,7 +134,7 @@ class Ports(Service):
     def stopService(self) -> Deferred[Any]:
         """Accept no more."""
         super().stopService()
-        return DeferredList([maybeDeferred(port.stopListening) for port in self._ports])
+        return DeferredList(list(map(stop_listening, self._ports)))
 
     @property
     def addresses(self) -> list[str]:

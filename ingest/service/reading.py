@@ -1,9 +1,10 @@
 """Reads the settings: from the command line, and from a TOML file."""
 
+import codecs
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -89,10 +90,16 @@ def _read_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise SettingsError(f"--config {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path}: not TOML: byte {error.start + 1} is not UTF-8") from error
+        raise SettingsError(f"{path}: not TOML: {_not_utf8(error)}") from error
     except ValueError as error:
         raise SettingsError(f"{path}: not TOML: {error}") from error
     return dict(_parse_held(name, value, path) for name, value in held.items())
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "it is UTF-16; save it as UTF-8"
+    return f"byte {error.start + 1} is not UTF-8"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -113,21 +120,34 @@ def _parse_held(name: str, value: Any, path: Path) -> tuple[str, Any]:
     if name not in _FIELDS:
         what = f"{_place(name, path)}: there is no setting {name!r}"
         hint = did_you_mean(name, _FIELDS)
+        if isinstance(value, dict) and not hint:
+            hint = f"settings stand above all tables, without [{name}]"
         raise SettingsError(f"{what}; {hint}" if hint else what)
     try:
-        return _FIELDS[name].name, _parse(_FIELDS[name].name, value)
+        parsed = _parse(_FIELDS[name].name, value)
+        if name == "listen":
+            parsed = _with_places(parsed, path)
+        return _FIELDS[name].name, parsed
     except TableError as error:
         raise SettingsError(f"{_place(name, path, error.number)}: {name}: {error}") from error
     except ValueError as error:
         raise SettingsError(f"{_place(name, path)}: {name}: {error}") from error
 
 
-def _place(name: str, path: Path, nth: int = 1) -> str:
+def _with_places(listens: Iterable[Listen], path: Path) -> tuple[Listen, ...]:
+    first = _place("listen", path)
+    return tuple(
+        replace(each, place=f"{_place('listen', path, number, first)}: listen")
+        for number, each in enumerate(listens, 1)
+    )
+
+
+def _place(name: str, path: Path, nth: int = 1, otherwise: str = "") -> str:
     """Say where a TOML file has the nth of some name at its top level, as far as can be told."""
     pattern = re.compile(rf"""\s*\[*\s*["']?{re.escape(name)}["']?\s*[=.\]]""")
     lines = path.read_text(encoding="utf-8-sig").splitlines()
     found = [number for number, line in enumerate(lines, 1) if pattern.match(line)]
-    return f"{path}, line {found[nth - 1]}" if len(found) >= nth else str(path)
+    return f"{path}, line {found[nth - 1]}" if len(found) >= nth else otherwise or str(path)
 
 
 def _parse_listens(value: Any) -> tuple[Listen, ...]:

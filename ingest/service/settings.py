@@ -37,11 +37,13 @@ class Listen:
         endpoint: a Twisted server endpoint.
         protocol: the name of the protocol that is spoken there.
         options: those of the protocol, by name; files that they name are read.
+        place: where the operator wrote it, for people.
     """
 
     endpoint: str
     protocol: str = DEFAULT
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)  # there are secrets
+    place: str = field(default="--listen", compare=False)
 
     def __str__(self) -> str:
         return self.endpoint if self.protocol == DEFAULT else f"{self.protocol}={self.endpoint}"

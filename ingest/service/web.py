@@ -8,13 +8,13 @@ from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import UNIXAddress
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IListeningPort
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from ingest.listener.doors import DoorError, describe, listen, parse_door
-from ingest.ops.accepting import RestingPort
+from ingest.ops.accepting import RestingPort, stop_listening
 from ingest.ops.metrics import CONTENT_TYPE, Metrics
 from ingest.ops.status import RESTART_HELPS, TAKES_FRAMES, Summary
 from ingest.ops.web import Answers, make_factory
@@ -116,7 +116,7 @@ class Web(Service):
         super().stopService()
         if self._beat is not None:
             self._beat.cancel()
-        return maybeDeferred(self._port.stopListening)
+        return stop_listening(self._port)
 
     def reload(self) -> None:
         """Read the token again; where that fails, the old one goes on to count."""

@@ -38,7 +38,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from ingest.layout import Layout
-from ingest.ops.accepting import RestingPort
+from ingest.ops.accepting import RestingPort, stop_listening
 from ingest.ops.limited import Limited
 from ingest.ops.notify import Notifier
 from ingest.watch.access import AccessError, names_at
@@ -178,7 +178,7 @@ class WatchService(MultiService):
         if self._systemd.running:
             yield self._systemd.disownServiceParent() or succeed(None)
         for port in self._ports:
-            yield port.stopListening() or succeed(None)
+            yield stop_listening(port)
         self._api.asking.stop()
         if self._converting is not None:
             self._converting.stop()

@@ -32,7 +32,7 @@ def test_token_and_note_may_be_missing() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"a,t\n", b"name,name\n", b"name,tokens\n", b"token,note\n", b"\nname\n"]
+    "data", [b"", b"a,t\n", b"name,name\n", b"name,tokens\n", b"token,note\n", b"\n"]
 )
 def test_bad_headers(data: bytes) -> None:
     entries, [problem] = parse_devices(data)
@@ -96,6 +96,14 @@ def test_formats() -> None:
 
 def test_not_utf_8() -> None:
     assert parse_devices(b"name\na\n\xff\n") == ([], [Problem(3, "not UTF-8")])
+    utf16 = "name\na\n".encode("utf-16")
+    assert parse_devices(utf16) == ([], [Problem(1, "UTF-16; save it as UTF-8")])
+
+
+def test_blank_lines_count_as_lines_and_nothing_else() -> None:
+    entries, problems = parse_devices(b"\n  \nname,token\n\na,t1\n \t \n,\nb,t2\n../x,t3\n")
+    assert [(entry.name, entry.token) for entry in entries] == [("a", "t1"), ("b", "t2")]
+    assert [problem.line for problem in problems] == [9]
 
 
 @given(st.binary() | st.binary().map(b"name,token,note\n".__add__))

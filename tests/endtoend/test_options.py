@@ -92,6 +92,11 @@ def test_it_says_how_many_devices_it_knows(tmp_path: Path) -> None:
         ("--config missing.toml", ["missing.toml", "No such file"]),
         ("--config broken.toml", ["broken.toml", "TOML", "line 1"]),
         ("--config unknown.toml", ["unknown.toml", "'rotate-seize'"]),
+        ("--config wide.toml", ["wide.toml: not TOML: it is UTF-16; save it as UTF-8"]),
+        (
+            "--config table.toml",
+            ["table.toml, line 4: listen forwrad=tcp:7650", "did you mean forward?"],
+        ),
         ("--config bad.toml", ["bad.toml", "max-frame", "'huge'"]),
         ("--listen tcp:nowhere", ["--listen tcp:nowhere"]),
         ("--listen pigeon:7650", ["--listen pigeon:7650", "pigeon"]),
@@ -111,6 +116,11 @@ def test_why_it_does_not_start(tmp_path: Path, arguments: str, words: list[str])
     (tmp_path / "broken.toml").write_text("rotate-size 5\n")
     (tmp_path / "unknown.toml").write_text('rotate-seize = "5MiB"\n')
     (tmp_path / "bad.toml").write_text('max-frame = "huge"\n')
+    (tmp_path / "wide.toml").write_text("keep-days = 9\n", encoding="utf-16")
+    (tmp_path / "table.toml").write_text(
+        '[[listen]]\nendpoint = "tcp:0"\n\n'
+        '[[listen]]\nendpoint = "tcp:7650"\nprotocol = "forwrad"\n'
+    )
     before = set(tmp_path.iterdir())
     line = refusal("--data", "data", *arguments.split(), cwd=tmp_path)
     assert [word for word in words if word not in line] == []

@@ -135,6 +135,15 @@ class ControlTests(TestCase):
 
         return ensureDeferred(start_over())
 
+    def test_a_socket_that_somebody_removed(self) -> Deferred[Any]:
+        async def stop() -> None:
+            removed = self.path.with_name("removed.sock")
+            control = ControlSocket(reactor, removed, COMMANDS)
+            removed.unlink()
+            await control.stop()
+
+        return ensureDeferred(stop())
+
 
 def test_nobody_answers(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match=r"no listener answers at .*control\.sock: none runs"):

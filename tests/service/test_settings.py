@@ -119,6 +119,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
         ("max_frame = 1", "there is no setting 'max_frame'"),
         ("frames = 1", "there is no setting 'frames'"),
         ("[listener]\nmax-frame = 1", "there is no setting 'listener'"),
+        ("[ingest]\nmax-frame = 1", "no setting 'ingest'; settings stand above all tables"),
         ("max-frame = true", "max-frame: one value is wanted"),
         ("max-frame = [1]", "max-frame: one value is wanted"),
         ("max-frame = 2026-11-22", "max-frame: one value is wanted"),
