@@ -41,6 +41,7 @@ const ERRORS = {
 
 const LATER = ['later', 'later']
 
+const nameOf = (host) => net.isIP(host) ? '' : host // RFC 6066: an address is not sent as a name
 const numberIn = (text) => /^\d+$/.test(text) ? +text : NaN
 const hmac = (key, message) => createHmac('sha256', key).update(message).digest()
 
@@ -95,7 +96,7 @@ class Device extends EventEmitter {
 
   dial () {
     const socket = this.socket = this.tls
-      ? tls.connect({ servername: this.address.host, ...this.address, ...this.tls })
+      ? tls.connect({ servername: nameOf(this.address.host), ...this.address, ...this.tls })
       : net.connect(this.address)
     this.line = Buffer.alloc(0)
     this.sent = 0

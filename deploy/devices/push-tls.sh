@@ -17,10 +17,18 @@ trap 'kill "$tls" "$sender" 2>/dev/null || true; rm -rf "$work"' EXIT
 tls= sender=
 mkfifo "$work/in" "$work/out"
 
+# What the certificate must be for: a name, which is sent as well, or an address.
+case $host in
+    *:*) address="[$host]:$port" for="-verify_ip $host" ;;
+    *[!0-9.]*) address=$host:$port for="-servername $host -verify_hostname $host" ;;
+    *) address=$host:$port for="-verify_ip $host" ;;
+esac
+
 # -quiet also takes a line that begins with Q or R as what it is, and not as a command to s_client.
-# Without -verify_return_error and -verify_hostname it would talk to anybody.
-openssl s_client -quiet -connect "$host:$port" -servername "$host" -verify_hostname "$host" \
-    -verify_return_error ${ca:+-CAfile "$ca"} <"$work/in" >"$work/out" 2>"$work/errors" &
+# Without -verify_return_error and -verify_hostname or -verify_ip it would talk to anybody.
+# shellcheck disable=SC2086 # $for is several words
+openssl s_client -quiet -connect "$address" $for -verify_return_error \
+    ${ca:+-CAfile "$ca"} <"$work/in" >"$work/out" 2>"$work/errors" &
 tls=$!
 exec 3>"$work/in" 4<"$work/out"
 

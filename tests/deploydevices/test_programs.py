@@ -89,6 +89,25 @@ def test_tls(
     assert stored(listener, name) == lines * 2
 
 
+@pytest.mark.parametrize("kind", ["micropython", "javascript", "shell"])
+def test_tls_at_an_address(
+    listener: Listener, name: str, kind: str, certificate: Path, tmp_path: Path,
+    request: pytest.FixtureRequest,
+) -> None:  # fmt: skip
+    frames = tmp_path / "frames"
+    frames.write_bytes(b"a\n")
+    place = ("127.0.0.1", address(listener, 1)[1])
+    if kind == "shell":
+        push = [script("push-tls.sh"), place[0], str(place[1])]
+        done = run([*push, name, str(frames), str(certificate)])
+    else:
+        program: Program = request.getfixturevalue(f"{kind}_program")
+        options = ["--tls", str(certificate)]
+        done = run(program.command(place, name, tmp_path / "queue", options), frames.read_bytes())
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert stored(listener, name) == [b"a"]
+
+
 @pytest.mark.parametrize("mechanism", MECHANISMS)
 def test_a_wrong_token(
     listener: Listener, name: str, program: Program, mechanism: str, tmp_path: Path

@@ -11,11 +11,9 @@ and no Python statement runs for each. What plain JSON can't hold goes the caref
 after another.
 """
 
-import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from itertools import pairwise, repeat
 from typing import Any, NamedTuple
 
@@ -26,6 +24,8 @@ import ormsgpack
 from ingest.record import NO_VALUES, Values, printable
 from ingest.wire.errors import ErrorCode, PeerError, bad_frame
 from ingest.wire.forward.compression import decompress
+from ingest.wire.forward.times import time_of, times_of
+from ingest.wire.json_values import complete
 from ingest.wire.mapping import MAX_DEPTH, encode, make_ext
 from ingest.wire.msgpack_decoder import plain_values
 from ingest.wire.msgpack_scanner import Scanner, ends_of_objects, whole_objects
@@ -51,10 +51,8 @@ _RECORD_KEY = b"\x82\xa7$record"
 _METADATA_KEY = b"\xa9$metadata"
 """Metadata of Fluent Bit are rare: then the data of a record are `{"$record":…,"$metadata":…}`."""
 _PLACES = [b"%d" % place for place in range(10_000)]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MARKS = (0xFFFFFFFE, 0xFFFFFFFF)
-"""-2 and -1, as seconds of an EventTime: by them Fluent Bit marks the end and the begin of records
-that have metadata in common, which the begin holds."""
+_PART = 32
+"""Events that are tried at once where not all of a message are plain."""
 _SIGNALS = (1, 2)
 """Metrics and traces of Fluent Bit: objects of its own, which are no [time, record]."""
 
@@ -189,19 +187,31 @@ def _read_plain(number: int, events: bytes) -> tuple[Sequence[bytes], Values] | 
         if objects.pop() is not None:
             return None
         stamps, records = zip(*objects, strict=True)
+        metadata: Sequence[Any] = ()
         if type(stamps[0]) is list:  # Fluent Bit: [[time, metadata], record]
             stamps, metadata = zip(*stamps, strict=True)
-            if set(map(type, metadata)) != {dict} or any(metadata):
-                return None
-        if set(map(type, records)) != {dict}:
+        if set(map(type, records)) | set(map(type, metadata)) != {dict}:
             return None
-        times = _times(stamps)
+        times = times_of(stamps)
     except (ValueError, TypeError, OverflowError):
         return None
     values = plain_values(list(records), events)
+    if values is not None and any(metadata):
+        values = _with_metadata(values, plain_values(list(metadata), events))
     if values is None or (_may_nest_too_deep(values.items) and _count(events, number) != number):
         return None
     return times, values
+
+
+def _with_metadata(records: Values, metadata: Values | None) -> Values | None:
+    if metadata is None:
+        return None
+    pairs = zip(complete(records), complete(metadata), strict=True)
+    documents = [
+        record if data == b"{}" else b'{"$record":%b,"$metadata":%b}' % (record, data)
+        for record, data in pairs
+    ]
+    return Values(b',"data":', documents, END)
 
 
 def _may_nest_too_deep(documents: Sequence[bytes]) -> bool:
@@ -209,55 +219,35 @@ def _may_nest_too_deep(documents: Sequence[bytes]) -> bool:
     return whole.count(b"{") + whole.count(b"[") > MAX_DEPTH - 4
 
 
-class _Seconds(dict[int, bytes]):
-    """Seconds since 1970 as `2026-11-22T11:39:00`; events of one chunk share few of them."""
-
-    _MOST = 10_000
-
-    def __missing__(self, second: int) -> bytes:
-        if second in _MARKS:
-            raise OverflowError("a mark, and no time")
-        if len(self) >= self._MOST:
-            self.clear()
-        moment = _EPOCH + timedelta(seconds=second)
-        text = self[second] = f"{moment:%Y-%m-%dT%H:%M:%S}".rjust(19, "0").encode()
-        return text
-
-
-_SECONDS = _Seconds()
-_second = _SECONDS.__getitem__
-
-
-def _times(stamps: Sequence[Any]) -> list[bytes]:
-    kinds = set(map(type, stamps))
-    if kinds == {int}:
-        return list(map(b'"event_time":"%bZ",'.__mod__, map(_second, stamps)))
-    if kinds != {bytes} or set(map(len, stamps)) != {8}:
-        raise ValueError
-    numbers = struct.unpack(f">{2 * len(stamps)}I", b"".join(stamps))
-    if max(numbers[1::2]) > 999_999_999:
-        raise ValueError
-    # One format for all, and one cut: a call for each would cost three times as much.
-    parts: list[object] = list(numbers)
-    parts[::2] = map(_second, numbers[::2])
-    return (b'"event_time":"%b.%09dZ",\n' * len(stamps) % tuple(parts)).split(b"\n")[:-1]
-
-
 # The careful way.
 
 
 def _read_carefully(events: bytes) -> tuple[Sequence[bytes], Values]:
+    """Read events of which at least one is not plain: in parts, so that its neighbours may be."""
     times: list[bytes] = []
     documents: list[bytes] = []
-    for event in _cut(events):
-        stamp, record = _pair(event, "an event of Forward is [time, record]")
-        if _is_array(stamp[0]):
-            stamp, metadata = _pair(stamp, "the time of an event is [time, metadata]")
-            if metadata != _EMPTY_MAP:
-                record = b"".join((_RECORD_KEY, record, _METADATA_KEY, metadata))
-        times.append(_time(_unpack(stamp)))
-        documents.append(_encode(record))
-    return times, _documents(documents)
+    ends = [0, *ends_of_objects(events)]
+    for first in range(0, len(ends) - 1, _PART):
+        part = ends[first : first + _PART + 1]
+        made = _read_plain(len(part) - 1, events[part[0] : part[-1]])
+        if made is not None:
+            times += made[0]
+            documents += complete(made[1])
+            continue
+        for begin, end in pairwise(part):
+            time, document = _read_event(events[begin:end])
+            times.append(time)
+            documents.append(document)
+    return times, Values(b',"data":', documents, END)
+
+
+def _read_event(event: bytes) -> tuple[bytes, bytes]:
+    stamp, record = _pair(event, "an event of Forward is [time, record]")
+    if _is_array(stamp[0]):
+        stamp, metadata = _pair(stamp, "the time of an event is [time, metadata]")
+        if metadata != _EMPTY_MAP:
+            record = b"".join((_RECORD_KEY, record, _METADATA_KEY, metadata))
+    return time_of(_unpack(stamp)), printable(_encode(record))
 
 
 def _cut(objects: bytes) -> Iterator[bytes]:
@@ -280,26 +270,6 @@ def _encode(packed: bytes) -> bytes:
         return encode(packed)
     except ValueError:
         raise bad_frame("a record holds what is no msgpack object") from None
-
-
-def _time(stamp: Any) -> bytes:
-    """Write the time of an event; empty if it is none, or beyond the years 1 to 9999."""
-    nanoseconds = 0
-    if isinstance(stamp, msgpack.ExtType) and stamp.code == 0 and len(stamp.data) == 8:
-        stamp, nanoseconds = struct.unpack(">II", stamp.data)
-    elif isinstance(stamp, msgpack.Timestamp):
-        stamp, nanoseconds = stamp.seconds, stamp.nanoseconds
-    elif isinstance(stamp, float) and abs(stamp) < 1 << 40:
-        nanoseconds = int(stamp % 1 * 1e9)
-        stamp = int(stamp // 1)
-    if not isinstance(stamp, int) or isinstance(stamp, bool) or nanoseconds > 999_999_999:
-        return b""
-    try:
-        second = _second(stamp)
-    except OverflowError:
-        return b""
-    fraction = b".%09d" % nanoseconds if nanoseconds else b""
-    return b'"event_time":"%b%bZ",' % (second, fraction)
 
 
 def _documents(items: Iterable[bytes]) -> Values:

@@ -116,6 +116,7 @@ def test_a_chunk_of_many_events() -> None:
         (-1, "1969-12-31T23:59:59Z"),
         (1.5, "1970-01-01T00:00:01.500000000Z"),
         (STAMP, AT),
+        (msgpack.ExtType(0, bytes(8)), "1970-01-01T00:00:00.000000000Z"),
         ([STAMP, {}], AT),
         (msgpack.Timestamp(1_795_347_540, 5), "2026-11-22T11:39:00.000000005Z"),
         (1 << 32, "2106-02-07T06:28:16Z"),
@@ -138,9 +139,26 @@ def test_times(stamp: object, time: str | None, others: list[Any]) -> None:
     assert found[0]["data"] == {"a": 1}
 
 
-def test_metadata_are_kept() -> None:
-    (record,) = records(pack(["t", [[[STAMP, {"m": 1}], {"a": 1}]]]))
-    assert record["data"] == {"$record": {"a": 1}, "$metadata": {"m": 1}}
+@pytest.mark.parametrize("metadata", [{"m": 1}, {"m": b"\xff"}, {1: 2}, {"$m": 1}])
+def test_metadata_are_kept(metadata: dict[Any, Any]) -> None:
+    (record,) = records(pack(["t", [[[STAMP, metadata], {"a": 1}]]]))
+    (alone,) = records(pack(["t", packed(metadata)]))
+    assert record["data"] == {"$record": {"a": 1}, "$metadata": alone["data"]}
+
+
+@pytest.mark.parametrize("odd", [None, 0, 31, 32, 99])
+def test_plain_events_beside_others(odd: int | None) -> None:
+    """They are written as they are alone, with metadata or without."""
+    kinds: list[Any] = [{}, {"m": 1}]
+    events = [[[STAMP, kinds[number % 3 == 1]], {"n": number}] for number in range(100)]
+    if odd is not None:
+        events[odd] = [msgpack.ExtType(0, b"\xff" * 4 + bytes(4)), {"x": b"\xff"}]
+    alone = [record for event in events for record in records(pack(["t", [event]]))]
+    together = records(pack(["t", events]))
+    keys = ("event_time", "data")
+    assert [[record.get(key) for key in keys] for record in together] == [
+        [record.get(key) for key in keys] for record in alone
+    ]
 
 
 @pytest.mark.parametrize(
