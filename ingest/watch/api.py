@@ -9,7 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, Final, NoReturn, Protocol
 
-from twisted.internet.defer import Deferred, DeferredSemaphore
+from twisted.internet.defer import Deferred, DeferredSemaphore, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from twisted.web.http import NOT_FOUND, SERVICE_UNAVAILABLE
@@ -27,7 +27,7 @@ from ingest.watch.roster import SORTS, STATES
 from ingest.watch.saved import SavedQueries, SavedQueriesError
 from ingest.watch.series import MAX_FIELDS, MAX_NAME
 from ingest.watch.series_api import SeriesApi
-from ingest.watch.stream import InThread, Stream
+from ingest.watch.stream import EVENTS, InThread, Stream
 from ingest.watch.tailing import Tail, lines_around
 from ingest.watch.web import (
     MAX_TEXT,
@@ -40,6 +40,7 @@ from ingest.watch.web import (
     header,
     member,
     number,
+    send,
 )
 
 _MAX_TAILS: Final = 64
@@ -267,6 +268,9 @@ class PageApi:
 
     def tail(self, request: PageRequest) -> Deferred[object]:
         """Answer `GET /api/tail`, until whoever asks goes away."""
+        if request.method == b"HEAD":
+            send(request, b"", EVENTS)
+            return succeed(None)
         if len(self._streams) >= _MAX_TAILS:
             raise RequestError("too many tails are watched at the moment", SERVICE_UNAVAILABLE)
         after = header(request, "last-event-id") or argument(request, "after")

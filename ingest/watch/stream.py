@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from ingest.watch.tailing import Lines, Tail
 
+EVENTS: Final = "text/event-stream"
 _POLL: Final = 0.25
 """Seconds between two looks at a log that holds nothing new."""
 _COMMENT: Final = 15.0
@@ -61,7 +62,7 @@ class Stream:
     def start(self) -> None:
         """Begin."""
         request = self._request
-        request.setHeader("Content-Type", "text/event-stream")
+        request.setHeader("Content-Type", EVENTS)
         request.setHeader("Cache-Control", "no-store")
         request.setHeader("X-Accel-Buffering", "no")  # nginx would keep what is to be seen at once
         request.write(b": lines of the log\n\n")

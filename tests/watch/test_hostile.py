@@ -186,7 +186,7 @@ def test_unknown_methods_change_nothing(page: Page, request_line: bytes) -> None
 
 
 def test_head_has_no_body(page: Page) -> None:
-    for path in (b"/", b"/api/status", b"/api/devices"):
+    for path in (b"/", b"/api/status", b"/api/devices", b"/api/tail"):
         answer = say(page, b"HEAD " + path + b" HTTP/1.0\r\nHost: localhost\r\n\r\n")
         head, _, body = answer.partition(b"\r\n\r\n")
         assert head.split(b" ")[1] == b"200"
