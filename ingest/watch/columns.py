@@ -156,10 +156,9 @@ class Converter:
     def _remove_what_is_cut_off(self) -> None:
         """Remove Parquet that a failing disk has left in part; it is made again."""
         for path in self._layout.columns_folder.glob("*/*.parquet"):
-            with path.open("rb") as stream:
-                is_whole = is_whole_parquet(stream.fileno())
-            if not is_whole:
-                path.unlink()
+            with suppress(OSError), path.open("rb") as stream:
+                if not is_whole_parquet(stream.fileno()):
+                    path.unlink()
 
     def _convert(self, file: LogFile, target: Path) -> bool:
         """Convert one file in a process of its own; False if it can't be."""
