@@ -39,7 +39,7 @@ from ingest.watch.schema import (
     literal,
 )
 from ingest.watch.selecting import documents_sql, lines_sql, pairs_sql, parquet_sql, unspelled_sql
-from ingest.watch.snapshot import columns_path, open_lines
+from ingest.watch.snapshot import columns_path, is_whole_parquet, open_lines
 
 if TYPE_CHECKING:
     import duckdb
@@ -115,6 +115,7 @@ class Converter:
         except BlockingIOError as error:
             self._lock.close()
             raise BusyError(f"another process converts into {layout.columns_folder}") from error
+        self._remove_what_is_cut_off()
 
     def convert_next(self) -> bool:
         """Convert one file; False if none is left. Removes Parquet whose file is gone.
@@ -151,6 +152,13 @@ class Converter:
                 with suppress(OSError):  # not empty yet
                     path.parent.rmdir()
         return {path for path in wanted if path.exists()}
+
+    def _remove_what_is_cut_off(self) -> None:
+        """Remove Parquet that a failing disk has left in part; it is made again."""
+        for path in self._layout.columns_folder.glob("*/*.parquet"):
+            with suppress(OSError), path.open("rb") as stream:
+                if not is_whole_parquet(stream.fileno()):
+                    path.unlink()
 
     def _convert(self, file: LogFile, target: Path) -> bool:
         """Convert one file in a process of its own; False if it can't be."""

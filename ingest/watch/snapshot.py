@@ -20,6 +20,7 @@ from ingest.log.reading import Filter
 
 _ATTEMPTS = 100
 _PARQUET = ".parquet"
+_MAGIC = b"PAR1"  # https://parquet.apache.org/docs/file-format/
 _SUFFIXES = ("", ".zst", ".gz")
 _LAST = datetime.max.replace(tzinfo=UTC)
 _LATE = timedelta(days=1)
@@ -162,10 +163,19 @@ def _names(files: Iterable[LogFile], inode: int | None) -> list[object]:
 
 
 def _open(layout: Layout, file: LogFile, opened: ExitStack) -> Piece | None:
-    """Open a file as Parquet if there is any, or else as lines; None if it is gone."""
-    if file.closed and (piece := _open_path(file, columns_path(layout, file), _PARQUET, opened)):
-        return piece
+    """Open a file as Parquet if that is there and whole, else as lines; None if it is gone."""
+    if file.closed:
+        piece = _open_path(file, columns_path(layout, file), _PARQUET, opened)
+        if piece is not None and is_whole_parquet(piece.fd):
+            return piece
     return open_lines(file, opened)
+
+
+def is_whole_parquet(fd: int) -> bool:
+    """Tell whether a file begins and ends as Parquet does, so that nothing of it is cut off."""
+    size = os.fstat(fd).st_size
+    ends = os.pread(fd, len(_MAGIC), 0), os.pread(fd, len(_MAGIC), max(0, size - len(_MAGIC)))
+    return size > 2 * len(_MAGIC) and ends == (_MAGIC, _MAGIC)
 
 
 def open_lines(file: LogFile, opened: ExitStack) -> Piece | None:

@@ -253,7 +253,9 @@ class LogView:
         ).fetchall()
         stored = {path: catalogue.load(dumped) for path, dumped in found}
         for path in set(paths) - set(stored):
-            raise OSError(0, "it is none of ours: remove it", str(Path(path).readlink()))
+            raise OSError(
+                0, "it is none of ours: remove it, and it is made again", str(Path(path).readlink())
+            )
         return stored
 
     def _sample(self) -> Catalogue:

@@ -221,6 +221,18 @@ def test_it_goes_with_its_file_and_is_made_again_if_it_is_missing(layout: Layout
     assert not first.parent.exists()
 
 
+@pytest.mark.parametrize("size", [0, 4, -1])
+def test_parquet_that_is_cut_off_is_passed_by_and_made_again(layout: Layout, size: int) -> None:
+    close(layout, 1, line(1))
+    (path,) = convert_all(layout)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:size])
+    assert look(layout, "SELECT seq FROM log")[1] == [(1,)]
+    finish(Converter(layout))
+    assert len(path.read_bytes()) == len(whole)
+    assert look(layout, "SELECT seq FROM log")[1] == [(1,)]
+
+
 def test_a_file_stays_converted_when_it_is_compressed(layout: Layout) -> None:
     file = close(layout, 10, *READINGS)
     finish(Converter(layout))

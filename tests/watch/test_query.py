@@ -375,7 +375,7 @@ def test_parquet_of_somebody_else_is_named(layout: Layout) -> None:
         connection.execute(f"COPY (SELECT 1 AS x) TO '{path}'")
     with pytest.raises(QueryError, match=r"parquet: it is none of ours"):
         rows(layout, "FROM log")
-    path.write_bytes(b"PAR1 and no more")
+    path.write_bytes(b"PAR1 and no more PAR1")
     with pytest.raises(QueryError, match=path.name):
         rows(layout, "FROM log")
 

@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from ingest.watch.rules.model import Target
 from ingest.watch.rules.phases import Event
 from ingest.watch.rules.receiver import DeliveryError, Receiver
 from ingest.watch.rules.state import Noted
@@ -53,6 +54,7 @@ class Courier:
         self.failure = ""
         self._wait = 0.0  # seconds for which the receiver wants to be left alone
         self._target = target
+        self._shown = Target.parse(target).shown  # in the program's log
         self._receiver = receiver
         self._reactor = reactor
         self._next_for = next_for
@@ -121,7 +123,7 @@ class Courier:
                 return False
             self.log.error(
                 "{target} is not told event {number}: {error}",
-                target=self._target, number=noted.number, error=str(error),
+                target=self._shown, number=noted.number, error=str(error),
             )  # fmt: skip
         else:
             self.failure = ""
@@ -136,7 +138,7 @@ class Courier:
 
     def _failed(self, error: BaseException) -> None:
         if not self.failure:
-            self.log.warn("{target}: {error}", target=self._target, error=_in_words(error))
+            self.log.warn("{target}: {error}", target=self._shown, error=_in_words(error))
         self.failure = _in_words(error)
 
     @inlineCallbacks
@@ -163,7 +165,7 @@ class Courier:
     def _broke(self, failure: Failure) -> None:
         """The state can't be read or written; the next event wakes this again."""
         self.failure = failure.getErrorMessage()
-        self.log.failure("{target} is not told for now", failure, target=self._target)
+        self.log.failure("{target} is not told for now", failure, target=self._shown)
 
     def _rest(self, _: object) -> None:
         self._round = None

@@ -9,6 +9,7 @@ from twisted.internet.error import ConnectionDone
 from twisted.internet.error import ConnectionRefusedError as Refused
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from ingest.watch.rules.actions import PROGRAM_PATIENCE, Program, Webhook
@@ -143,6 +144,18 @@ def test_who_wants_to_be_left_alone_is() -> None:
     setting.receiver.error = DeliveryError("it answers 503")
     assert 120 < setting.pass_pauses(1)[0] <= 121
     assert setting.pauses()[0] <= 2
+
+
+def test_what_is_secret_in_an_address_is_not_logged() -> None:
+    queue, receiver = Queue(1), Fake()
+    receiver.error = DeliveryError("it answers 400", final=True)
+    url = "webhook:http://me:secret@127.0.0.1/secret"
+    with capturedLogs() as logged:
+        Courier(url, receiver, Clock(), queue.next_for, queue.done).wake()
+    assert [formatEvent(each) for each in logged] == [
+        "webhook:http://127.0.0.1/…: it answers 400",
+        "webhook:http://127.0.0.1/… is not told event 1: it answers 400",
+    ]
 
 
 def test_a_pause_is_broken_off() -> None:
