@@ -501,8 +501,10 @@ def _read_arguments(arguments):
 def main(arguments):
     """Push the lines of standard input, for MicroPython on Linux."""
     if len(arguments) < 4 or os.getenv("INGEST_TOKEN") is None:
-        print("INGEST_TOKEN=... micropython ingest_device.py HOST PORT NAME QUEUE-FILE", end="")
-        print(" [--plain] [--tls CA-FILE] < lines")
+        print(
+            "INGEST_TOKEN=... micropython ingest_device.py HOST PORT NAME QUEUE-FILE"
+            " [--plain] [--tls CA-FILE] < lines"
+        )
         return 2
     device = _read_arguments(arguments)
     print("taken", device.queue.taken)  # where the input should go on
@@ -528,8 +530,7 @@ def _push_lines(device, queue):
     while waiting or queue.count or not is_over:
         if not waiting and not is_over and lines.poll(0):
             line = sys.stdin.buffer.readline()
-            is_over = not line
-            waiting = line[:-2] if line.endswith(b"\r\n") else line.rstrip(b"\n")
+            waiting, is_over = line.replace(b"\r\n", b"\n").rstrip(b"\n"), not line
         try:
             if waiting and queue.push(waiting):
                 waiting = b""

@@ -2,8 +2,11 @@
 
 import json
 import random
+import shlex
+import shutil
 import signal
 import socketserver
+import sys
 import tempfile
 import threading
 import time
@@ -206,6 +209,13 @@ def _page(layout: Layout) -> Iterator[str]:
         raise click.ClickException(f"the page: {error}") from error
 
 
+def _called() -> str:
+    """Write how this command is called from another terminal, where no venv may be active."""
+    program = Path(sys.argv[0]).absolute()
+    is_found = program.name != "ingest" or shutil.which("ingest") == str(program)
+    return "ingest" if is_found else shlex.quote(str(program))
+
+
 def _heading(layout: Layout, port: int, token: str, page: str) -> str:
     auth = b64encode(f"\0{_BY_HAND}\0{token}".encode()).decode()
     says = [(kind.name, kind.says) for kind in _KINDS]
@@ -217,7 +227,7 @@ A listener on {local.HOST}:{port} keeps {layout.log_folder}/ingest.log. These ar
 {page}
 Push to it yourself, from another terminal, in one of these ways:
   printf 'AUTH PLAIN {auth}\\nhello\\n' | nc -N {local.HOST} {port}
-  echo hello | INGEST_TOKEN={token} ingest send {_BY_HAND} --to {local.HOST}:{port}
+  echo hello | INGEST_TOKEN={token} {_called()} send {_BY_HAND} --to {local.HOST}:{port}
 Ctrl-C stops everything. This is the log:
 """
 

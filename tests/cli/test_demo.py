@@ -9,7 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from ingest.bench import local
-from ingest.cli import common, main
+from ingest.cli import common, demo, main
+from tests.support.processes import INGEST
 
 
 def test_the_totals_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,6 +26,16 @@ def test_the_totals_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r"\nLook at it: http://127\.0\.0\.1:\d+/\n", result.output)
     for device in ("thermometer", "power-meter", "front-door", "boiler"):
         assert f'"device":"{device}","seq":1,' in result.output
+
+
+@pytest.mark.parametrize("is_active", [True, False])
+def test_what_it_says_can_be_pasted_where_no_venv_is_active(
+    is_active: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """README starts it as .venv/bin/ingest."""
+    monkeypatch.setattr("sys.argv", [str(INGEST), "demo"])
+    monkeypatch.setenv("PATH", str(INGEST.parent) if is_active else "/nowhere")
+    assert demo._called() == ("ingest" if is_active else str(INGEST))
 
 
 def test_without_the_packages_of_the_page_it_says_how_to_get_them(
