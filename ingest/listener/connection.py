@@ -36,6 +36,7 @@ from ingest.wire.conversation import (
 )
 from ingest.wire.errors import ErrorCode, IllegalStep, PeerError
 from ingest.wire.framing import Frames
+from ingest.wire.identity import check_name
 from ingest.wire.sasl import Credentials
 
 _NO_OUTLET = NoOutlet()
@@ -317,6 +318,7 @@ class Connection(Protocol):
     def _claim(self, claim: Claim) -> None:
         self.claimed = claim.device
         self._enter(Phase.CLAIMING)
+        check_name(claim.device)  # a protocol that somebody else wrote may have left it out
         self._surroundings.identities.check_claim(claim, self.revocations)
         if claim.shared:
             self._journal = self._surroundings.shares

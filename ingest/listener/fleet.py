@@ -15,7 +15,7 @@ from ingest.listener.admission import Admission
 from ingest.listener.authentication import Authenticator
 from ingest.listener.books import Account, Books, Delivery
 from ingest.listener.deadlines import Deadlines
-from ingest.listener.guard import isolated
+from ingest.listener.guard import for_each, isolated
 from ingest.listener.identities import Identities
 from ingest.listener.incidents import TLS_FAILED, Incidents
 from ingest.listener.pacing import SLOW, RestBetweenReads, SlowLane, Turns, cooperator
@@ -209,8 +209,7 @@ class Fleet:
         """Stop reading frames from all devices."""
         self.paused = True
         self._paused_at = self.now()
-        for connection in list(self._open):  # one that fails leaves
-            connection.update_reading()
+        for_each(self._open, _update_reading)
 
     def resume(self) -> None:
         """Read from all devices again.
@@ -220,8 +219,7 @@ class Fleet:
         """
         self.paused = False
         self._paused_for += self.now() - self._paused_at
-        for connection in random.sample(list(self._open), len(self._open)):
-            connection.update_reading()
+        for_each(random.sample(list(self._open), len(self._open)), _update_reading)
 
     # What the service asks for.
 
@@ -256,10 +254,9 @@ class Fleet:
 
     def check_revocations(self) -> None:
         """Cut the devices whose keys were revoked since the last call."""
-        for connection in self.identities.revoked(self._proved):
-            connection.fail(
-                PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
-            )
+        error = PeerError(ErrorCode.REVOKED, "the device was disabled, removed or re-keyed")
+        revoked = self.identities.revoked(self._proved)
+        for_each(revoked, lambda connection: connection.fail(error))
 
     def _proved(self, names: Collection[str]) -> list[Member]:
         """Return the connections that have proved one of some names, and may wait for a lease."""
@@ -298,14 +295,12 @@ class Fleet:
         if not self._count:
             return succeed(None)
         self._stopped = Deferred()
-        for connection in list(self.members()):
-            connection.fail(_shutting_down())
+        for_each(self.members(), lambda connection: connection.fail(_shutting_down()))
         return self._stopped
 
     def abort(self) -> None:
         """Cut all connections that are left."""
-        for connection in list(self.members()):
-            connection.abort()
+        for_each(self.members(), lambda connection: connection.abort())
 
     @property
     def _all(self) -> int:
@@ -334,6 +329,10 @@ class Fleet:
                     self._note_seen(connection)
                     self._deadlines.check(connection, self.now(), is_paused=self.paused)
             yield
+
+
+def _update_reading(connection: Member) -> None:
+    connection.update_reading()
 
 
 def _shutting_down() -> PeerError:

@@ -1,6 +1,6 @@
 """One connection's fault is its own: what goes wrong in its turn ends it, and nothing else."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -48,6 +48,9 @@ def guarded(
     return cast(Callable[Concatenate[_Self, _Arguments], None], take)
 
 
+_Each = TypeVar("_Each", bound=Guarded)
+
+
 @contextmanager
 def isolated(connection: Guarded) -> Iterator[None]:
     """Let what goes wrong with one of many connections end that one: the others have their turn."""
@@ -55,3 +58,12 @@ def isolated(connection: Guarded) -> Iterator[None]:
         yield
     except Exception:
         connection.give_up()
+
+
+def for_each(connections: Iterable[_Each], act: Callable[[_Each], None]) -> None:
+    """Do something with each of many connections, isolated; those that leave meanwhile as well."""
+    for connection in list(connections):
+        try:
+            act(connection)
+        except Exception:
+            connection.give_up()

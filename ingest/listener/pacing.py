@@ -8,6 +8,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
+from twisted.logger import Logger
 
 from ingest.listener.intake import Intake
 
@@ -86,6 +87,8 @@ class TakesTurns(Protocol):
 class Turns:
     """Gives one turn after another, some milliseconds of them at once."""
 
+    _log = Logger(namespace="ingest.listener")
+
     def __init__(self, clock: IReactorTime) -> None:
         self._queue: deque[TakesTurns] = deque()
         self._cooperator = cooperator(clock, _HANDSHAKES, pause=0)
@@ -98,7 +101,10 @@ class Turns:
 
     def _serve(self) -> Iterator[None]:
         while self._queue:
-            self._queue[0].take_turn()
+            try:
+                self._queue[0].take_turn()
+            except Exception:  # it never does; if it did, all others would wait for ever
+                self._log.failure("a turn has failed")
             self._queue.popleft()
             yield
 

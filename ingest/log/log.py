@@ -17,6 +17,9 @@ reads. A follower keeps the place that came with a block after it has acted on t
             else:
                 time.sleep(0.2)  # there is nothing new
 
+What is killed between `act_on` and `keep` gets that block again. Who must act once keeps the place
+with what it does, in one transaction, or passes over the numbers (`seq`) that it knows already.
+
 Who only wants lines, and keeps no place, uses `ingest.log.following.follow`.
 """
 

@@ -3,7 +3,8 @@
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 _TIMEOUT = 0.1
 """Seconds that a message may take. systemd reads at once; if it does not, there are others."""
@@ -34,13 +35,22 @@ class Notifier:
         self._status = ""  # what was said last
 
     def ready(self, status: str) -> None:
-        """Say that all is there, or that a reload is over."""
+        """Say that all is there."""
         self._status = status
         self._tell("READY=1", f"STATUS={status}")
 
-    def reloading(self) -> None:
-        """Say that the settings are being read; `ready` is to follow."""
+    @contextmanager
+    def reloading(self, status: Callable[[], str]) -> Iterator[None]:
+        """Say that settings are being read, and at the end of the block that this is over.
+
+        Args:
+            status: returns how things are then.
+        """
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            yield
+        finally:
+            self.ready(status())
 
     def stopping(self, status: str) -> None:
         """Say that the end has begun."""

@@ -38,9 +38,8 @@ from ingest.service.process import FolderLock, StartError, raise_file_limit
 DRAIN = 10.0
 """Seconds that stopping may take: for frames to become durable and devices to hear of it."""
 _DRAIN_SWEEP = 0.5
-_CUT = (
-    1.0  # seconds after that in which the last connections are lost, unless a fault of ours shows
-)
+_CUT = 1.0
+"""Seconds after that in which the last connections are lost, unless a fault of ours shows."""
 _ROUND = 15.0  # seconds between two rounds at most, each of which notes who was seen
 
 

@@ -1,7 +1,7 @@
 """The listener as systemd sees it; see `Notifier`."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorCore
@@ -58,14 +58,9 @@ class Systemd(Service):
         super().stopService()
         self._notifier.stopping("stopping: what was accepted becomes durable")
 
-    @contextmanager
-    def reloading(self) -> Iterator[None]:
+    def reloading(self) -> AbstractContextManager[None]:
         """Say that the settings are being read, and that this is over."""
-        self._notifier.reloading()
-        try:
-            yield
-        finally:
-            self._ready()
+        return self._notifier.reloading(self._in_words)
 
     def feed_watchdog(self) -> None:
         """Say that we are not stuck; not where only a restart helps, for which systemd is there."""

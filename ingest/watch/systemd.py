@@ -1,7 +1,7 @@
 """The page as systemd sees it; see `Notifier`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final
 
 from twisted.application.service import Service
@@ -41,7 +41,7 @@ class Systemd(Service):
     def startService(self) -> None:
         """Say that all is there."""
         super().startService()
-        self._ready()
+        self._notifier.ready(self._in_words())
         for every, chore in self._chores:
             chore.start(every, now=False)
 
@@ -52,17 +52,9 @@ class Systemd(Service):
             chore.stop()
         self._notifier.stopping("stopping: the place in the log is kept")
 
-    @contextmanager
-    def reloading(self) -> Iterator[None]:
+    def reloading(self) -> AbstractContextManager[None]:
         """Say that the rules are being read, and that this is over."""
-        self._notifier.reloading()
-        try:
-            yield
-        finally:
-            self._ready()
-
-    def _ready(self) -> None:
-        self._notifier.ready(self._in_words())
+        return self._notifier.reloading(self._in_words)
 
     def _show(self) -> None:
         self._notifier.status(self._in_words())

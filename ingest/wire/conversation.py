@@ -52,7 +52,7 @@ class Claim:
     """Get the lease on `device`, whose name is proved now; answer with `granted`.
 
     Attributes:
-        device: its name.
+        device: its name; a name that no device can have ends the conversation.
         standing: what the registry must say of it.
         shared: whether several connections may have the name at once. Then each has numbers of its
             own, from 1 on: for protocols whose clients do not count along. Else a newer connection

@@ -30,14 +30,23 @@ def read_standing(options: Options) -> Standing:
     return Standing.UNREGISTERED if accepts else Standing.REGISTERED
 
 
+def check_name(name: str) -> None:
+    """See that a name can be a device's: records bear it as it is.
+
+    Raises:
+        PeerError: it can't.
+    """
+    if not is_device_name(name):
+        raise PeerError(ErrorCode.AUTH_FAILED, f"the name of a device has {RULE}")
+
+
 def claim_of(name: str, standing: Standing) -> Claim:
     """Claim a name that a client gave itself.
 
     Raises:
         PeerError: it can't name a device.
     """
-    if not is_device_name(name):
-        raise PeerError(ErrorCode.AUTH_FAILED, f"the name of a device has {RULE}")
+    check_name(name)
     return Claim(name, standing)
 
 

@@ -9,7 +9,12 @@ from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IAddress
 
 from ingest.listener.deadlines import LINGER
+from ingest.listener.factory import ConnectionFactory
+from ingest.wire.conversation import Claim, Context, Peer, Standing
 from ingest.wire.errors import ErrorCode, PeerError
+from ingest.wire.framed import Framed
+from ingest.wire.identity import ConfiguredIdentity
+from ingest.wire.ingest1.text_dialect import TextDialect
 from tests.listener.parts import ELSEWHERE, LOOPBACK, Listener, lose, plain
 
 HANDSHAKE, IDLE = 10.0, 60.0
@@ -353,6 +358,29 @@ def test_keys_that_were_revoked_during_the_handshake(parts: Listener) -> None:
     parts.registry.set_enabled("a", False)
     parts.turns.run_one()
     assert transport.read().startswith(b"ERR revoked ")
+
+
+@pytest.mark.parametrize("name", ['a","seq":9,"text":"', "a\n", "", "a" * 129])
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_protocol_that_checks_no_name_writes_under_none(
+    parts: Listener, name: str, shared: bool
+) -> None:
+    class Careless(ConfiguredIdentity):
+        def claim(self, peer: Peer, said: str | None = None) -> Claim:
+            return Claim(name, self.standing)
+
+    def converse(context: Context) -> Framed:
+        identity = Careless(None, (), Standing.UNREGISTERED)
+        return Framed(context, identity, TextDialect(context.max_frame), shared=shared)
+
+    parts.factory = ConnectionFactory(parts.fleet, "careless", converse)
+    device, transport = parts.connect()
+    parts.hear(device, b"x\n")
+    parts.journal.commit()
+    assert transport.read().startswith(b"ERR auth-failed ")
+    assert parts.journal.lines == []
+    lose(device)
+    assert list(parts.fleet.members()) == []
 
 
 def test_without_acknowledgements(parts: Listener) -> None:

@@ -6,6 +6,7 @@ the books, the device's next connection, the pressure and the stopping go on.
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -162,6 +163,34 @@ def check_one(
     check_books(parts)
     check_next(parts)
     check_stop(parts, neighbour)
+
+
+CALLED = (
+    *("take_turn", "granted", "durable", "fenced", "refused", "fail", "update_reading", "abort"),
+    "acknowledgement",
+)
+"""What others call of a connection: the fleet, the journal, its outlet."""
+
+
+@pytest.mark.parametrize("end", [revoke, wait, press])
+@pytest.mark.parametrize("name", CALLED)
+def test_a_connection_that_raises_at_those_who_call_it_is_cut(
+    parts: Listener, name: str, end: Step
+) -> None:
+    """Its turns are guarded, and so no call of it ever raises; should one, that is the same."""
+    parts.add("victim")
+    victim, transport = parts.connect()  # first, so that the others are called after it
+    neighbour, heard = parts.log_in("neighbour")
+    victim.__dict__[name] = fail
+    for step in (greet, send, commit, press, end):
+        with suppress(Broken):
+            step(parts, victim, transport)
+    third, answered = parts.log_in("third")
+    assert third.phase is Phase.OPEN
+    assert not heard.is_paused and not answered.is_paused
+    check_neighbour(parts, neighbour, heard)
+    parts.fleet.stop()
+    assert answered.read().startswith(b"ERR shutting-down ")
 
 
 IDENTITIES = (

@@ -31,10 +31,11 @@ def test_what_is_said(manager: socket.socket) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": manager.getsockname()})
     notifier.ready("all is there")
     assert heard(manager) == ["READY=1", "STATUS=all is there"]
-    notifier.reloading()
-    word, since = heard(manager)
+    with notifier.reloading(lambda: "read again"):
+        word, since = heard(manager)
     assert word == "RELOADING=1"
     assert since.startswith("MONOTONIC_USEC=") and since.partition("=")[2].isdigit()
+    assert heard(manager) == ["READY=1", "STATUS=read again"]
     notifier.alive()
     assert heard(manager) == ["WATCHDOG=1"]
     notifier.stopping("so long")
