@@ -147,8 +147,11 @@ def _order(layout: Layout, command: str) -> Any:
         ClickException: no listener answers, or it says no.
     """
     words = f"the listener is there, and waits for its disk; waiting for {command} ..."
+    then = "is given up" if command == "hold" else "is done when it does, so do not ask again"
     with _in_words():
-        return ask_patiently(layout.control, command, lambda: click.echo(words, err=True))
+        return ask_patiently(
+            layout.control, command, lambda: click.echo(words, err=True), then=then
+        )
 
 
 @contextmanager

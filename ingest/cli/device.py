@@ -133,8 +133,8 @@ def add(layout: Layout, name: str, token: str | None, note: str, line_format: st
         try:
             if registry.get(name) is not None:
                 raise DeviceExists(name)
-            _print_token(name, token)
-            registry.add(name, token, note, line_format or "")
+            with _token_printed(name, token):
+                registry.add(name, token, note, line_format or "")
         except DeviceExists as error:
             raise click.ClickException(
                 f"{error}; give it a new token with: {_command(layout, f'new-token {name}')}"
@@ -177,18 +177,29 @@ def new_token(layout: Layout, name: str, token: str | None) -> None:
     with _open_registry(layout) as registry:
         if registry.get(name) is None:
             raise UnknownDevice(name)
-        _print_token(name, token)
-        registry.set_token(name, token)
+        with _token_printed(name, token):
+            registry.set_token(name, token)
     _print_use(layout, name, token)
 
 
 # What a script wants is on stdout, a line each; what a person wants besides is on stderr.
 
 
-def _print_token(name: str, token: str) -> None:
-    """Print the token before it counts: no device may have one that nobody has read."""
+@contextmanager
+def _token_printed(name: str, token: str) -> Iterator[None]:
+    """Print the token before it counts: no device may have one that nobody has read.
+
+    Raises:
+        ClickException: the block, in which it is to count, has failed.
+    """
     click.echo(f"The token of {name}, which is not shown again:", err=True)
     click.echo(token)
+    try:
+        yield
+    except (DeviceExists, UnknownDevice):
+        raise
+    except RegistryError as error:
+        raise click.ClickException(f"{error}; the token above does not count") from error
 
 
 def _print_use(layout: Layout, name: str, token: str) -> None:

@@ -132,6 +132,7 @@ class Writer:
         self._rotation_fails = False
         self._held_until = 0.0  # on the monotonic clock; 0 while nothing is held
         self._released = threading.Event()
+        self._releases = 0  # so far; a hold that was asked for before the last one does not begin
         self._stopping = threading.Event()
         self._work = self._steps()
         self._thread = threading.Thread(target=self._run, name="ingest-writer", daemon=True)
@@ -170,10 +171,15 @@ class Writer:
         """Write nothing more after what was put before, until `release_hold`, or for `HOLD`.
 
         `done` is told, in the writer's thread, when the file stands still. At a stop what waits is
-        given up, or it would be lost between another program's copy and its cut.
+        given up, or it would be lost between another program's copy and its cut. A hold that is
+        released before it begins, while the disk takes nothing, does not begin, and `done` is not
+        told: whoever asked for it may be gone.
         """
+        releases = self._releases
 
         def wait() -> _Work:
+            if releases != self._releases:
+                return
             self._released.clear()
             if not self._stopping.is_set():
                 self._held_until = self._clock.monotonic() + HOLD
@@ -192,6 +198,7 @@ class Writer:
 
     def release_hold(self) -> None:
         """Write again."""
+        self._releases += 1
         self._held_until = 0.0
         self._released.set()
 

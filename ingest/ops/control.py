@@ -49,12 +49,15 @@ class _ControlProtocol(LineOnlyReceiver):
     def __init__(self, all_: "_ControlFactory", commands: Mapping[str, Command]) -> None:
         self._all = all_
         self._commands = commands
+        self._waiting: set[Deferred[object]] = set()
 
     def connectionMade(self) -> None:
         self._all.made(self)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:  # noqa: ARG002
         self._all.lost(self)
+        for answer in tuple(self._waiting):  # nobody is there to hear it
+            answer.cancel()
 
     def lineReceived(self, line: bytes) -> None:
         try:
@@ -62,8 +65,14 @@ class _ControlProtocol(LineOnlyReceiver):
         except (ValueError, KeyError, TypeError):
             self._reply({"error": "unknown command"})
             return
-        answer = maybeDeferred(command)
+        answer: Deferred[object] = maybeDeferred(command)
+        self._waiting.add(answer)
+        answer.addBoth(self._answered, answer)
         answer.addCallback(lambda value: self._reply({"ok": value})).addErrback(self._fail)
+
+    def _answered(self, result: object, answer: Deferred[object]) -> object:
+        self._waiting.discard(answer)
+        return result
 
     def _fail(self, failure: Failure) -> None:
         self._reply({"error": failure.getErrorMessage()})
@@ -136,6 +145,7 @@ def ask_patiently(
     *,
     soon: float = SOON,
     timeout: float = TIMEOUT,
+    then: str,
 ) -> Any:
     """Send a command that may have to wait for the disk, and return its answer; blocks.
 
@@ -148,6 +158,7 @@ def ask_patiently(
         wait: called once when the answer is not there soon, though the listener is well.
         soon: seconds that a listener which is well may take to say anything.
         timeout: seconds that the command may wait for the disk.
+        then: what becomes of the command after that.
 
     Raises:
         ControlError: no listener answers there, or not in time, or it says no.
@@ -160,7 +171,7 @@ def ask_patiently(
             if not question.is_answered(timeout):
                 raise ControlError(
                     f"the listener's disk still takes nothing after {timeout:g} s: `ingest status`"
-                    f" says why; {command} is done when it does, so do not ask again"
+                    f" says why; {command} {then}"
                 )
         return question.answer(soon)
 

@@ -107,8 +107,9 @@ class Control(Service):
 
     def _hold(self) -> Deferred[object]:
         self._refuse_if_held()
-        done: Deferred[object] = Deferred()
-        self._records.journal.hold(lambda: done.callback(HOLD))
+        journal = self._records.journal
+        done: Deferred[object] = Deferred(lambda _: journal.release_hold())
+        journal.hold(lambda: done.callback(HOLD))
         return done
 
     def _refuse_if_held(self) -> None:

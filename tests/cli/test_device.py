@@ -443,6 +443,22 @@ def test_an_import_with_bad_rows_imports_nothing(run: Run, layout: Layout, tmp_p
     assert not layout.devices.exists()
 
 
+@pytest.mark.parametrize("arguments", [["add", "new"], ["new-token", "old"]])
+def test_a_token_that_could_not_be_kept_does_not_count(
+    run: Run, layout: Layout, arguments: list[str]
+) -> None:
+    run("add", "old")
+    with closing(sqlite3.connect(layout.devices)) as registry, registry:
+        for change in ("INSERT", "UPDATE"):
+            registry.execute(
+                f"CREATE TRIGGER full_{change} BEFORE {change} ON devices"
+                " BEGIN SELECT raise(ABORT, 'full'); END"
+            )
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(": full; the token above does not count\n")
+
+
 def test_a_failed_import_leaves_no_tokens(run: Run, layout: Layout) -> None:
     run("add", "old")
     with closing(sqlite3.connect(layout.devices)) as registry, registry:

@@ -234,6 +234,23 @@ def test_a_stop_while_the_log_is_held_writes_nothing(
     assert owner.said.empty()
 
 
+def test_a_hold_that_was_released_before_it_began_does_not_begin(
+    make: Callable[[], Writer], owner: Owner, folder: Path
+) -> None:
+    is_held: SimpleQueue[str] = SimpleQueue()
+    writer = make()
+    writer.hold(lambda: is_held.put("the one that was given up"))
+    writer.release_hold()
+    writer.hold(lambda: is_held.put("the next"))
+    writer.start()
+    assert is_held.get(timeout=PATIENCE) == "the next"
+    writer.release_hold()
+    _put(writer, 1)
+    assert owner.heard() == ("committed", [1])
+    writer.stop()
+    assert is_held.empty()
+
+
 def test_a_rotation_that_was_asked_for_comes_when_it_can(
     make: Callable[[], Writer], owner: Owner, disk: FaultyDisk
 ) -> None:

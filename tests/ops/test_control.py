@@ -14,7 +14,14 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from ingest.ops.control import CONNECTIONS, ControlError, ControlSocket, ask, ask_patiently
+from ingest.ops.control import (
+    CONNECTIONS,
+    Command,
+    ControlError,
+    ControlSocket,
+    ask,
+    ask_patiently,
+)
 from tests.support.waiting import PATIENCE
 
 reactor: Any = global_reactor
@@ -81,7 +88,12 @@ class ControlTests(TestCase):
 
         def patiently() -> object:
             return ask_patiently(
-                self.path, "never", lambda: said.append("waiting"), soon=0.1, timeout=0.1
+                self.path,
+                "never",
+                lambda: said.append("waiting"),
+                soon=0.1,
+                timeout=0.1,
+                then="comes",
             )
 
         said: list[str] = []
@@ -91,7 +103,7 @@ class ControlTests(TestCase):
                 (
                     ["waiting"],
                     "the listener's disk still takes nothing after 0.1 s: `ingest status` says why;"
-                    " never is done when it does, so do not ask again",
+                    " never comes",
                 ),
             )
         )
@@ -134,6 +146,22 @@ class ControlTests(TestCase):
             self.assertFalse(left.exists())
 
         return ensureDeferred(start_over())
+
+    def test_what_nobody_waits_for_is_given_up(self) -> Deferred[Any]:
+        given_up: Deferred[None] = Deferred()
+
+        async def ask_and_go() -> None:
+            path = self.path.with_name("left.sock")
+            commands: dict[str, Command] = {
+                "hold": lambda: Deferred(lambda _: given_up.callback(None))
+            }
+            control = ControlSocket(reactor, path, commands)
+            with pytest.raises(ControlError, match="does not answer"):
+                await deferToThread(ask, path, "hold", 0.01)
+            await given_up
+            await control.stop()
+
+        return ensureDeferred(ask_and_go())
 
     def test_a_socket_that_somebody_removed(self) -> Deferred[Any]:
         async def stop() -> None:
