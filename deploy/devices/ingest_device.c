@@ -1346,6 +1346,17 @@ static void read_input(void)
     }
 }
 
+/* Say why there is no connection, once for each outage. */
+static void report(const struct ingest_device *device)
+{
+    static int is_told;
+
+    if (device->state == INGEST_PAUSING && !is_told)
+        fprintf(stderr, "no connection, but trying: %s\n", device->error);
+    if (device->state == INGEST_PAUSING || device->state == INGEST_RUNNING)
+        is_told = device->state == INGEST_PAUSING;
+}
+
 /* Go on until the input is over and all of it acknowledged, or somebody has to look. */
 static void run(struct ingest_device *device, const struct tcp *tcp)
 {
@@ -1354,6 +1365,7 @@ static void run(struct ingest_device *device, const struct tcp *tcp)
         int is_full = push_lines(device);
         struct pollfd watched[2] = {{.fd = STDIN_FILENO, .events = POLLIN},
                                     {.fd = tcp->fd, .events = POLLIN}};
+        report(device);
         if (device->taken != taken)
             continue; /* it can be sent at once */
         if (device->state == INGEST_STOPPED || (input.is_over && device->count == 0))

@@ -270,6 +270,12 @@ async function main ([host, port, name, ...options]) {
   const changed = () => new Promise((resolve) => device.once('room', resolve))
   device.on('refused', (frame) => console.error(`refused: ${frame.subarray(0, 80)}`))
   device.on('outOfStep', () => console.error('another program uses this name'))
+  let told = false // of this outage
+  device.on('running', () => { told = false })
+  device.on('broken', (why) => {
+    if (!told) console.error(`no connection, but trying: ${why}`)
+    told = true
+  })
   device.on('stopped', (code) => {
     console.error(`stopped: ${code}`)
     process.exit(1)

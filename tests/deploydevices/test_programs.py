@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploydevices.programs import DEVICES, Program, run, tool
+from tests.deploydevices.programs import DEVICES, Program, environment, run, tool
 from tests.support.listeners import ANY_PORT, Listener
 
 MECHANISMS = {"scram": (), "plain": ("--plain",)}
@@ -145,6 +145,26 @@ def test_a_small_queue_makes_the_input_wait(
     done = run(command, joined(lines), INGEST_QUEUE_BYTES="300", INGEST_QUEUE_FRAMES="20")
     assert done.returncode == 0, done.stderr
     assert stored(listener, name) == lines
+
+
+@pytest.mark.parametrize("kind", ["c", "javascript"])
+def test_why_there_is_no_connection_is_said(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    program: Program = request.getfixturevalue(f"{kind}_program")
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        place = ("127.0.0.1", nobody.getsockname()[1])
+    command = program.command(place, "name", tmp_path / "queue")
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=environment(),
+    ) as process:  # fmt: skip
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(b"frame\n")
+        process.stdin.flush()
+        said = iter(process.stdout.readline, b"")
+        assert any(line.startswith(b"no connection, but trying: ") for line in said)
+        process.kill()
 
 
 def test_arguments_that_are_missing(program: Program) -> None:
