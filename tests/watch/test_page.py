@@ -196,6 +196,10 @@ def test_curves_are_files_too(listener: Listener, page: Page, tmp_path: Path) ->
     (found,) = pyarrow.parquet.read_table(tmp_path / "x.parquet").to_pylist()
     assert (found["device"], found["low"], found["high"], found["count"]) == ("c", 1.0, 3.0, 2)
     assert page.fetch("api/series", **asked, format="png")[1].startswith(b"\x89PNG")
+    with push(listener, "c", "y=1.7e308", "y=-1.7e308"):  # whose span is no number
+        wait_for(lambda: "y" in page.device("c")["fields"], "the field")
+    huge = {**asked, "field": ["y"]}
+    assert page.fetch("api/series", **huge, format="png")[1].startswith(b"\x89PNG")
     near = {**asked, "from": time.time() - 30, "points": 3000}
     for fine, source in (("0", "memory"), ("1", "log")):
         (curve,) = page.get("series", **near, fine=fine)["curves"]
