@@ -25,6 +25,9 @@ _TIMEOUT: Final = 60.0  # seconds
 _SIZE: Final = (12, 6)  # inches
 _PALETTE: Final = ("#2563a8", "#b5561c", "#1f7a4d", "#8a3f8f", "#6b6b00", "#a02c4a")
 _STYLES: Final = ("-", "--", "-.", ":")
+_FEW: Final = 60  # points of a curve that are marked each: one alone makes no line
+_HUGE: Final = 1e300
+"""From here on values are drawn as multiples of this: the span of an axis must be a number."""
 _COLUMNS: Final = ("device", "field", "start", "width", "low", "high", "mean", "count")
 
 
@@ -96,25 +99,37 @@ def _png(curves: list[dict[str, Any]]) -> bytes:
 
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes = figure.subplots()
+    unit = _unit(curves)
     for number, curve in enumerate(curves):
         times = date2num([datetime.fromtimestamp(each, UTC) for each in curve["start"]])
         color = _PALETTE[number % len(_PALETTE)]
         style = _STYLES[number % len(_STYLES)]
         # A `$` would begin mathematics: what a device names itself is text.
         label = f"{curve['device']} {curve['field']}".replace("$", r"\$")
-        axes.fill_between(times, curve["low"], curve["high"], color=color, alpha=0.2, linewidth=0)
-        axes.plot(times, curve["mean"], style, color=color, label=label, linewidth=1.2)
+        low, high, mean = (
+            [each / unit for each in curve[name]] for name in ("low", "high", "mean")
+        )
+        marker = "." if len(times) < _FEW else ""
+        axes.fill_between(times, low, high, color=color, alpha=0.2, linewidth=0)
+        axes.plot(times, mean, marker + style, color=color, label=label, linewidth=1.2)
     axes.xaxis_date(UTC)
     locator = AutoDateLocator(tz=UTC)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC))
     axes.set_xlabel("UTC")
+    if unit != 1:
+        axes.set_ylabel(f"{unit:g}")
     axes.grid(alpha=0.3)
     if curves:
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside upper left")
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=120)
     return out.getvalue()
+
+
+def _unit(curves: list[dict[str, Any]]) -> float:
+    ends = (each for curve in curves for name in ("low", "high") for each in curve[name])
+    return _HUGE if max(map(abs, ends), default=0.0) >= _HUGE else 1.0
 
 
 _RENDERERS: Final = {"csv": _csv, "parquet": _parquet, "png": _png}

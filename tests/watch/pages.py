@@ -102,7 +102,12 @@ class Page(Program):
         except HTTPError as error:
             with error:
                 assert error.code == 404, error
-            return {"state": None, "next": None, "fields": []}
+            return {"state": None, "next": None, "fields": [], "connection": None}
+
+    def connected(self) -> int:
+        """Ask how many devices the listener says are connected."""
+        listener = self.get("status")["listener"]
+        return int(listener["devices_connected"]) if listener else 0
 
     @contextmanager
     def tail(self, after: str = "", **arguments: Any) -> Iterator["Events"]:

@@ -238,6 +238,8 @@ def scene(folder: Path) -> Iterator[Page]:
 
 
 def _is_complete(page: Page, devices: int) -> bool:
+    if page.connected() != devices:
+        return False
     status = page.get("status")
     states = status["states"]
     is_there = (states["online"], states["refused"], states["disabled"]) == (devices, 1, 1)

@@ -87,7 +87,7 @@ def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
 @pytest.fixture(scope="module")
 def page(listener: Listener) -> Iterator[Page]:
     with Page(listener.data) as running:
-        wait_for(lambda: running.get("status")["states"]["online"] == 2, "the devices")
+        wait_for(lambda: running.connected() == 2, "the devices")
         wait_for(lambda: running.get("status")["devices"] == 10_005, "the registry")
         yield running
 
