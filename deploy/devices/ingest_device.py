@@ -1,19 +1,21 @@
-"""A device's side of the ingest/1 protocol (ingest/PROTOCOL.md) for MicroPython, in one file.
+"""A device's side of the ingest/1 protocol (ingest/PROTOCOL.md) for MicroPython, in one file."""
 
-It takes frames into a bounded queue in a file, which survives a restart and a loss of power, and
-hands them to a listener: each is stored once and in order, however often the connection breaks.
-
-    import ingest_device
-
-    queue = ingest_device.Queue("/queue", 50_000)
-    device = ingest_device.Device("logs.example.com", 7650, "sensor-1", "s3cr3t", queue)
-    while True:
-        queue.push(b"temp=20.5")
-        device.run(10_000)  # exchange frames and acknowledgements for ten seconds
-
-As a program, for MicroPython on Linux: INGEST_TOKEN=... micropython ingest_device.py, which tells
-its arguments. RAM: micropython.mem_info() on the device; INGEST_MEMORY=1 here prints it at the end.
-"""
+# The rest of this text is no docstring: while the file is compiled that would take heap.
+#
+# It takes frames into a bounded queue in a file, which survives a restart and a loss of power, and
+# hands them to a listener: each is stored once and in order, however often the connection breaks.
+#
+#     import ingest_device
+#
+#     queue = ingest_device.Queue("/queue", 50_000)
+#     device = ingest_device.Device("logs.example.com", 7650, "sensor-1", "s3cr3t", queue)
+#     while True:
+#         queue.push(b"temp=20.5")
+#         device.run(10_000)  # exchange frames and acknowledgements for ten seconds
+#
+# As a program, for MicroPython on Linux: INGEST_TOKEN=... micropython ingest_device.py, which tells
+# its arguments. RAM: micropython.mem_info() on the device; INGEST_MEMORY=1 here prints it at the
+# end.
 
 import binascii
 import errno
