@@ -57,6 +57,7 @@ def connect(*, threads: int, memory: int) -> duckdb.DuckDBPyConnection:
             "python_enable_replacements": False,
         },
     )
+    connection.execute("SET enable_progress_bar = false")  # it would stand among the rows
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("CREATE MACRO now() AS get_current_timestamp() AT TIME ZONE 'UTC'")
     return connection

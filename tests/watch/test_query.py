@@ -97,6 +97,13 @@ def test_moments_that_python_has_not(layout: Layout) -> None:
     assert ask(layout, f"SELECT {', '.join(MOMENTS)}").rows == [tuple(MOMENTS.values())]
 
 
+def test_no_bar_of_progress_stands_among_the_rows() -> None:
+    """DuckDB writes one to standard output, where the rows are, once a query takes two seconds."""
+    with connect(threads=1, memory=1 << 28) as connection:
+        found = connection.execute("SELECT current_setting('enable_progress_bar')").fetchall()
+    assert found == [(False,)]
+
+
 def test_integers_beyond_64_bits_are_rounded(layout: Layout) -> None:
     sql = "SELECT 18446744073709551615::UBIGINT, 2::HUGEINT * 9223372036854775808, true"
     result = ask(layout, sql)
