@@ -232,6 +232,7 @@ def convert(file: LogFile, target: Path, spill: Path, *, threads: int, memory: i
             raise UnreadableError(f"{file.path} is gone")
         _prove_whole(file)
         connection = opened.enter_context(duckdb.connect(config=config))
+        connection.execute("SET enable_progress_bar = false")  # the answer goes to the same place
         opened.callback(temporary.unlink, missing_ok=True)
         source = lines_sql([piece.path], piece.compressed)
         try:
