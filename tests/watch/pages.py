@@ -102,7 +102,7 @@ class Page(Program):
         except HTTPError as error:
             with error:
                 assert error.code == 404, error
-            return {"state": None, "next": None, "fields": [], "connection": None}
+            return {"state": None, "next": None, "fields": []}
 
     def connected(self) -> int:
         """Ask how many devices the listener says are connected."""

@@ -88,6 +88,7 @@ def listener(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listener]:
 def page(listener: Listener) -> Iterator[Page]:
     with Page(listener.data) as running:
         wait_for(lambda: running.connected() == 2, "the devices")
+        wait_for(lambda: running.get("status")["states"]["online"] == 2, "their states")
         wait_for(lambda: running.get("status")["devices"] == 10_005, "the registry")
         yield running
 

@@ -59,7 +59,7 @@ def row(page: Page, name: str) -> Any:
 
 def test_a_device_from_its_frame_to_its_curve(listener: Listener, page: Page) -> None:
     with push(listener, "a", "temp=20.5 door=open", "temp=21.5"):
-        wait_for(lambda: page.device("a")["connection"], "the device")
+        wait_for(lambda: page.connected() == 1, "the device")
         wait_for(lambda: page.device("a")["next"] == 3, "its frames")
         found = page.device("a")
         assert (found["why"], found["connection"]["phase"]) == ("", "open")
@@ -67,8 +67,8 @@ def test_a_device_from_its_frame_to_its_curve(listener: Listener, page: Page) ->
         (curve,) = page.get("series", device="a", field="temp", points=3600)["curves"]
         assert curve["source"] == "memory"
         assert (min(curve["low"]), max(curve["high"]), sum(curve["count"])) == (20.5, 21.5, 2)
-        status = page.get("status")
-        assert (status["health"], status["states"]["online"]) == ("ok", 1)
+        wait_for(lambda: page.get("status")["states"]["online"] == 1, "the count")
+        assert page.get("status")["health"] == "ok"
         assert len(page.get("traffic")["frames"]) == 360
     wait_for(lambda: page.device("a")["state"] == "silent", "the end of its connection")
     assert "It is not connected" in page.device("a")["why"]
