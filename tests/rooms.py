@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 ROOT = Path(__file__).parent.parent
 PICTURE = ROOT / "tests" / "rooms.svg"
 
-GROUND = ("record", "names", "units", "layout")
+GROUND = ("record", "names", "units", "layout", "database")
 WAY = (
     ("listener/connection.py", "what one read brought"),
     ("wire/ingest1/session.py", "the conversation"),
@@ -116,8 +116,8 @@ def _way() -> Iterator[str]:
 
 
 def _box(name: str, x: float, y: float) -> str:
-    label = "record names units layout" if name == "ground" else name
-    wide = _BOX if name != "ground" else 2 * _BOX
+    label = " ".join(GROUND) if name == "ground" else name
+    wide = _BOX if name != "ground" else 2 * _BOX + 20
     return (
         f'<rect x="{x - wide / 2:.0f}" y="{y:.0f}" width="{wide}" height="{_HIGH}" rx="6"/>'
         f'<text x="{x:.0f}" y="{y + _HIGH / 2 + 5:.0f}">{escape(label)}</text>'

@@ -13,9 +13,10 @@ from tests.rooms import PICTURE, WAY, draw
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "ingest"
 
-_GROUND = {"layout", "names", "record", "units"}
+_GROUND = {"database", "layout", "names", "record", "units"}
 MAY_KNOW = {
     "": set(),
+    "database": set(),
     "layout": set(),
     "names": set(),
     "record": {"names"},

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import orjson
 
+from ingest.database import keep_write_ahead_log
 from ingest.devices import statements
 from ingest.devices.device import Device, check_format
 from ingest.devices.file import opening
@@ -348,7 +349,7 @@ class Registry:
                 f"the registry {self._path} has format {version}, this ingest reads format"
                 f" {SCHEMA_VERSION}: use the version of ingest that made it"
             )
-        self._query("PRAGMA journal_mode = WAL")
+        keep_write_ahead_log(self._connection, self._path)
 
     def _identity(self) -> tuple[int, int]:
         application = self._query("PRAGMA application_id")[0][0]

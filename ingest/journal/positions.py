@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import orjson
 
+from ingest.database import keep_write_ahead_log
 from ingest.layout import BESIDE_DATABASE
 from ingest.log.files import sync_folder
 from ingest.log.places import Place
@@ -70,7 +71,7 @@ class Positions:
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             # A checkpoint must outlast a power cut: files of the log are removed on its word.
-            self._database.execute("PRAGMA journal_mode = WAL")
+            keep_write_ahead_log(self._database, path)
             self._database.execute("PRAGMA synchronous = FULL")
             self._database.executescript(_SCHEMA)
             path.chmod(0o600)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from ingest.database import keep_write_ahead_log
 from ingest.layout import BESIDE_DATABASE
 from ingest.log.places import Place
 
@@ -57,7 +58,7 @@ class Keeper:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             path.chmod(0o600)
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            keep_write_ahead_log(self._connection, path)
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(_SCHEMA)
             self._connection.execute(f"PRAGMA user_version = {_VERSION}")

@@ -423,7 +423,7 @@ def test_a_keep_alive(shell: Shell) -> None:
 @pytest.mark.parametrize("said", ["2026-11-25T22:00:00.123456Z", "", "noon"])
 def test_the_servers_time(shell: Shell, said: str) -> None:
     with Server([Plan(time=said)]) as server, to(server, shell) as client:
-        assert client.server_time is None
+        assert to(server, shell).server_time is None
         client.connect()
         if said != "2026-11-25T22:00:00.123456Z":
             assert client.server_time is None

@@ -16,6 +16,7 @@ from typing import Any
 
 import orjson
 
+from ingest.database import keep_write_ahead_log
 from ingest.watch.rules.engine import Engine
 from ingest.watch.rules.memory import dump_watch, load_watch
 from ingest.watch.rules.model import Message, MissingNumbers, Rule
@@ -99,7 +100,7 @@ class State:
         self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             # A delivery must not outlive what caused it, even a power cut.
-            self._database.execute("PRAGMA journal_mode = WAL")
+            keep_write_ahead_log(self._database, path)
             self._database.execute("PRAGMA synchronous = FULL")
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
             if version > _VERSION:
