@@ -153,7 +153,7 @@ def test_syslog_ng(tmp_path: Path, target: str) -> None:
 
         def write_on() -> bool:
             with source.open("a") as stream:
-                stream.write(f"again {next(numbers)}\n")
+                stream.writelines(f"again {next(numbers)}\n" for _ in range(5))
             return len(listener.lines("app")) >= 600
 
         wait_for(write_on, "lines after the kill")

@@ -14,7 +14,7 @@ test that gives up has found a fault, and one that passes never waits for this.
 """
 
 
-_SHORTEST, _LONGEST = 0.005, 0.05
+_SHORTEST, _LONGEST = 0.005, 0.02
 """Seconds between two looks, the first and the last. Looks take time of the cores for which what is
 awaited may wait itself: so pauses grow by a tenth each, and a wait by about as much."""
 _GROWTH = 1.1
