@@ -107,18 +107,27 @@ class Archivist:
 
     def step(self) -> float:
         """Do what there is to do; return how many seconds the next step may wait."""
+        if self._is_home():
+            try:
+                self.tidy()
+                self._failing = ""
+            except Exception as error:  # a fault of ours, too: the next look may succeed
+                # Said once, and tried again each time.
+                if self._is_home() and repr(error) != self._failing:
+                    self._failing = repr(error)
+                    self._report(ArchiveFailing(error))
+        return _INTERVAL
+
+    def _is_home(self) -> bool:
+        """Tell whether the folder is still ours; if it is not, the writer tells."""
         try:
             if self._home is not None:
                 self._home.check()
-            self.tidy()
-            self._failing = ""
         except FolderReplacedError:
-            pass  # the writer tells
-        except Exception as error:  # a fault of ours, too: the next look may succeed
-            if repr(error) != self._failing:  # said once, tried again each time
-                self._failing = repr(error)
-                self._report(ArchiveFailing(error))
-        return _INTERVAL
+            return False
+        except OSError:  # whatever it is, `tidy` finds it too
+            return True
+        return True
 
     def _run(self) -> None:
         # Linux gives each thread a priority of its own; where a sandbox forbids that, it has ours.

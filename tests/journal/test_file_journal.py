@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ingest.journal import file as file_module
-from ingest.journal.archive import ArchivePolicy
+from ingest.journal.archive import ArchivePolicy, Archivist
 from ingest.journal.events import (
     ClockLeapt,
     DiskFailing,
@@ -259,6 +259,24 @@ def _log_moved(layout: Layout) -> tuple[Path, Path]:
 
 def _lock_moved(layout: Layout) -> tuple[Path, Path]:
     return layout.lock, layout.state_folder / "moved"
+
+
+def test_a_folder_that_is_moved_while_it_is_looked_through_is_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, moved = Layout(tmp_path / "data"), list[Path]()
+    driven, _ = open_journal(layout.data)
+
+    def move(_: Archivist) -> None:
+        moved.append(layout.data.rename(tmp_path / "moved"))
+        raise FileNotFoundError(errno.ENOENT, "it is not there")
+
+    monkeypatch.setattr(Archivist, "tidy", move)
+    driven.journal.archivist.wake()
+    driven.settle(lambda: driven.journal.health is not None)
+    driven.close()
+    assert moved
+    assert [type(event) for event in driven.events()] == [DiskFailing]
 
 
 @pytest.mark.parametrize("moved", [_folder_moved, _state_moved, _log_moved, _lock_moved])
