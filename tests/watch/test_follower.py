@@ -43,7 +43,7 @@ def frames(
 
 
 def test_it_notes_devices_traffic_and_fields(layout: Layout, following: Following) -> None:
-    begin = following.now - 100
+    begin = following.now - 102  # the traffic of the newest ten seconds is not complete
     write_log(layout, frames(begin, range(1, 91)))
     write_log(
         layout,
