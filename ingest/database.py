@@ -1,9 +1,8 @@
 """Databases of SQLite that keep a write-ahead log, on a disk that may become full."""
 
-import errno
 import os
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 _UNIT = 512  # bytes of what `st_blocks` counts, whatever the blocks of the disk have
@@ -27,7 +26,8 @@ def keep_write_ahead_log(database: sqlite3.Connection, path: Path | str) -> None
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA schema_version").fetchone()  # whoever reads has the index
     try:
-        index = os.stat(f"{path}-shm")  # noqa: PTH116 - at each change of the registry's file
+        # Beside the file itself, where the path is a link.
+        index = Path(f"{os.path.realpath(path)}-shm").stat()
     except FileNotFoundError:  # in memory
         return
     if index.st_blocks * _UNIT >= index.st_size:
@@ -45,16 +45,19 @@ def _allocate(index: os.stat_result) -> None:
     By SQLite's own descriptor: to close another one would drop its locks (POSIX, per process).
     """
     try:
-        os.posix_fallocate(_descriptor(index), 0, index.st_size)
+        for fd in _descriptors(index):
+            os.posix_fallocate(fd, 0, index.st_size)
     except OSError as error:
         full = sqlite3.OperationalError(f"no room for its index: {error.strerror}")
         full.sqlite_errorcode = sqlite3.SQLITE_FULL
         raise full from error
 
 
-def _descriptor(file: os.stat_result) -> int:
+def _descriptors(file: os.stat_result) -> Iterator[int]:
     for fd in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - numbers, not paths
-        with suppress(OSError):  # it is closed by now, as that of the folder is
-            if os.path.samestat(os.fstat(fd), file):
-                return fd
-    raise FileNotFoundError(errno.ENOENT, "SQLite has it open no more")
+        try:
+            is_it = os.path.samestat(os.fstat(fd), file)
+        except OSError:  # it is closed by now, as that of the folder is
+            continue
+        if is_it:
+            yield fd
